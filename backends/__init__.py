@@ -1,0 +1,179 @@
+"""Array backends: one small adapter a library, chosen by name.
+
+=====================  ==========================================================
+name                   arrays
+=====================  ==========================================================
+numpy                  NumPy on the CPU
+cupy, cupy:1           CuPy on the first, the second CUDA device (also cuda, cuda:1)
+torch, torch:cuda:0    PyTorch on the CPU, on a CUDA device (torch:mps on a Mac)
+strict, strict:device1 array-api-strict, for tests
+auto                   CuPy if a CUDA device really computes, else NumPy
+=====================  ==========================================================
+
+A library is imported when its backend is asked for. A backend that is named and cannot run is a
+`BackendError` that says why and what to do; only ``auto`` chooses.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from backends.base import Array, Backend, BackendError, Kernel, Memory
+
+__all__ = [
+    "Array",
+    "Backend",
+    "BackendError",
+    "BackendInfo",
+    "Kernel",
+    "Memory",
+    "available",
+    "choose",
+    "get_backend",
+]
+
+
+def _numpy(device: str) -> Backend:
+    from backends.numpy_backend import NumpyBackend
+
+    return NumpyBackend(device)
+
+
+def _cupy(device: str) -> Backend:
+    from backends.cupy_backend import CupyBackend
+
+    return CupyBackend(device)
+
+
+def _torch(device: str) -> Backend:
+    from backends.torch_backend import TorchBackend
+
+    return TorchBackend(device)
+
+
+def _strict(device: str) -> Backend:
+    from backends.strict_backend import StrictBackend
+
+    return StrictBackend(device)
+
+
+def _auto(device: str) -> Backend:
+    if device:
+        raise BackendError(f"backend 'auto:{device}': auto takes no device; name it, as 'cupy:1'")
+    try:
+        backend = _cupy("")
+        _try_out(backend)
+    except Exception:  # auto's whole meaning: whatever keeps CUDA from computing, NumPy computes
+        return _numpy("")
+    return backend
+
+
+def get_backend(name: "str | Backend" = "numpy") -> Backend:
+    """The backend of a name, or the backend itself if it is one already.
+
+    Raises BackendError naming cause and cure if it is unknown or cannot be used here.
+
+    >>> get_backend("numpy").device_name()[:3]
+    'CPU'
+    >>> get_backend("nunpy")
+    Traceback (most recent call last):
+    ...
+    backends.base.BackendError: unknown backend 'nunpy'; did you mean 'numpy'?
+    """
+    if isinstance(name, Backend):
+        return name
+    if not isinstance(name, str):
+        raise BackendError(f"a backend is named by text, as 'numpy' or 'cupy:1', not {name!r}")
+    return _made(name)
+
+
+@cache
+def _made(name: str) -> Backend:
+    library, _, device = name.partition(":")
+    if library not in BACKENDS:
+        near = get_close_matches(library, BACKENDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(BACKENDS)}"
+        raise BackendError(f"unknown backend {name!r}; {hint}")
+    return BACKENDS[library](device)
+
+
+def choose(*names: "str | Backend | None") -> Backend:
+    """The first of these that is not None, else $MLP_BACKEND, else NumPy.
+
+    Give them in order of precedence: the command line's flag, then the file's or the argument's.
+    """
+    for name in (*names, os.environ.get("MLP_BACKEND") or None):
+        if name is not None:
+            return get_backend(name)
+    return get_backend("numpy")
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """A row of the table that `mlp backends` prints. Without a reason the backend is usable."""
+
+    name: str
+    reason: str = ""
+    device: str = ""
+    memory: Memory = Memory(None, None)
+    version: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return not self.reason
+
+
+def available(names: "tuple[str, ...] | None" = None) -> list[BackendInfo]:
+    """What is here: each backend tried out with a small kernel and a small product.
+
+    >>> available(("numpy",))[0].usable
+    True
+    """
+    rows = []
+    for name in names or ("numpy", "cupy", "torch", "strict"):
+        try:
+            backend = get_backend(name)
+            _try_out(backend)
+        except BackendError as error:
+            rows.append(BackendInfo(name, reason=str(error)))
+        except Exception as error:  # a broken installation must not hide the others
+            reason = f"backend '{name}' is installed and does not compute: {error}"
+            rows.append(BackendInfo(name, reason=reason))
+        else:
+            rows.append(
+                BackendInfo(
+                    name,
+                    device=backend.device_name(),
+                    memory=backend.memory(),
+                    version=backend.version(),
+                )
+            )
+    return rows
+
+
+def _try_out(backend: Backend) -> None:
+    """A small kernel and a small product, looked at on the host."""
+
+    def twice(xp: Any, x: Any) -> Any:
+        return x + x
+
+    with backend.scope():
+        x = backend.full((2, 3), 1.0, "float32")
+        backend.fuse(twice, into=("x",))(x)
+        y = backend.empty((2, 2), "float32")
+        backend.matmul(x, x.T, y)
+        if backend.to_numpy(y).tolist() != [[12.0, 12.0], [12.0, 12.0]]:
+            raise BackendError(f"backend '{backend.name}' computes a wrong product")
+
+
+BACKENDS: dict[str, Callable[[str], Backend]] = {
+    "numpy": _numpy,
+    "cupy": _cupy,
+    "cuda": _cupy,
+    "torch": _torch,
+    "strict": _strict,
+    "auto": _auto,
+}

@@ -1,0 +1,160 @@
+"""What an adapter must give, and the defaults it may better.
+
+An adapter wraps one array library on one device. `owns`, `asarray` and `to_numpy` must be given;
+everything else has a plain default written against the Array API standard, so that a new backend
+is right at once and fast later.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.formula import Formula
+
+Array = Any  # an array of whichever library
+
+
+class BackendError(RuntimeError):
+    """A backend that cannot be used; the message names the cause and the cure."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a device. What a library cannot tell is None."""
+
+    free: int | None
+    total: int | None
+
+
+class Kernel:
+    """A formula whose results are written into some of its own arguments.
+
+    ``into`` names those arguments, one a result. Arrays come first among the arguments, scalars
+    after them. `kernel(*arrays, *scalars)` runs at once; `kernel.bind(*arrays)` resolves everything
+    that depends on the arrays and returns a function of the scalars, for use in a loop.
+
+    This one computes, then assigns. The results of `f(xp, ...)` are all computed before the first
+    assignment, so an argument may be read and overwritten.
+
+    >>> from backends import get_backend
+    >>> import numpy as np
+    >>> def decay(xp, w, v, eta):
+    ...     v = 0.5 * v
+    ...     return w - eta * v, v
+    >>> w, v = np.ones(2), np.full(2, 4.0)
+    >>> step = get_backend("numpy").fuse(decay, into=("w", "v")).bind(w, v)
+    >>> step(0.25)
+    >>> w, v
+    (array([0.5, 0.5]), array([2., 2.]))
+    """
+
+    def __init__(self, xp: Any, formula: Formula, into: Sequence[str]):
+        self.xp, self.formula = xp, formula
+        names = list(inspect.signature(formula).parameters)[1:]
+        self.into = tuple(names.index(name) for name in into)
+
+    def bind(self, *arrays: Array) -> Callable[..., None]:
+        """The kernel on these arrays, as a function of the scalars."""
+
+        def run(*scalars: float) -> None:
+            results = self.formula(self.xp, *arrays, *scalars)
+            results = results if isinstance(results, tuple) else (results,)
+            for position, result in zip(self.into, results, strict=True):
+                arrays[position][...] = result
+
+        return run
+
+    def __call__(self, *arguments: Any) -> None:
+        arrays = [x for x in arguments if hasattr(x, "shape")]
+        self.bind(*arrays)(*arguments[len(arrays) :])
+
+
+class Backend(ABC):
+    """One array library on one device.
+
+    Attributes: ``name`` as the user wrote it, ``xp`` the Array API namespace, ``device`` what
+    ``xp`` takes as ``device=``.
+    """
+
+    name: str
+    xp: Any
+    device: Any = None
+
+    # ------------------------------------------------------------------ what must be given
+
+    @abstractmethod
+    def owns(self, x: Any) -> bool:
+        """Whether x is an array of this library that already lives on this device."""
+
+    @abstractmethod
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """x on this device, without a copy where it is there already in this dtype."""
+
+    @abstractmethod
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """x as a host array; the one way back from the device."""
+
+    # ------------------------------------------------------------------ defaults
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An array not yet written to. ``dtype`` is a name or one of ``xp``'s dtypes."""
+        dtype = getattr(self.xp, dtype) if isinstance(dtype, str) else dtype
+        return self.xp.empty(tuple(shape), dtype=dtype, device=self.device)
+
+    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
+        """An array of one value."""
+        x = self.empty(shape, dtype)
+        x[...] = value
+        return x
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out <- source, both on this device; the dtype is out's."""
+        out[...] = source if source.dtype == out.dtype else self.xp.astype(source, out.dtype)
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """out <- a @ b. Operands may be transposed views; out is contiguous."""
+        out[...] = a @ b
+
+    def sum(self, x: Array, out: Array) -> None:
+        """out <- the sum over the first axis of x: (n, m) -> (m,), or (n,) -> (1,)."""
+        out[...] = self.xp.sum(x, axis=0)
+
+    def take(self, x: Array, index: Array, out: Array) -> None:
+        """out <- the rows of x at index, cast to out's dtype."""
+        self.copy(self.xp.take(x, index, axis=0), out)
+
+    def one_hot(self, labels: Array, out: Array) -> None:
+        """out[i, k] <- 1 where labels[i] == k, else 0. labels (n,) of integers, out (n, c)."""
+        xp = self.xp
+        classes = xp.arange(out.shape[1], dtype=labels.dtype, device=self.device)
+        out[...] = xp.astype(labels[:, None] == classes[None, :], out.dtype)
+
+    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+        """The formula as the fastest thing this backend has; equal to the plain one in value and
+        dtype. See `Kernel` and `backends.formula`."""
+        return Kernel(self.xp, formula, into)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what was asked of it."""
+
+    def memory(self) -> Memory:
+        """Free and total memory of the device."""
+        return Memory(None, None)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """What must hold around a run: the current device, error state, no autograd."""
+        return nullcontext()
+
+    def device_name(self) -> str:
+        """The device in words, for tables."""
+        return str(self.device)
+
+    def version(self) -> str:
+        """Name and version of the library."""
+        module = getattr(self.xp, "__name__", "").rsplit(".", 1)[-1]
+        return f"{module} {getattr(self.xp, '__version__', '?')}"

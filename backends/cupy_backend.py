@@ -1,0 +1,337 @@
+"""CuPy on a CUDA device: products by cuBLAS, every formula one kernel.
+
+A traced formula (`backends.formula`) is written as one CUDA kernel in which every number is of the
+arrays' type T. Elementwise formulas are one thread an element; formulas that reduce along rows are
+one thread a row, with a loop for each reduction.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from backends.base import Array, Backend, BackendError, Kernel, Memory
+from backends.formula import COLUMN, FULL, ROW, SCALAR, Formula, NotFusable, Program, Step, trace
+from backends.numpy_backend import extent_of
+
+INSTALL = "pip install 'array-mlp[cuda12]' (CUDA 12 driver) or 'array-mlp[cuda13]' (CUDA 13 driver)"
+
+
+class CupyBackend(Backend):
+    """Arrays on one CUDA device, counted among the visible ones: "cupy" is the first."""
+
+    def __init__(self, device: str = ""):
+        self.name = f"cupy:{device}" if device else "cupy"
+        try:
+            import array_api_compat.cupy as xp
+            import cupy
+        except ImportError as error:
+            raise BackendError(
+                f"backend '{self.name}' needs the package CuPy ({error}): {INSTALL}"
+            ) from error
+        if device and not device.isdecimal():
+            raise BackendError(f"backend '{self.name}': devices are numbers, as in 'cupy:1'")
+        self.xp, self.cupy = xp, cupy
+        self.index = int(device or 0)
+        self._check_driver()
+        self.device = cupy.cuda.Device(self.index)
+
+    def _check_driver(self) -> None:
+        """A kernel that cannot run is found here, not at the first array."""
+        runtime = self.cupy.cuda.runtime
+        try:
+            count = runtime.getDeviceCount()
+        except runtime.CUDARuntimeError as error:
+            raise BackendError(f"backend '{self.name}': {self._diagnosis(str(error))}") from error
+        if self.index >= count:
+            seen = f"{count} CUDA device{'s' if count != 1 else ''} visible"
+            raise BackendError(
+                f"backend '{self.name}': there is no device {self.index}, {seen} (counting from "
+                f"0{self._visible()}); choose one below {count}"
+            )
+
+    def _diagnosis(self, error: str) -> str:
+        runtime = self.cupy.cuda.runtime
+        try:
+            driver = runtime.driverGetVersion()
+        except runtime.CUDARuntimeError:
+            driver = 0
+        wheel = runtime.runtimeGetVersion()
+        if driver == 0:
+            return f"no CUDA driver ({error}): install NVIDIA's driver, or use backend 'numpy'"
+        if "insufficient" in error.lower():
+            return (
+                f"the driver supports CUDA {_version(driver)}, this CuPy is built for CUDA "
+                f"{_version(wheel)}: update the driver, or {INSTALL}"
+            )
+        return (
+            f"no CUDA device is visible ({error}{self._visible()}): check `nvidia-smi` and "
+            f"CUDA_VISIBLE_DEVICES, or use backend 'numpy'"
+        )
+
+    @staticmethod
+    def _visible() -> str:
+        import os
+
+        value = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return "" if value is None else f"; CUDA_VISIBLE_DEVICES={value!r}"
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, self.cupy.ndarray) and x.device.id == self.index
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        with self.device:
+            if not isinstance(x, (self.cupy.ndarray, np.ndarray)) and _on_cuda(x):
+                x = self.cupy.from_dlpack(x)
+            elif not isinstance(x, self.cupy.ndarray) and hasattr(x, "__dlpack__"):
+                x = np.asarray(x)
+            return self.cupy.asarray(x, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        with self.device:
+            return self.cupy.asnumpy(x)
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        with self.device:
+            return self.cupy.empty(tuple(shape), dtype=dtype)
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        self.cupy.matmul(a, b, out=out)
+
+    def sum(self, x: Array, out: Array) -> None:
+        self.cupy.sum(x, axis=0, out=out if x.ndim > 1 else out.reshape(()))
+
+    def take(self, x: Array, index: Array, out: Array) -> None:
+        if x.dtype == out.dtype:
+            self.cupy.take(x, index, axis=0, out=out)
+        else:
+            out[...] = self.cupy.take(x, index, axis=0)
+
+    def copy(self, source: Array, out: Array) -> None:
+        out[...] = source
+
+    def one_hot(self, labels: Array, out: Array) -> None:
+        cupy = self.cupy
+        cupy.equal(labels[:, None], cupy.arange(out.shape[1]), out=out, casting="unsafe")
+
+    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+        return CudaKernel(self.xp, formula, into)
+
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
+    def memory(self) -> Memory:
+        with self.device:
+            free, total = self.cupy.cuda.runtime.memGetInfo()
+        return Memory(free, total)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return self.device  # type: ignore[no-any-return]
+
+    def device_name(self) -> str:
+        name = self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def version(self) -> str:
+        cuda = _version(self.cupy.cuda.runtime.runtimeGetVersion())
+        return f"cupy {self.cupy.__version__} (CUDA {cuda})"
+
+
+def _on_cuda(x: Any) -> bool:
+    # DLPack's number for CUDA memory is 2.
+    return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) == 2
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+# ------------------------------------------------------------------------ formulas as kernels
+
+
+class CudaKernel(Kernel):
+    """A formula as one CUDA kernel. What cannot be traced runs plainly, and says so once."""
+
+    def bind(self, *arrays: Array) -> Callable[..., None]:
+        import inspect
+
+        import cupy
+
+        shape = np.broadcast_shapes(*(x.shape for x in arrays))
+        scalars = len(inspect.signature(self.formula).parameters) - 1 - len(arrays)
+        extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
+        try:
+            program = trace(self.formula, extents)
+        except NotFusable as reason:
+            warnings.warn(f"runs unfused, as separate kernels: {reason}", stacklevel=3)
+            return super().bind(*arrays)
+        kernel = cupy.ElementwiseKernel(**cuda_source(program, self.into, len(arrays)))
+        scalar_type = np.result_type(*(x.dtype for x in arrays)).type
+        if program.reduces:
+            rows, columns = shape
+            flat = [x.reshape(-1) for x in arrays]
+
+            def run_rows(*values: float) -> None:
+                numbers = [scalar_type(v) for v in values]
+                kernel(*flat, *numbers, np.int64(columns), *(flat[i] for i in self.into), size=rows)
+
+            return run_rows
+        written = [arrays[i] for i in self.into]
+
+        def run(*values: float) -> None:
+            kernel(*arrays, *(scalar_type(v) for v in values), *written)
+
+        return run
+
+
+def cuda_source(program: Program, into: Sequence[int], arrays: int) -> dict[str, str]:
+    """Parameters and body of the kernel, as `cupy.ElementwiseKernel` takes them.
+
+    The first ``arrays`` arguments are arrays, the others numbers passed by value.
+
+    >>> from backends.formula import FULL, ROW, trace
+    >>> program = trace(lambda xp, z, b: xp.maximum(z + b, 0.0), [FULL, ROW])
+    >>> print(cuda_source(program, into=[0], arrays=2)["operation"])
+    const T s2 = x0 + x1;
+    const T s4 = max_(s2, (T)0.0);
+    y0 = s4;
+    """
+    if program.reduces:
+        return _row_kernel(program, into, arrays)
+    lines = [
+        f"const {_type(step)} s{n} = {_expression(program, n)};"
+        for n, step in enumerate(program.steps)
+        if step.op not in ("argument", "constant")
+    ]
+    lines += [f"y{i} = {_name(program, n)};" for i, n in enumerate(program.results)]
+    return {
+        "in_params": ", ".join(f"T x{i}" for i in range(program.arguments)),
+        "out_params": ", ".join(f"T y{i}" for i in range(len(into))),
+        "operation": "\n".join(lines),
+        "name": f"mlp_{program.name}",
+        "preamble": _PREAMBLE,
+    }
+
+
+def _row_kernel(program: Program, into: Sequence[int], arrays: int) -> dict[str, str]:
+    """One thread a row. Reductions in their order, each a loop over the columns in which what
+    varies along the row is computed anew; then a loop that writes the results.
+
+    Every read of an element comes before its write: the reductions read whole rows and nothing is
+    written until the last loop, which reads and writes one column at a time.
+    """
+    lines: list[str] = []
+    steps = program.steps
+
+    def along(n: int) -> bool:
+        return steps[n].extent[1] or steps[n].boolean
+
+    def needed(results: Sequence[int]) -> list[int]:
+        """The steps that vary along the row and that these need, in order."""
+        found: set[int] = set()
+        stack = [n for n in results if along(n)]
+        while stack:
+            n = stack.pop()
+            if n not in found:
+                found.add(n)
+                if steps[n].op not in ("argument", "constant"):
+                    stack += [i for i in steps[n].operands if along(i)]
+        return sorted(found)
+
+    def loop(results: Sequence[int], body: list[str]) -> None:
+        lines.append("for (long long j = 0; j < columns; ++j) {")
+        for n in needed(results):
+            if steps[n].op != "constant":
+                lines.append(f"  const {_type(steps[n])} s{n} = {_expression(program, n, True)};")
+        lines.extend(f"  {line}" for line in body)
+        lines.append("}")
+
+    for n, step in enumerate(steps):
+        number = step.op == "argument" and step.operands[0] >= arrays
+        if number:
+            lines.append(f"const T s{n} = x{step.operands[0]};")
+        if number or step.op == "constant" or along(n):
+            continue
+        if step.op in ("max", "sum"):
+            (operand,) = step.operands
+            value = _name(program, operand, True)
+            if step.op == "max":
+                lines.append(f"T s{n} = (T)0.0;")
+                loop([operand], [f"s{n} = j == 0 ? {value} : max_(s{n}, {value});"])
+            else:
+                lines.append(f"T s{n} = (T)0.0;")
+                loop([operand], [f"s{n} = s{n} + {value};"])
+        else:
+            lines.append(f"const T s{n} = {_expression(program, n, True)};")
+    wide, narrow = [], []
+    for place, (position, n) in enumerate(zip(into, program.results, strict=True)):
+        at_row = steps[n].extent == (True, False) and not steps[position].extent[1]
+        target = f"y{place}[i]" if at_row else f"y{place}[i * columns + j]"
+        (narrow if at_row else wide).append((n, f"{target} = {_name(program, n, True)};"))
+    if wide:
+        loop([n for n, _ in wide], [line for _, line in wide])
+    lines += [line for _, line in narrow]
+    parameters = [
+        f"raw T x{i}" if i < arrays else f"T x{i}" for i in range(program.arguments)
+    ]
+    return {
+        "in_params": ", ".join([*parameters, "int64 columns"]),
+        "out_params": ", ".join(f"raw T y{i}" for i in range(len(into))),
+        "operation": "\n".join(lines),
+        "name": f"mlp_{program.name}",
+        "preamble": _PREAMBLE,
+    }
+
+
+def _type(step: Step) -> str:
+    return "bool" if step.boolean else "T"
+
+
+def _name(program: Program, n: int, in_row: bool = False) -> str:
+    step = program.steps[n]
+    if step.op == "constant":
+        return f"(T){step.value!r}"
+    if step.op == "argument" and not in_row:
+        return f"x{step.operands[0]}"
+    return f"s{n}"
+
+
+def _expression(program: Program, n: int, in_row: bool = False) -> str:
+    step = program.steps[n]
+    if step.op == "argument":
+        return f"x{step.operands[0]}{_INDEX[step.extent]}"
+    names = [_name(program, i, in_row) for i in step.operands]
+    return _C[step.op].format(*names)
+
+
+_INDEX = {FULL: "[i * columns + j]", ROW: "[j]", COLUMN: "[i]", SCALAR: "[0]"}
+
+_C = {
+    "add": "{} + {}",
+    "subtract": "{} - {}",
+    "multiply": "{} * {}",
+    "divide": "{} / {}",
+    "negative": "-{}",
+    "less": "{} < {}",
+    "less_equal": "{} <= {}",
+    "greater": "{} > {}",
+    "greater_equal": "{} >= {}",
+    "equal": "{} == {}",
+    "not_equal": "{} != {}",
+    "where": "{} ? {} : {}",
+    "minimum": "min_({}, {})",
+    "maximum": "max_({}, {})",
+    "abs": "abs({})",
+    "sign": "sign_({})",
+} | {name: f"{name}({{}})" for name in ("exp", "expm1", "log", "log1p", "sqrt", "tanh")}
+
+# As in the Array API standard: NaN where either operand is NaN, sign(0) = 0.
+_PREAMBLE = """
+template <typename T> __device__ T min_(T a, T b) { return (a < b || a != a) ? a : b; }
+template <typename T> __device__ T max_(T a, T b) { return (a > b || a != a) ? a : b; }
+template <typename T> __device__ T sign_(T a) {
+  return a != a ? a : (T)((a > (T)0) - (a < (T)0));
+}
+"""

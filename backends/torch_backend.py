@@ -1,0 +1,88 @@
+"""PyTorch on any of its devices: "torch" (CPU), "torch:cuda:0", "torch:mps"."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from backends.base import Array, Backend, BackendError, Memory
+
+INSTALL = "pip install 'array-mlp[torch]'"
+
+
+class TorchBackend(Backend):
+    """Tensors on one device. Nothing of autograd is used: derivatives are the library's own."""
+
+    def __init__(self, device: str = ""):
+        self.name = f"torch:{device}" if device else "torch"
+        try:
+            import array_api_compat.torch as xp
+            import torch
+        except ImportError as error:
+            raise BackendError(
+                f"backend '{self.name}' needs the package torch ({error}): {INSTALL}"
+            ) from error
+        self.xp, self.torch = xp, torch
+        try:
+            self.device = torch.empty(1, device=device or "cpu").device
+        except (RuntimeError, AssertionError) as error:
+            cause = str(error).splitlines()[0]
+            raise BackendError(
+                f"backend '{self.name}': PyTorch {torch.__version__} cannot use device "
+                f"'{device}' ({cause}); 'torch' is its CPU"
+            ) from error
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, self.torch.Tensor) and x.device == self.device
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        if not isinstance(x, (self.torch.Tensor, np.ndarray)) and hasattr(x, "__dlpack__"):
+            x = self.torch.from_dlpack(x)
+        if isinstance(x, np.ndarray) and not x.flags.writeable:
+            x = x.copy()  # PyTorch has no read-only tensors
+        wanted = getattr(self.torch, dtype) if dtype else None
+        return self.torch.as_tensor(x, dtype=wanted, device=self.device).detach()
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return x.detach().cpu().numpy()  # type: ignore[no-any-return]
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        self.torch.matmul(a, b, out=out)
+
+    def sum(self, x: Array, out: Array) -> None:
+        self.torch.sum(x, 0, keepdim=x.ndim == 1, out=out)
+
+    def take(self, x: Array, index: Array, out: Array) -> None:
+        if x.dtype == out.dtype:
+            self.torch.index_select(x, 0, index, out=out)
+        else:
+            out.copy_(x[index])
+
+    def copy(self, source: Array, out: Array) -> None:
+        out.copy_(source)
+
+    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
+        return self.empty(shape, dtype).fill_(value)
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            self.torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            self.torch.mps.synchronize()
+
+    def memory(self) -> Memory:
+        if self.device.type == "cuda":
+            return Memory(*self.torch.cuda.mem_get_info(self.device))
+        return Memory(None, None)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return self.torch.no_grad()  # type: ignore[no-any-return]
+
+    def device_name(self) -> str:
+        if self.device.type == "cuda":
+            return str(self.torch.cuda.get_device_name(self.device))
+        return str(self.device).upper()
+
+    def version(self) -> str:
+        return f"torch {self.torch.__version__}"
