@@ -16,7 +16,7 @@ A library is imported when its backend is asked for. A backend that is named and
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -118,7 +118,7 @@ class BackendInfo:
     name: str
     reason: str = ""
     device: str = ""
-    memory: Memory = Memory(None, None)
+    memory: Memory = field(default_factory=Memory)
     version: str = ""
 
     @property

@@ -27,8 +27,8 @@ class BackendError(RuntimeError):
 class Memory:
     """Bytes on a device. What a library cannot tell is None."""
 
-    free: int | None
-    total: int | None
+    free: int | None = None
+    total: int | None = None
 
 
 class Kernel:
@@ -109,8 +109,12 @@ class Backend(ABC):
     def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
         """An array of one value."""
         x = self.empty(shape, dtype)
-        x[...] = value
+        self.fill(x, value)
         return x
+
+    def fill(self, x: Array, value: float) -> None:
+        """Every element of x <- value."""
+        x[...] = value
 
     def copy(self, source: Array, out: Array) -> None:
         """out <- source, both on this device; the dtype is out's."""
@@ -139,12 +143,12 @@ class Backend(ABC):
         dtype. See `Kernel` and `backends.formula`."""
         return Kernel(self.xp, formula, into)
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027, a host library has nothing to wait for
         """Wait until the device has done what was asked of it."""
 
     def memory(self) -> Memory:
         """Free and total memory of the device."""
-        return Memory(None, None)
+        return Memory()
 
     def scope(self) -> AbstractContextManager[Any]:
         """What must hold around a run: the current device, error state, no autograd."""

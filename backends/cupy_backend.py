@@ -128,7 +128,7 @@ class CupyBackend(Backend):
         return Memory(free, total)
 
     def scope(self) -> AbstractContextManager[Any]:
-        return self.device  # type: ignore[no-any-return]
+        return self.device
 
     def device_name(self) -> str:
         name = self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"]
@@ -265,7 +265,8 @@ def _row_kernel(program: Program, into: Sequence[int], arrays: int) -> dict[str,
                 loop([operand], [f"s{n} = s{n} + {value};"])
         else:
             lines.append(f"const T s{n} = {_expression(program, n, True)};")
-    wide, narrow = [], []
+    wide: list[tuple[int, str]] = []
+    narrow: list[tuple[int, str]] = []
     for place, (position, n) in enumerate(zip(into, program.results, strict=True)):
         at_row = steps[n].extent == (True, False) and not steps[position].extent[1]
         target = f"y{place}[i]" if at_row else f"y{place}[i * columns + j]"
@@ -273,9 +274,7 @@ def _row_kernel(program: Program, into: Sequence[int], arrays: int) -> dict[str,
     if wide:
         loop([n for n, _ in wide], [line for _, line in wide])
     lines += [line for _, line in narrow]
-    parameters = [
-        f"raw T x{i}" if i < arrays else f"T x{i}" for i in range(program.arguments)
-    ]
+    parameters = [f"raw T x{i}" if i < arrays else f"T x{i}" for i in range(program.arguments)]
     return {
         "in_params": ", ".join([*parameters, "int64 columns"]),
         "out_params": ", ".join(f"raw T y{i}" for i in range(len(into))),

@@ -1,6 +1,5 @@
 """PyTorch on any of its devices: "torch" (CPU), "torch:cuda:0", "torch:mps"."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -45,7 +44,7 @@ class TorchBackend(Backend):
         return self.torch.as_tensor(x, dtype=wanted, device=self.device).detach()
 
     def to_numpy(self, x: Array) -> np.ndarray:
-        return x.detach().cpu().numpy()  # type: ignore[no-any-return]
+        return x.detach().cpu().numpy()
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
         self.torch.matmul(a, b, out=out)
@@ -62,9 +61,6 @@ class TorchBackend(Backend):
     def copy(self, source: Array, out: Array) -> None:
         out.copy_(source)
 
-    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
-        return self.empty(shape, dtype).fill_(value)
-
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             self.torch.cuda.synchronize(self.device)
@@ -74,10 +70,10 @@ class TorchBackend(Backend):
     def memory(self) -> Memory:
         if self.device.type == "cuda":
             return Memory(*self.torch.cuda.mem_get_info(self.device))
-        return Memory(None, None)
+        return Memory()
 
     def scope(self) -> AbstractContextManager[Any]:
-        return self.torch.no_grad()  # type: ignore[no-any-return]
+        return self.torch.no_grad()
 
     def device_name(self) -> str:
         if self.device.type == "cuda":

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """A setting, a file or an array that cannot be used; the message names value, place and cure."""
+    """A setting, file or array that cannot be used; the message names value, place and cure."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

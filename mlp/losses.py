@@ -1,0 +1,172 @@
+"""Losses: the cost of each output unit and its derivative with respect to the network's output.
+
+A loss is a cost c(y, t) for each unit and sample, summed over both (derivation 001 eq. 2):
+
+    E = Σ_p Σ_k c(y_pk, t_pk)                                                             (1)
+
+Backpropagation starts from δ_L = f'ᵀ(z_L) · ∂c/∂y (derivation 002 eq. 10). A loss may absorb its
+natural output unit: it then names it in ``unit`` and takes the raw output z in place of y, the
+product collapses to
+
+    δ_L = prediction - target                                                             (2)
+
+and is exact at any z (derivation 001 eq. 12-13, whose c is a log-likelihood to ascend; as a cost
+to descend its sign is turned, so y - h there is h - y here). `predict` applies the unit.
+
+``average`` divides by the number of outputs, ``reduction`` is what is usual over samples.
+
+Your own loss is any object with `cost` and `derivative`, in the language of `backends.formula`:
+
+>>> class Huber:
+...     def cost(self, xp, y, t):
+...         d = xp.abs(y - t)
+...         return xp.where(d < 1.0, 0.5 * d * d, d - 0.5)
+...     def derivative(self, xp, y, t):
+...         return xp.minimum(xp.maximum(y - t, -1.0), 1.0)
+>>> import numpy as np
+>>> LOSSES["half_squared_error"].cost(np, np.array([[3.0]]), np.array([[1.0]]))
+array([[2.]])
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from backends import Array
+from mlp.errors import InputError, look_up
+
+Reduction = Literal["sum", "mean"]
+Kind = Literal["numbers", "classes", "labels"]
+
+
+class Loss(Protocol):
+    """What the objective asks of a loss. y and t are (n, c) of one dtype, and so are the results.
+
+    Optional attributes: ``unit`` (name of the output activation it absorbs, default none),
+    ``average`` (over outputs, default False), ``reduction`` (over samples, default "mean"),
+    ``targets`` ("numbers" of any size, "labels" from 0 to 1, "classes": one of c; default numbers).
+    """
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        """c(y, t) of each unit, eq. (1)."""
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        """∂/∂y of the sum of `cost` over the row."""
+
+
+@dataclass(frozen=True)
+class HalfSquaredError:
+    """c = ½ (y - t)², derivative y - t.
+
+    Summed over outputs and samples: derivation 003 (E_tot, its deltas carry the other sign) and
+    004 (L).
+    """
+
+    unit = None
+    average = False
+    reduction: Reduction = "sum"
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = y - t
+        return 0.5 * d * d
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return y - t
+
+
+@dataclass(frozen=True)
+class HalfMeanSquaredError:
+    """E = 1/(2cN) ΣΣ (y - t)²: half the mean over c outputs and N samples. Derivation 000."""
+
+    unit = None
+    average = True
+    reduction: Reduction = "mean"
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = y - t
+        return 0.5 * d * d
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return y - t
+
+
+@dataclass(frozen=True)
+class MeanSquaredError:
+    """E = 1/(cN) ΣΣ (y - t)²: the plain mean over outputs and samples."""
+
+    unit = None
+    average = True
+    reduction: Reduction = "mean"
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = y - t
+        return d * d
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return 2.0 * (y - t)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """c = -[t log h + (1 - t) log(1 - h)] with h = σ(z), for one output or many; t from 0 to 1.
+
+    From z: c = max(z, 0) - z t + log(1 + exp(-|z|)), and ∂c/∂z = h - t (derivation 001 eq. 12-13
+    with the sign of a cost; 002: sigmoid with the Bernoulli likelihood).
+    """
+
+    unit = "sigmoid"
+    average = False
+    reduction: Reduction = "mean"
+    targets = "labels"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.maximum(y, 0.0) - y * t + xp.log1p(xp.exp(-xp.abs(y)))
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        e = xp.exp(-xp.abs(y))
+        return xp.where(y < 0.0, e, 1.0) / (1.0 + e) - t
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """c = -t_k log o_k with o = softmax(z), Σ_k t_k = 1: one of c classes.
+
+    From z: log o_k = z_k - max z - log Σ_j exp(z_j - max z), and ∂/∂z Σ_k c = o - t (derivation
+    002 eq. 10: softmax with the categorical likelihood).
+    """
+
+    unit = "softmax"
+    average = False
+    reduction: Reduction = "mean"
+    targets = "classes"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        s = y - xp.max(y, axis=1, keepdims=True)
+        log_sum = xp.log(xp.sum(xp.exp(s), axis=1, keepdims=True))
+        return xp.where(t == 0.0, 0.0, t * (log_sum - s))
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        e = xp.exp(y - xp.max(y, axis=1, keepdims=True))
+        return e / xp.sum(e, axis=1, keepdims=True) - t
+
+
+LOSSES: dict[str, Loss] = {
+    "half_squared_error": HalfSquaredError(),
+    "half_mean_squared_error": HalfMeanSquaredError(),
+    "mean_squared_error": MeanSquaredError(),
+    "binary_cross_entropy": BinaryCrossEntropy(),
+    "cross_entropy": CrossEntropy(),
+}
+
+
+def get_loss(loss: str | Loss) -> Loss:
+    """The loss of a name, or the object itself; InputError names the nearest name."""
+    if isinstance(loss, str):
+        return look_up(LOSSES, loss, "loss")
+    if not (hasattr(loss, "cost") and hasattr(loss, "derivative")):
+        raise InputError(
+            f"a loss is a name or an object with methods cost and derivative, not {loss!r}"
+        )
+    return loss

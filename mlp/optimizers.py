@@ -1,0 +1,374 @@
+"""Update rules: from the gradient g = dE/dw to the next weights (003, Algorithm 1, step 2).
+
+All parameters are one flat vector w, so a rule is one elementwise formula
+
+    w, *state = update(w, g, *state, *constants)                                          (1)
+
+run as one kernel that writes into w and the state vectors. ``state`` names the vectors and
+``initial`` says what they start from; `constants` gives the numbers of one step, computed on the
+host, from the learning rate eta (after its schedule) and the step's number, counted from 1.
+
+>>> import numpy as np
+>>> rule = OPTIMIZERS["momentum"]()
+>>> w, velocity = rule.update(np, np.ones(1), np.ones(1), np.zeros(1), *rule.constants(0.1, 1))
+>>> w, velocity
+(array([0.9]), array([-0.1]))
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backends import Array
+from mlp.errors import InputError
+
+
+class Optimizer(Protocol):
+    """What training asks of an update rule.
+
+    Optional attributes: ``spares_biases = True`` (biases take other constants than weights:
+    `constants` is called with ``bias=True`` for them), ``own_rate = True`` (the rule finds its own
+    step sizes, a schedule has no meaning).
+    """
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the state vectors."""
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        """The value each state vector is filled with at the start."""
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        """The numbers of this step, passed to `update` after the state vectors."""
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """update(xp, w, g, *state, *constants) -> (w, *state), its arguments spelled out."""
+
+
+def _check(rule: str, **shares: float) -> None:
+    for name, value in shares.items():
+        if not 0.0 <= value < 1.0:
+            raise InputError(f"optimizer {rule!r}: {name} must be in [0, 1), not {value}")
+
+
+def _check_positive(rule: str, **values: float) -> None:
+    for name, value in values.items():
+        if not (value > 0.0 and math.isfinite(value)):
+            raise InputError(f"optimizer {rule!r}: {name} must be above 0, not {value}")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """w <- w - eta g. Derivation 003 "standard back-prop", 002 eq. (7)-(8) with mu = eta."""
+
+    state = ()
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return ()
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        return (eta,)
+
+    def update(self, xp: Any, w: Array, g: Array, eta: Array) -> Any:
+        return w - eta * g
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """v <- mu v - eta g;  w <- w + v.
+
+    The "+ ..." of derivation 003's Algorithm 1. Source: Rumelhart, Hinton, Williams, 1986.
+    """
+
+    momentum: float = 0.9
+    state = ("v",)
+
+    def __post_init__(self) -> None:
+        _check("momentum", momentum=self.momentum)
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (0.0,)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        return (eta, self.momentum)
+
+    def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
+        v = mu * v - eta * g
+        return w + v, v
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """v <- mu v - eta g;  w <- w + mu v - eta g: momentum with the gradient of the point ahead.
+
+    Source: Sutskever, Martens, Dahl, Hinton, ICML 2013, in the variables of the point ahead.
+    """
+
+    momentum: float = 0.9
+    state = ("v",)
+
+    def __post_init__(self) -> None:
+        _check("nesterov", momentum=self.momentum)
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (0.0,)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        return (eta, self.momentum)
+
+    def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
+        v = mu * v - eta * g
+        return w + mu * v - eta * g, v
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """v <- rho v + (1 - rho) g²;  w <- w - eta g / (sqrt(v) + epsilon).
+
+    Source: Tieleman, Hinton, lecture 6.5 of "Neural Networks for Machine Learning", 2012.
+    """
+
+    rho: float = 0.9
+    epsilon: float = 1e-8
+    state = ("v",)
+
+    def __post_init__(self) -> None:
+        _check("rmsprop", rho=self.rho)
+        _check_positive("rmsprop", epsilon=self.epsilon)
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (0.0,)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        return (eta, self.rho, 1.0 - self.rho, self.epsilon)
+
+    def update(
+        self, xp: Any, w: Array, g: Array, v: Array, eta: Array, rho: Array, rest: Array, eps: Array
+    ) -> Any:
+        v = rho * v + rest * (g * g)
+        return w - eta * g / (xp.sqrt(v) + eps), v
+
+
+@dataclass(frozen=True)
+class Adam:
+    """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g²;  w <- w - eta m̂ / (sqrt(v̂) + epsilon).
+
+    With m̂ = m / (1 - b1^s), v̂ = v / (1 - b2^s) at step s. The two corrections are numbers, so they
+    are taken into eta and epsilon: multiply numerator and denominator by sqrt(1 - b2^s).
+
+    Source: Kingma, Ba, arXiv:1412.6980, Algorithm 1 and the remark at the end of section 2.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    state = ("m", "v")
+
+    def __post_init__(self) -> None:
+        _check("adam", beta_1=self.beta_1, beta_2=self.beta_2)
+        _check_positive("adam", epsilon=self.epsilon)
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        b1, b2 = self.beta_1, self.beta_2
+        root = math.sqrt(1.0 - b2**step)
+        return (eta * root / (1.0 - b1**step), b1, 1.0 - b1, b2, 1.0 - b2, self.epsilon * root)
+
+    def update(
+        self,
+        xp: Any,
+        w: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        eta: Array,
+        b1: Array,
+        rest1: Array,
+        b2: Array,
+        rest2: Array,
+        eps: Array,
+    ) -> Any:
+        m = b1 * m + rest1 * g
+        v = b2 * v + rest2 * (g * g)
+        return w - eta * m / (xp.sqrt(v) + eps), m, v
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam, with w <- (1 - eta weight_decay) w before it, on weights and never on biases.
+
+    Source: Loshchilov, Hutter, arXiv:1711.05101, Algorithm 2.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    state = ("m", "v")
+    spares_biases = True
+
+    def __post_init__(self) -> None:
+        _check("adamw", beta_1=self.beta_1, beta_2=self.beta_2, weight_decay=self.weight_decay)
+        _check_positive("adamw", epsilon=self.epsilon)
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        keep = 1.0 if bias else 1.0 - eta * self.weight_decay
+        return (keep, *Adam(self.beta_1, self.beta_2, self.epsilon).constants(eta, step))
+
+    def update(
+        self,
+        xp: Any,
+        w: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        keep: Array,
+        eta: Array,
+        b1: Array,
+        rest1: Array,
+        b2: Array,
+        rest2: Array,
+        eps: Array,
+    ) -> Any:
+        m = b1 * m + rest1 * g
+        v = b2 * v + rest2 * (g * g)
+        return keep * w - eta * m / (xp.sqrt(v) + eps), m, v
+
+
+@dataclass(frozen=True)
+class Rprop:
+    """iRprop-: each weight has a step size of its own; only the sign of g is used.
+
+    Where g keeps its sign the step size grows by ``grow`` (up to ``largest``); where it turns the
+    step size shrinks by ``shrink`` (down to ``smallest``) and this g counts as zero, here and as
+    the next step's previous gradient. Then w <- w - sign(g) step. Step sizes start at the learning
+    rate. Made for full batches (derivation 003 "R-prop"): signs of noisy gradients mislead it.
+
+    Source: Igel, Hüsken, Neurocomputing 50 (2003), iRprop-.
+    """
+
+    grow: float = 1.2
+    shrink: float = 0.5
+    largest: float = 50.0
+    smallest: float = 1e-6
+    state = ("step", "previous")
+    own_rate = True
+
+    def __post_init__(self) -> None:
+        _check_positive("rprop", smallest=self.smallest, largest=self.largest)
+        if not self.shrink < 1.0 < self.grow or not self.shrink > 0.0:
+            raise InputError(
+                f"optimizer 'rprop': 0 < shrink < 1 < grow, not {self.shrink} and {self.grow}"
+            )
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (eta, 0.0)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        return (self.grow, self.shrink, self.largest, self.smallest)
+
+    def update(
+        self,
+        xp: Any,
+        w: Array,
+        g: Array,
+        step: Array,
+        previous: Array,
+        grow: Array,
+        shrink: Array,
+        largest: Array,
+        smallest: Array,
+    ) -> Any:
+        turn = xp.sign(g) * xp.sign(previous)  # the product of the slopes could underflow
+        longer = xp.minimum(step * grow, largest)
+        shorter = xp.maximum(step * shrink, smallest)
+        step = xp.where(turn > 0.0, longer, xp.where(turn < 0.0, shorter, step))
+        g = xp.where(turn < 0.0, 0.0 * g, g)
+        return w - xp.sign(g) * step, step, g
+
+
+@dataclass(frozen=True)
+class Quickprop:
+    """A parabola through the last two slopes of each weight; step to its minimum.
+
+        dw <- dw s / (p - s)        s = g + decay w now, p before, dw the step before     (2)
+
+    Fahlman's safeguards: (a) no step longer than ``limit`` times the one before, and that length
+    where s has the sign of p and is not below limit/(1 + limit) of it, where (2) would go too far
+    or the wrong way; (b) minus eta s is added unless the slope has turned, which also starts a
+    weight that has not moved; (c) a small weight decay in s keeps weights from running off, which
+    is on weights, never on biases. Made for full batches (derivation 003 "Quick-prop").
+
+    Source: Fahlman, CMU-CS-88-162 (1988), section 3 and its published program.
+    """
+
+    limit: float = 1.75
+    decay: float = 1e-4
+    state = ("move", "previous")
+    spares_biases = True
+
+    def __post_init__(self) -> None:
+        _check("quickprop", decay=self.decay)
+        _check_positive("quickprop", limit=self.limit)
+
+    def initial(self, eta: float) -> tuple[float, ...]:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+        share = self.limit / (1.0 + self.limit)
+        return (eta, self.limit, share, 0.0 if bias else self.decay)
+
+    def update(
+        self,
+        xp: Any,
+        w: Array,
+        g: Array,
+        move: Array,
+        previous: Array,
+        eta: Array,
+        limit: Array,
+        share: Array,
+        decay: Array,
+    ) -> Any:
+        s = g + decay * w
+        # Measured against the last move, whose slope then was against it: seen from there a slope
+        # that has not turned is positive, and so is the previous one.
+        side = -xp.sign(move)
+        now, before = side * s, side * previous
+        gap = before - now
+        jump = move * now / xp.where(gap == 0.0, 1.0, gap)  # (2)
+        move = xp.where(now >= share * before, limit * move, jump)  # (a)
+        straight = xp.where(now > 0.0, eta * s, xp.where(side == 0.0, eta * s, 0.0))  # (b)
+        move = move - straight
+        return w + move, move, s
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "rmsprop": RMSprop,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rprop": Rprop,
+    "quickprop": Quickprop,
+}
+
+# What a rule is usually started with.
+LEARNING_RATES = {
+    "sgd": 0.1,
+    "momentum": 0.05,
+    "nesterov": 0.05,
+    "rmsprop": 1e-3,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+    "rprop": 0.1,
+    "quickprop": 0.05,
+}
