@@ -26,11 +26,13 @@ array([1.])
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from backends import Array
-from mlp.errors import InputError, look_up
+from mlp.errors import InputError
+from mlp.tables import make
 
 
 class Activation(Protocol):
@@ -225,12 +227,11 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def get_activation(activation: str | Activation) -> Activation:
-    """The activation of a name, or the object itself; InputError names the nearest name."""
-    if isinstance(activation, str):
-        return look_up(ACTIVATIONS, activation, "activation")
-    if not (hasattr(activation, "f") and hasattr(activation, "df")):
+def get_activation(activation: str | Mapping[str, Any] | Activation) -> Activation:
+    """The activation of a name or a mapping (`mlp.tables`), or the object itself."""
+    made = make(ACTIVATIONS, activation, "activation")
+    if not (hasattr(made, "f") and hasattr(made, "df")):
         raise InputError(
             f"an activation is a name or an object with methods f and df, not {activation!r}"
         )
-    return activation
+    return made

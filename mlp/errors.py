@@ -2,9 +2,6 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -22,17 +19,3 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     known = list(known)
     near = get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
-
-
-def look_up(table: dict[str, T], name: str, kind: str) -> T:
-    """The entry of a name table, or an InputError with the nearest name.
-
-    >>> look_up({"tanh": 1}, "tanhh", "activation")
-    Traceback (most recent call last):
-    ...
-    mlp.errors.InputError: unknown activation 'tanhh'; did you mean 'tanh'?
-    """
-    try:
-        return table[name]
-    except (KeyError, TypeError):
-        raise InputError(f"unknown {kind} {name!r}{did_you_mean(name, table)}") from None

@@ -15,12 +15,14 @@ Sources: (1) Glorot, Bengio, AISTATS 2010, eq. (16); (2) He et al., arXiv:1502.0
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from mlp.errors import InputError, did_you_mean, look_up
+from mlp.errors import InputError
+from mlp.tables import make
 
 
 class Initializer(Protocol):
@@ -115,19 +117,18 @@ INITIALIZERS: dict[str, Initializer] = {
 RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
-def get_initializer(initializer: str | Initializer, activation: object) -> Initializer:
-    """The initializer of a name, or the object itself; "auto" picks by the activation's name."""
+def get_initializer(
+    initializer: str | Mapping[str, Any] | Initializer, activation: object
+) -> Initializer:
+    """The initializer of a name or a mapping (`mlp.tables`), or the function itself; "auto" picks
+    by the activation's name."""
     if initializer == "auto":
-        he = isinstance(activation, str) and activation in RECTIFIERS
-        return INITIALIZERS["he_uniform" if he else "glorot_uniform"]
-    if isinstance(initializer, str):
-        if initializer not in INITIALIZERS:
-            near = did_you_mean(initializer, ["auto", *INITIALIZERS])
-            raise InputError(f"unknown initializer {initializer!r}{near}")
-        return look_up(INITIALIZERS, initializer, "initializer")
-    if not callable(initializer):
+        name = activation.get("name") if isinstance(activation, Mapping) else activation
+        return INITIALIZERS["he_uniform" if name in RECTIFIERS else "glorot_uniform"]
+    made = make({"auto": None} | INITIALIZERS, initializer, "initializer")
+    if not callable(made):
         raise InputError(
             f"an initializer is a name or a function of (rng, fan_in, fan_out, shape), "
             f"not {initializer!r}"
         )
-    return initializer
+    return made

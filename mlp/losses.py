@@ -28,11 +28,13 @@ Your own loss is any object with `cost` and `derivative`, in the language of `ba
 array([[2.]])
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from backends import Array
-from mlp.errors import InputError, look_up
+from mlp.errors import InputError
+from mlp.tables import make
 
 Reduction = Literal["sum", "mean"]
 Kind = Literal["numbers", "classes", "labels"]
@@ -161,12 +163,11 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def get_loss(loss: str | Loss) -> Loss:
-    """The loss of a name, or the object itself; InputError names the nearest name."""
-    if isinstance(loss, str):
-        return look_up(LOSSES, loss, "loss")
-    if not (hasattr(loss, "cost") and hasattr(loss, "derivative")):
+def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
+    """The loss of a name or a mapping (`mlp.tables`), or the object itself."""
+    made = make(LOSSES, loss, "loss")
+    if not (hasattr(made, "cost") and hasattr(made, "derivative")):
         raise InputError(
             f"a loss is a name or an object with methods cost and derivative, not {loss!r}"
         )
-    return loss
+    return made

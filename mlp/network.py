@@ -42,6 +42,7 @@ from backends.formula import Formula
 from mlp.activations import Activation, get_activation
 from mlp.errors import InputError
 from mlp.initializers import Initializer, get_initializer
+from mlp.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class Dense:
     """
 
     units: int
-    activation: str | Activation = "identity"
+    activation: str | Mapping[str, Any] | Activation = "identity"
     sources: tuple[int, ...] | None = None
     bias: bool = True
     dropout: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
-    initializer: str | Initializer = "auto"
+    initializer: str | Mapping[str, Any] | Initializer = "auto"
 
     def __post_init__(self) -> None:
         if isinstance(self.units, bool) or not isinstance(self.units, int) or self.units < 1:
@@ -155,7 +156,7 @@ class Network:
     def initial_weights(self, seed: int | np.random.Generator = 0) -> np.ndarray:
         """A fresh w, (parameters,) float64 on the host: drawn by each layer's initializer in the
         order of the layout, biases zero. One seed is one w, whatever the backend."""
-        rng = np.random.default_rng(seed)
+        rng = seed if isinstance(seed, np.random.Generator) else generator(seed, "weights")
         w = np.zeros(self.parameters)
         for (k, number), part in self.weight_slices.items():
             layer = self.layer(number)
@@ -440,13 +441,13 @@ def _from_output(activation: Activation) -> bool:
 
 
 def dropout_masks(
-    network: Network, n: int, seed: Sequence[int]
+    network: Network, n: int, seed: int, step: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(l, mask) for each layer with dropout: (n, units) float32 on the host, 0 or 1/(1 - rate).
 
-    A function of the seed, so that every backend and every resumed run sees the same masks.
+    A function of (seed, step), so that every backend and every resumed run sees the same masks.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "dropout", step)
     for number in network.numbers():
         rate = network.layer(number).dropout
         if rate:

@@ -13,7 +13,7 @@ The last layer is one formula: bias, activation, cost and δ_L (eq. 3 of `mlp.ne
 over memory. A loss that names its output unit (`mlp.losses`) takes that unit's place in training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,7 @@ class Evaluation:
     s: Array | None
     masks: dict[int, Array]
     y: Array
-    value: Array | None
-    penalty: Array | None
+    sums: Array
     run: Callable[[], None]
 
 
@@ -53,7 +52,12 @@ class Objective:
     None is what the loss has as usual ("sum" for half_squared_error, else "mean").
     """
 
-    def __init__(self, network: Network, loss: str | Loss, reduction: Reduction | None = None):
+    def __init__(
+        self,
+        network: Network,
+        loss: str | Mapping[str, Any] | Loss,
+        reduction: Reduction | None = None,
+    ):
         self.network, self.loss = network, get_loss(loss)
         if reduction not in (None, "sum", "mean"):
             raise InputError(f"reduction must be 'sum' or 'mean', not {reduction!r}")
@@ -90,11 +94,11 @@ class Objective:
         tape = Tape(backend)
         network = Pass(self.network, tape, arena, n, w)
         network.forward(dropout=True)
-        value, t, s = self._output(network, tape, arena, weighted, self._delta_formula)
+        sums, t, s = self._output(network, tape, arena, weighted, self._delta_formula)
         network.backward(g)
-        penalty = self._penalty(tape, arena, w, g)
+        self._penalty(tape, arena, w, sums, g)
         last = network.z[self.network.depth]
-        return Evaluation(n, network.h[0], t, s, network.masks, last, value, penalty, tape.run)
+        return Evaluation(n, network.h[0], t, s, network.masks, last, sums, tape.run)
 
     def measure(
         self, backend: Backend, w: Array, arena: Arena, n: int, weighted: bool = False
@@ -103,10 +107,10 @@ class Objective:
         tape = Tape(backend)
         network = Pass(self.network, tape, arena, n, w)
         network.forward()
-        value, t, s = self._output(network, tape, arena, weighted, self._measure_formula)
-        penalty = self._penalty(tape, arena, w)
+        sums, t, s = self._output(network, tape, arena, weighted, self._measure_formula)
+        self._penalty(tape, arena, w, sums)
         last = network.z[self.network.depth]
-        return Evaluation(n, network.h[0], t, s, {}, last, value, penalty, tape.run)
+        return Evaluation(n, network.h[0], t, s, {}, last, sums, tape.run)
 
     def predict(self, backend: Backend, w: Array, arena: Arena, n: int) -> Evaluation:
         """The evaluation that computes the predictions alone."""
@@ -123,7 +127,8 @@ class Objective:
 
         z, bias = network.z[self.network.depth], _last_bias(network)
         tape.apply(output if bias else output_without_bias, ("z",), z, *bias)
-        return Evaluation(n, network.h[0], None, None, {}, z, None, None, tape.run)
+        sums = backend.full((1, 2), 0.0, arena.dtype)
+        return Evaluation(n, network.h[0], None, None, {}, z, sums, tape.run)
 
     # ------------------------------------------------------------------ the last layer
 
@@ -147,7 +152,7 @@ class Objective:
         z, bias = network.z[self.network.depth], _last_bias(network)
         t = arena.get(("t",), n, c)
         cost = arena.get(("cost",), n, 1)
-        value = tape.backend.full((1, 1), 0.0, arena.dtype)
+        sums = tape.backend.full((1, 2), 0.0, arena.dtype)
         if weighted:
             s = arena.get(("s",), n, 1)
             r = self._shares(tape, arena, s)
@@ -165,8 +170,8 @@ class Objective:
 
         last = output if bias else output_without_bias
         tape.apply(last, ("z", "cost"), z, cost, t, r, *bias)
-        tape.total(cost, value[0, :])
-        return value, t, s
+        tape.total(cost, sums[0, :1])
+        return sums, t, s
 
     def _averaged(self) -> int:
         return self.network.outputs if getattr(self.loss, "average", False) else 1
@@ -194,36 +199,27 @@ class Objective:
 
     # ------------------------------------------------------------------ penalties
 
-    def _penalty(self, tape: Tape, arena: Arena, w: Array, g: Array | None = None) -> Array | None:
-        """The second term of eq. (1), and eq. (2) added to g."""
+    def _penalty(
+        self, tape: Tape, arena: Arena, w: Array, sums: Array, g: Array | None = None
+    ) -> None:
+        """The second term of eq. (1) into sums[0, 1], and eq. (2) added to g."""
+
+        def cost(xp: Any, cost: Array, w: Array, l1: Array, half_l2: Array) -> Array:
+            return l1 * xp.abs(w) + half_l2 * w * w
+
+        def pull(xp: Any, g: Array, w: Array, l1: Array, l2: Array) -> Array:
+            return g + l1 * xp.sign(w) + l2 * w  # (2)
+
         parts = self.network.penalties()
         if not parts:
-            return None
-        backend, dtype = tape.backend, arena.dtype
-        penalty = backend.full((1, 1), 0.0, dtype)
-        tape.calls.append(lambda: backend.fill(penalty, 0.0))
+            return
+        # Every part writes its costs into their place; weights without a penalty keep cost 0.
+        costs = tape.backend.full((self.network.weights,), 0.0, arena.dtype)
         for part, l1, l2 in parts:
-            w_l = w[part]
-            term = backend.full((1, 1), 0.0, dtype)
-            size = backend.empty(w_l.shape, dtype)
-
-            def cost(xp: Any, size: Array, w: Array, l1: Array, half_l2: Array) -> Array:
-                return l1 * xp.abs(w) + half_l2 * w * w
-
-            tape.apply(cost, ("size",), size, w_l, scalars=(l1, 0.5 * l2))
-            tape.total(size, term[0, :])
-
-            def more(xp: Any, penalty: Array, term: Array) -> Array:
-                return penalty + term
-
-            tape.apply(more, ("penalty",), penalty, term)
+            tape.apply(cost, ("cost",), costs[part], w[part], scalars=(l1, 0.5 * l2))
             if g is not None:
-
-                def pull(xp: Any, g: Array, w: Array, l1: Array, l2: Array) -> Array:
-                    return g + l1 * xp.sign(w) + l2 * w  # (2)
-
-                tape.apply(pull, ("g",), g[part], w_l, scalars=(l1, l2))
-        return penalty
+                tape.apply(pull, ("g",), g[part], w[part], scalars=(l1, l2))
+        tape.total(costs, sums[0, 1:])
 
     # ------------------------------------------------------------------ targets
 
