@@ -64,10 +64,16 @@ class Kernel:
         def run(*scalars: float) -> None:
             results = self.formula(self.xp, *arrays, *scalars)
             results = results if isinstance(results, tuple) else (results,)
+            if len(results) > 1:  # a result that is an argument may be overwritten by another
+                results = tuple(self._own(result, arrays) for result in results)
             for position, result in zip(self.into, results, strict=True):
                 arrays[position][...] = result
 
         return run
+
+    def _own(self, result: Any, arrays: Sequence[Array]) -> Any:
+        given = any(result is x for x in arrays)
+        return self.xp.asarray(result, copy=True) if given else result
 
     def __call__(self, *arguments: Any) -> None:
         arrays = [x for x in arguments if hasattr(x, "shape")]

@@ -1,0 +1,288 @@
+"""A model: a network with its loss, its weights on a backend, and what belongs to its data.
+
+>>> import numpy as np
+>>> net = Network(2, [Dense(2, "sigmoid"), Dense(1, "sigmoid")])
+>>> model = Model(net, "half_squared_error", seed=1, dtype="float64")
+>>> X, t = np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[1.0], [0.0]])
+>>> model.predict(X).shape
+(2, 1)
+>>> E, g = model.value_and_gradient(X, t)
+>>> W, b = net.unpack(g)
+>>> W[0, 1].shape, b[2].shape
+((2, 2), (1,))
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from backends import Array, Backend, choose
+from mlp import metrics
+from mlp.data import Scaling
+from mlp.errors import InputError
+from mlp.feed import Feed, check_inputs
+from mlp.losses import Loss, Reduction
+from mlp.network import Arena, Dense, Network, dropout_masks
+from mlp.objective import Evaluation, Objective
+
+__all__ = ["Dense", "Evaluator", "Model", "Network"]
+
+DTYPES = ("float32", "float64")
+
+
+class Model:
+    """Network, loss and weights, ready to predict, to be trained, to be saved.
+
+    network, loss, reduction: as in `mlp.objective.Objective`. w: the flat weights, (parameters,);
+    without them fresh ones are drawn from ``seed``. backend: a name or a Backend; None is
+    $MLP_BACKEND, else NumPy. dtype: "float32" or "float64". classes: labels of the outputs, in
+    their order. columns: names of the inputs. input_scaling, target_scaling: applied to what comes
+    in and undone on what goes out, so that X, t and predictions are in the user's own units.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: str | Mapping[str, Any] | Loss,
+        *,
+        reduction: Reduction | None = None,
+        w: Any = None,
+        seed: int = 0,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+        classes: Any = None,
+        columns: tuple[str, ...] | None = None,
+        input_scaling: Scaling | None = None,
+        target_scaling: Scaling | None = None,
+    ):
+        if dtype not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        self.network, self.loss = network, loss
+        self.objective = Objective(network, loss, reduction)
+        self.backend, self.dtype = choose(backend), dtype
+        self.classes = None if classes is None else np.asarray(classes)
+        self.columns = columns
+        self.input_scaling, self.target_scaling = input_scaling, target_scaling
+        if w is None:
+            w = network.initial_weights(seed)
+        with self.backend.scope():
+            given = self.backend.asarray(w, dtype)
+            if given.shape != (network.parameters,):
+                raise InputError(
+                    f"w has shape {tuple(given.shape)}, this network has {network.parameters} "
+                    "parameters"
+                )
+            self._w = self.backend.empty((network.parameters,), dtype)
+            self.backend.copy(given, self._w)
+        self._predictors: dict[int, tuple[Evaluation, Arena]] = {}
+
+    # ------------------------------------------------------------------ weights
+
+    @property
+    def w(self) -> Array:
+        """All parameters, (parameters,) on the device: weights first, then biases. Assigning to it
+        copies the values in."""
+        return self._w
+
+    @w.setter
+    def w(self, values: Any) -> None:
+        with self.backend.scope():
+            values = self.backend.asarray(values, self.dtype)
+            if values.shape != self._w.shape:
+                raise InputError(f"w has shape {self._w.shape}, not {tuple(values.shape)}")
+            self.backend.copy(values, self._w)
+
+    @property
+    def W(self) -> dict[tuple[int, int], Array]:
+        """W[k, l], (units_k, units_l): views of w."""
+        return self.network.unpack(self._w)[0]
+
+    @property
+    def b(self) -> dict[int, Array]:
+        """b[l], (units_l,): views of w."""
+        return self.network.unpack(self._w)[1]
+
+    def to(self, backend: str | Backend | None = None, dtype: str | None = None) -> "Model":
+        """A copy of this model with its weights on another backend or in another dtype."""
+        other = copy.copy(self)
+        other.backend = self.backend if backend is None else choose(backend)
+        other.dtype = dtype or self.dtype
+        if other.dtype not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        with other.backend.scope():
+            other._w = other.backend.empty(self._w.shape, other.dtype)
+            w = self.backend.to_numpy(self._w)
+            other.backend.copy(other.backend.asarray(w, other.dtype), other._w)
+        other._predictors = {}
+        return other
+
+    # ------------------------------------------------------------------ predictions
+
+    def predict(self, X: Any) -> Array:
+        """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
+        the targets. A host array gives a host array; one on the device stays there."""
+        backend = self.backend
+        given_on_device = backend.owns(X)
+        X = check_inputs(backend, X, self.network.inputs, self.columns)
+        with backend.scope():
+            feed = Feed(backend, self.dtype, X, scaling=self.input_scaling)
+            y = backend.empty((feed.n, self.network.outputs), self.dtype)
+            for start in range(0, feed.n, self._chunk()):
+                rows = slice(start, min(start + self._chunk(), feed.n))
+                evaluation = self._predictor(rows.stop - rows.start)
+                feed.bind(evaluation)(rows)
+                evaluation.run()
+                backend.copy(evaluation.y, y[rows, :])
+            if self.target_scaling is not None:
+                scaling = self.target_scaling
+                factor = backend.asarray(scaling.scale, self.dtype)
+                y = y * factor + backend.asarray(scaling.shift, self.dtype)
+            return y if given_on_device else backend.to_numpy(y)
+
+    def classify(self, X: Any) -> np.ndarray:
+        """The label of each row, (n,) on the host: the class of the largest output, or with one
+        output the second class where it is above 1/2. Several labels a row: (n, outputs), 0 or 1.
+        """
+        y = self.backend.to_numpy(self.predict(X)) if self.backend.owns(X) else self.predict(X)
+        kind = self.objective.targets
+        if kind == "numbers":
+            raise InputError("classify: this model's loss is for numbers; use predict")
+        if kind == "labels" and self.network.outputs > 1:
+            return (y > 0.5).astype(np.int64)
+        index = y.argmax(axis=1) if kind == "classes" else (y[:, 0] > 0.5).astype(np.int64)
+        return index if self.classes is None else self.classes[index]
+
+    def _chunk(self) -> int:
+        """Rows that are predicted at once: about a megabyte of the widest layer."""
+        return max(64, min(4096, (1 << 18) // max(self.network.units)))
+
+    def _predictor(self, n: int) -> Evaluation:
+        if n not in self._predictors:
+            if len(self._predictors) > 4:
+                self._predictors.clear()
+            arena = Arena(self.backend, self._xp_dtype(), n)
+            evaluation = self.objective.predict(self.backend, self._w, arena, n)
+            self._predictors[n] = (evaluation, arena)
+        return self._predictors[n][0]
+
+    def _xp_dtype(self) -> Any:
+        return getattr(self.backend.xp, self.dtype)
+
+    # ------------------------------------------------------------------ loss and gradient
+
+    def scaled_targets(self, t: Any, n: int, what: str = "t") -> np.ndarray:
+        """Targets as the objective takes them: checked, on the host, in scaled units."""
+        t = self.backend.to_numpy(t) if self.backend.owns(t) else np.asarray(t)
+        t = self.objective.check_targets(t, what)
+        if len(t) != n:
+            raise InputError(f"X has {n} rows, {what} has {len(t)}")
+        return t if self.target_scaling is None else self.target_scaling.apply(t, self.dtype)
+
+    def value_and_gradient(
+        self, X: Any, t: Any, sample_weight: Any = None, dropout_seed: int | None = None
+    ) -> tuple[float, Array]:
+        """(E, g): the objective on these rows, penalties included, and its gradient.
+
+        g has the layout of w, on the device: ``W, b = model.network.unpack(g)``. Without a dropout
+        seed nothing is dropped. Source: `mlp.objective`, eq. (1).
+        """
+        backend = self.backend
+        X = check_inputs(backend, X, self.network.inputs, self.columns)
+        n = X.shape[0]
+        t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
+        with backend.scope():
+            g = backend.empty(self._w.shape, self.dtype)
+            arena = Arena(backend, self._xp_dtype(), n)
+            evaluation = self.objective.gradient(backend, self._w, g, arena, n, s is not None)
+            feed = Feed(backend, self.dtype, X, t, s, self.input_scaling)
+            feed.bind(evaluation)(slice(0, n))
+            fill_masks(backend, self.network, evaluation, dropout_seed, 0)
+            evaluation.run()
+            return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
+
+    def evaluate(self, X: Any, t: Any, sample_weight: Any = None) -> dict[str, float]:
+        """{"loss": E without penalties, and the metrics of `mlp.metrics`} on these rows."""
+        X = check_inputs(self.backend, X, self.network.inputs, self.columns)
+        scaled = self.scaled_targets(t, X.shape[0])
+        s = check_sample_weight(sample_weight, X.shape[0])
+        with self.backend.scope():
+            return Evaluator(self, X, scaled, s)()
+
+
+class Evaluator:
+    """The objective and the metrics on a data set, again and again while the weights change.
+
+    The predictions and the losses of the chunks come to the host once a call.
+    """
+
+    def __init__(self, model: Model, X: Array, t: np.ndarray, s: np.ndarray | None = None):
+        self.model, self.t, self.s = model, t, s
+        backend, objective = model.backend, model.objective
+        feed = Feed(backend, model.dtype, X, t, s, model.input_scaling)
+        chunk = min(model._chunk(), feed.n)
+        arena = Arena(backend, model._xp_dtype(), chunk)
+        self.rows = [slice(i, min(i + chunk, feed.n)) for i in range(0, feed.n, chunk)]
+        self.runs = {}
+        for n in {rows.stop - rows.start for rows in self.rows}:
+            evaluation = objective.measure(backend, model.w, arena, n, s is not None)
+            self.runs[n] = evaluation, feed.bind(evaluation)
+        self.y = backend.empty((feed.n, model.network.outputs), model.dtype)
+        self.sums = backend.empty((len(self.rows), 2), model.dtype)
+
+    def __call__(self, penalty: bool = False) -> dict[str, float]:
+        """{"loss": ..., metrics}; with ``penalty`` the loss includes the penalties."""
+        model, copy_to = self.model, self.model.backend.copy
+        for i, rows in enumerate(self.rows):
+            evaluation, fill = self.runs[rows.stop - rows.start]
+            fill(rows)
+            evaluation.run()
+            copy_to(evaluation.y, self.y[rows, :])
+            copy_to(evaluation.sums, self.sums[i : i + 1, :])
+        sums = model.backend.to_numpy(self.sums).astype(np.float64)
+        y, t = model.backend.to_numpy(self.y), self.t
+        loss = mean_or_sum(model.objective, sums[:, 0], shares(self.rows, self.s))
+        if penalty:
+            loss += sums[0, 1]
+        if model.target_scaling is not None:
+            y, t = model.target_scaling.invert(y), model.target_scaling.invert(t)
+        return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, t)}
+
+
+def shares(batches: list[slice], s: np.ndarray | None) -> np.ndarray:
+    """The weight of each batch in a mean over samples: its rows, or its sample weights' sum."""
+    if s is None:
+        return np.array([rows.stop - rows.start for rows in batches], dtype=np.float64)
+    return np.array([s[rows].sum(dtype=np.float64) for rows in batches])
+
+
+def mean_or_sum(objective: Objective, values: np.ndarray, weights: np.ndarray) -> float:
+    """The objective over batches, from its values on each of them."""
+    if objective.reduction == "sum":
+        return float(values.sum())
+    return float((values * weights).sum() / weights.sum())
+
+
+def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
+    """Sample weights as (n,) float64 on the host, or None; InputError if they cannot be weights."""
+    if s is None:
+        return None
+    s = np.asarray(s, dtype=np.float64).reshape(-1)
+    if len(s) != n:
+        raise InputError(f"X has {n} rows, sample_weight has {len(s)}")
+    if not np.isfinite(s).all() or (s < 0).any() or s.sum() == 0:
+        raise InputError("sample_weight must be finite, 0 or above, and not all 0")
+    return s
+
+
+def fill_masks(
+    backend: Backend, network: Network, evaluation: Evaluation, seed: int | None, step: int
+) -> None:
+    """The dropout masks of one step into the evaluation; without a seed nothing is dropped."""
+    if seed is None:
+        for mask in evaluation.masks.values():
+            backend.fill(mask, 1.0)
+    elif evaluation.masks:
+        for l, mask in dropout_masks(network, evaluation.n, seed, step):
+            backend.copy(backend.asarray(mask), evaluation.masks[l])

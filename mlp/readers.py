@@ -1,0 +1,398 @@
+"""Data sets read from files: CSV tables, NumPy's .npy and .npz, and IDX (the format of MNIST).
+
+A data set is n rows of d inputs, X (n, d), and their targets t: n labels, n numbers or (n, c)
+numbers. No file is ever unpickled.
+"""
+
+import csv
+import gzip
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from mlp.data import check_finite
+from mlp.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """n samples on the host.
+
+    X : (n, d) inputs in the dtype of the file (uint8 images stay uint8; CSV gives float64).
+    t : (n,) labels (int or str) or numbers, or (n, c) numbers; None where there are none.
+    columns : d names of the inputs.  source : the file, for messages.
+    """
+
+    X: np.ndarray
+    t: np.ndarray | None
+    columns: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    inputs: str | Sequence[str] | None = None,
+    target: str | Sequence[str] | None = None,
+    targets_file: str | os.PathLike[str] | None = None,
+    need_targets: bool = True,
+) -> Dataset:
+    """The data set in a .csv, .npz, .npy or IDX file.
+
+    inputs : CSV: the columns to use, in this order (default: all but the targets). .npz: the name
+        of the array (default X). Arrays have no column names: they take these names in order, or
+        x_0, x_1, ... (images x_0_0, x_0_1, ...), by which columns can be picked too.
+    target : CSV: the column of targets, or several. .npz: the name of the array (default t or y).
+    targets_file : a second file that holds the targets, in any of the formats; `target` then names
+        a column or array there (default: all of it).
+    need_targets : False reads the inputs only; a target column, if there, is left out of X.
+
+    Every value read is finite and every row has its target; anything else is an InputError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "plants.csv"
+    ...     _ = file.write_text("height,width,kind\\n1.5,2,fern\\n2.5,3,moss\\n")
+    ...     plants = read(file, target="kind")
+    >>> plants.columns, plants.X.tolist(), plants.t.tolist()
+    (('height', 'width'), [[1.5, 2.0], [2.5, 3.0]], ['fern', 'moss'])
+    """
+    path, names, t = Path(path), _as_tuple(target), None
+    if need_targets:
+        source = path if targets_file is None else Path(targets_file)
+        with _disk(source):
+            t = _targets(source, names, whole=targets_file is not None)
+    with _disk(path):
+        X, columns = _inputs(path, _as_tuple(inputs), without=names)
+    if t is not None and len(t) != len(X):
+        raise InputError(
+            f"{path} has {len(X)} rows of inputs, {source} has {len(t)} targets; each row needs one"
+        )
+    return Dataset(X, t, columns, str(path))
+
+
+def _inputs(
+    path: Path, names: tuple[str, ...], without: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """X (n, d) and the names of its columns: those named, or all but the targets."""
+    if _format(path) == ".csv":
+        columns = names or tuple(name for name in _csv_header(path) if name not in without)
+        X = np.vstack([_numbers(path, columns, *rows) for rows in _csv_cells(path, columns)])
+    else:
+        X, columns = _array_columns(path, names)
+    if not X.size:
+        raise InputError(f"{path} has {len(X)} rows of {len(columns)} inputs; it needs some")
+    check_finite(X, columns, str(path))
+    return X, columns
+
+
+def _targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
+    """The targets called `names`, a single column as (n,), more as (n, c).
+
+    whole : without names take all of the file.
+    """
+    if _format(path) == ".csv":
+        header = _csv_header(path)
+        if not (names or whole):
+            raise InputError(f"{path}: name the column to predict in `target`{_known('', header)}")
+        names = names or header
+        cells = np.vstack([cells for _, cells in _csv_cells(path, names)])
+        t = np.column_stack([_typed(path, name, cells[:, k]) for k, name in enumerate(names)])
+    else:
+        t = _array_of_targets(path, names, whole)
+    t = t.reshape(len(t), math.prod(t.shape[1:]))
+    n, width = t.shape
+    if not t.size:
+        raise InputError(f"{path} has {n} rows of {width} targets; it needs some")
+    if t.dtype.kind == "U" and width > 1:
+        raise InputError(f"{path}: of {width} columns of targets all must be numbers, not text")
+    labels = names if len(names) == width else [f"target {k}" for k in range(width)]
+    check_finite(t, labels, str(path))
+    return t[:, 0] if width == 1 else t
+
+
+# --- CSV -------------------------------------------------------------------------------------
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of its line."""
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        rows = csv.reader(text)
+        try:
+            yield from ((rows.line_num, row) for row in rows if row)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
+        except csv.Error as error:
+            raise InputError(f"{path}, line {rows.line_num} is not CSV: {error}") from error
+
+
+def _csv_header(path: Path) -> tuple[str, ...]:
+    """The names of the columns: the first row that is not blank."""
+    _, first = next(_csv_rows(path), (0, []))
+    header = tuple(name.strip() for name in first)
+    if not header:
+        raise InputError(f"{path} is empty; it needs a row of column names and rows of values")
+    if all(_is_number(name) for name in header):
+        raise InputError(f"{path}: the first row is all numbers; put a row of column names above")
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+    return header
+
+
+def _csv_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """The m lines, some at a time, and the cells (m, len(names)) of the named columns in them."""
+    header = _csv_header(path)
+    for name in names:
+        if name not in header:
+            raise InputError(f"{path} has no column {name!r}{_known(name, header)}")
+    at = [header.index(name) for name in names]
+    yield [], np.empty((0, len(at)), object)
+    rows = islice(_csv_rows(path), 1, None)
+    while chunk := list(islice(rows, 4096)):
+        for line, row in chunk:
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}, line {line} has {len(row)} cells, the header has {len(header)}; "
+                    "complete the row, or quote a cell that contains a comma"
+                )
+        lines, cells = zip(*chunk, strict=True)
+        yield lines, np.array(cells, object)[:, at]
+
+
+def _numbers(
+    path: Path, names: Sequence[str], lines: Sequence[int], cells: np.ndarray
+) -> np.ndarray:
+    """The cells as float64, an empty one as NaN; a text is refused by its place."""
+    with suppress(ValueError):
+        return cells.astype(np.float64)
+    numbers = np.full(cells.shape, np.nan)
+    for (i, k), cell in np.ndenumerate(cells):
+        if _is_number(cell):
+            numbers[i, k] = float(cell)
+        elif cell.strip():
+            raise InputError(
+                f"{path}, line {lines[i]}, column {names[k]!r}: {cell!r} is not a number; correct "
+                "it, code the column as numbers, or name only the other columns in `inputs`"
+            )
+    return numbers
+
+
+def _typed(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
+    """A column of targets: int64 if all of it can be, else float64, else text."""
+    texts = np.array([cell.strip() for cell in cells], object)
+    if empty := np.count_nonzero(texts == ""):
+        raise InputError(
+            f"{path}: {empty} of {len(texts)} rows have no value in the target column {name!r}; "
+            "fill them in or remove these rows"
+        )
+    for number in (np.int64, np.float64):
+        with suppress(ValueError, OverflowError):
+            return texts.astype(number)
+    return texts.astype(str)
+
+
+def _is_number(cell: str) -> bool:
+    with suppress(ValueError):
+        return math.isfinite(float(cell)) or True
+    return False
+
+
+# --- arrays: .npy, .npz, IDX -----------------------------------------------------------------
+
+
+def _array_columns(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """X (n, d), images flattened, and its columns.
+
+    names : of the array in an .npz; or of columns x_0, ... to pick; or new names for all of them.
+    """
+    key = "X"
+    if len(names) == 1 and names[0] in _keys(path):
+        (key,), names = names, ()
+    images = _array(path, key)
+    if images.ndim < 2 or images.dtype.kind == "U":
+        raise InputError(
+            f"{path}: inputs must be rows x columns of numbers, not {_described(images)}; "
+            "X.reshape(-1, 1) makes one column"
+        )
+    X = images.reshape(len(images), math.prod(images.shape[1:]))
+    columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
+    place = {name: k for k, name in enumerate(columns)}
+    if not names or names == columns:
+        return X, columns
+    if all(name in place for name in names):
+        return X[:, [place[name] for name in names]], names
+    if len(names) == len(columns):
+        return X, names
+    raise InputError(
+        f"{path} has {len(columns)} columns without names, but {len(names)} inputs are asked for "
+        f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}); it must have as many"
+    )
+
+
+def _array_of_targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
+    """The array of targets in an .npz, by name or as t or y; or, if `whole`, in a file of one."""
+    keys = _keys(path)
+    if len(names) > 1:
+        raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
+    if not (keys or whole):
+        raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
+    usual = [key for key in ("t", "y") if key in keys] + (keys if whole and len(keys) == 1 else [])
+    t = _array(path, *names or (usual or ["t"])[:1])
+    if t.ndim == 0:
+        raise InputError(f"{path}: targets must be one for each row, not {_described(t)}")
+    return t
+
+
+def _keys(path: Path) -> list[str]:
+    """The names of the arrays in an .npz; none in a file of one array."""
+    if _format(path) != ".npz":
+        return []
+    with path.open("rb") as file, _numpy_file(path), np.lib.npyio.NpzFile(file) as arrays:
+        return list(arrays.files)
+
+
+def _array(path: Path, key: str) -> np.ndarray:
+    """The array of an .npy or IDX file, or the one called `key` in an .npz; in native bytes."""
+    if (keys := _keys(path)) and key not in keys:
+        raise InputError(
+            f"{path} has no array {key!r}{_known(key, keys)} (`inputs` and `target` name arrays)"
+        )
+    if _format(path) == ".idx":
+        array = _read_idx(path)
+    else:
+        with path.open("rb") as file, _numpy_file(path):
+            if keys:
+                with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                    array = np.asarray(arrays[key])
+            else:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype.kind not in "buifU":
+        raise InputError(f"{path} holds {_described(array)}; save real numbers, or text as labels")
+    if not array.size:
+        raise InputError(f"{path} holds {_described(array)}; it needs some values")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def _numpy_file(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged header or zip can end in almost any of them
+        if "Object arrays" in str(error):
+            raise InputError(
+                f"{path} holds Python objects, which could run code when read; save it again with "
+                "a plain dtype, as np.asarray(X, dtype=np.float32)"
+            ) from error
+        raise InputError(
+            f"{path} is damaged or not a file of NumPy ({error}); write it again with np.save "
+            "or np.savez"
+        ) from error
+
+
+def _described(array: np.ndarray) -> str:
+    return f"a {array.dtype} array of shape {array.shape}"
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """The array of an IDX file, gzipped or not.
+
+    The format: two bytes 0, a type, the number of dimensions (64 are the most that NumPy takes),
+    each dimension as a big-endian uint32, then the values, big-endian and row by row.
+    Source: yann.lecun.com/exdb/mnist.
+    """
+    content, damage = _unzipped(path)
+    if len(content) >= 4 and not _starts_idx(content):
+        raise InputError(
+            f"{path} is not an IDX file: it starts with the bytes {content[:4].hex(' ')}, not with "
+            "00 00, a type of 08 to 0e and the number of dimensions, at most 40 (64)"
+        )
+    start = 4 + 4 * content[3] if len(content) >= 4 else 4
+    expected, header = start, " for its header alone"
+    if len(content) >= start:
+        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
+        dtype = np.dtype(IDX_TYPES[content[2]])
+        expected = start + math.prod(shape) * dtype.itemsize
+        header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
+    if damage or len(content) != expected:
+        raise InputError(
+            f"{path} is damaged: {expected} bytes are expected{header}, {len(content)} are there"
+            f"{f' (gzip: {damage})' if damage else ''}; fetch the file again"
+        ) from damage
+    if 0 in shape:  # of which NumPy refuses some
+        raise InputError(f"{path} holds no values{header}; it needs some")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+
+
+def _unzipped(path: Path, least: float = math.inf) -> tuple[bytearray, Exception | None]:
+    """The bytes of a file (`least` or more), unzipped if it is gzip, and what ended them early."""
+    content = bytearray()
+    with path.open("rb") as file:
+        stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        try:
+            while len(content) < least and (some := stream.read1(2**16)):
+                content += some
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            return content, error
+    return content, None
+
+
+def _starts_idx(content: bytearray) -> bool:
+    start = content[:4]
+    return len(start) == 4 and not any(start[:2]) and start[2] in IDX_TYPES and start[3] <= 64
+
+
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+# --- files and names -------------------------------------------------------------------------
+
+
+def _format(path: Path) -> str:
+    """.csv, .npy or .npz by the name of the file; .idx by its name or its first bytes."""
+    ending = path.suffix.lower()
+    if ending in (".csv", ".npy", ".npz"):
+        return ending
+    if re.search(r"(ubyte|\.idx\d?)(\.gz)?$", path.name) or _starts_idx(_unzipped(path, 4)[0]):
+        return ".idx"
+    raise InputError(
+        f"{path} has the unknown ending {ending!r}; .csv, .npy, .npz and IDX (-ubyte, .idx, "
+        "also .gz) can be read"
+    )
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What the disk refuses, as an InputError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        place = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"no file {path}{place}; check the name") from error
+    except OSError as error:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; name a file in it") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _known(name: str, names: Sequence[str]) -> str:
+    """The nearest name; where there is none, the names, or of many the first and last."""
+    near = did_you_mean(name, names)
+    if len(names) <= 12 or "did you mean" in near:
+        return near
+    return did_you_mean("", [*names[:4], "...", *names[-4:]])

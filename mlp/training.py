@@ -1,0 +1,556 @@
+"""Training: gradient, update, and the question whether to go on (derivation 003, Algorithm 1).
+
+    initialise w; compute E
+    while E > epsilon (or another criterion holds):                                       (1)
+        g = dE/dw over a batch                                                            (2)
+        w <- update(w, g)                                                                 (3)
+        compute E
+
+The note writes "while E < epsilon", which is a slip: the loop runs while the error is above what is
+wanted. A batch is one example (stochastic), some (mini-batch) or all (full batch). In epoch e the
+samples come in an order that is a function of (seed, e) alone.
+
+Nothing is read back from the device inside an epoch: the batch losses gather in a vector that is
+read when the epoch ends. The whole progress is one `State`: saved after any step and resumed, on
+this backend or another, the run goes on as if it had not stopped.
+
+>>> import numpy as np
+>>> from mlp.model import Dense, Model, Network
+>>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+>>> t = np.array([[0.0], [1.0], [1.0], [0.0]])
+>>> model = Model(Network(2, [Dense(4, "tanh"), Dense(1, "sigmoid")]), "binary_cross_entropy")
+>>> result = train(model, X, t, optimizer="rprop", batch_size=None, epochs=200, target_loss=0.01)
+>>> result.model.classify(X).tolist(), result.stopped
+([0, 1, 1, 0], 'the wanted loss is reached')
+"""
+
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from backends import Array
+from mlp.data import order, split
+from mlp.errors import InputError
+from mlp.feed import Feed, check_inputs
+from mlp.model import (
+    Evaluator,
+    Model,
+    check_sample_weight,
+    fill_masks,
+    mean_or_sum,
+    shares,
+)
+from mlp.network import Arena
+from mlp.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
+from mlp.schedules import SCHEDULES, Schedule, Warmup
+from mlp.tables import make
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    epochs: passes over the data, at most. batch_size: 1 is stochastic, None the full batch.
+    optimizer: a name of `mlp.optimizers.OPTIMIZERS`, a mapping with its settings, or an object.
+    learning_rate: None is the optimizer's usual one. schedule: a name of
+    `mlp.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs of linear warm-up before it.
+    shuffle: a new order each epoch. target_loss: stop once E over the training set is not above it
+    (eq. 1; costs one more forward pass an epoch). patience: stop after so many epochs without the
+    watched loss falling by more than min_delta, and go back to the best weights (restore_best);
+    watch: "validation_loss" or "loss", None is the validation loss where there is one. seed: of
+    the order, the validation split and dropout.
+    """
+
+    epochs: int = 100
+    batch_size: int | None = 32
+    optimizer: str | Mapping[str, Any] | Optimizer = "adam"
+    learning_rate: float | None = None
+    schedule: str | Mapping[str, Any] | Schedule = "constant"
+    warmup: float = 0.0
+    shuffle: bool = True
+    target_loss: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+    watch: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("epochs", self.epochs, 0),
+            ("batch_size", self.batch_size, 1),
+            ("patience", self.patience, 1),
+            ("seed", self.seed, 0),
+        ):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= least):
+                raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+        rate = self.learning_rate
+        if rate is not None and not (rate > 0 and math.isfinite(rate)):
+            raise InputError(f"learning_rate must be above 0, not {rate!r}")
+        if self.min_delta < 0:
+            raise InputError(f"min_delta must be 0 or above, not {self.min_delta!r}")
+        if self.warmup < 0:
+            raise InputError(f"warmup must be 0 epochs or more, not {self.warmup!r}")
+        if self.watch not in (None, "loss", "validation_loss"):
+            raise InputError(f"watch must be 'loss' or 'validation_loss', not {self.watch!r}")
+        if getattr(self.make_optimizer(), "own_rate", False) and (
+            self.schedule != "constant" or self.warmup
+        ):
+            raise InputError(
+                f"optimizer {self.optimizer!r} finds its own step sizes: remove the schedule and "
+                "the warm-up"
+            )
+
+    def make_optimizer(self) -> Optimizer:
+        """The update rule."""
+        return make(OPTIMIZERS, self.optimizer, "optimizer")
+
+    def make_schedule(self) -> Schedule:
+        """The factor on the learning rate as a function of (step, steps per epoch)."""
+        spec = self.schedule
+        if spec == "cosine":  # by its name alone it falls over the whole run
+            spec = {"name": "cosine", "epochs": max(self.epochs - self.warmup, 1)}
+        schedule = make(SCHEDULES, spec, "schedule")
+        return Warmup(self.warmup, schedule) if self.warmup else schedule
+
+    def rate(self) -> float:
+        """The learning rate, or what is usual for the optimizer."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        name = self.optimizer.get("name") if isinstance(self.optimizer, Mapping) else self.optimizer
+        for key, cls in OPTIMIZERS.items():
+            if name == key or (isinstance(cls, type) and isinstance(self.optimizer, cls)):
+                return LEARNING_RATES[key]
+        raise InputError("an optimizer of your own needs learning_rate")
+
+
+@dataclass
+class State:
+    """The whole progress of a run; see `mlp.checkpoint` for its way to disk and back.
+
+    w and vectors (the optimizer's) are on the device. step counts updates from the start, epoch
+    completed epochs, batch the completed batches of the epoch under way, whose losses are in
+    batch_losses. best_w are the weights at the lowest watched loss, waited the epochs since.
+    """
+
+    w: Array
+    vectors: dict[str, Array]
+    learning_rate: float
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    batch_losses: np.ndarray | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best_w: Array | None = None
+    waited: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training leaves: the trained model, the history, why it stopped, and its state.
+
+    history: a list for each quantity, one entry an epoch. diverged: the loss became non-finite and
+    the model has the last finite weights.
+    """
+
+    model: Model
+    history: dict[str, list[float]]
+    stopped: str
+    state: State
+    diverged: bool = False
+
+
+class Run:
+    """A run under way, as callbacks see it.
+
+    A callback is any object with some of the methods ``on_run_start``, ``on_epoch_start``,
+    ``on_batch_start``, ``on_batch_end``, ``on_epoch_end``, ``on_run_end``, each taking the run; a
+    plain function is called when an epoch ends. `stop` ends the run after the batch under way.
+    """
+
+    def __init__(self, model: Model, settings: Settings, state: State, samples: int, batches: int):
+        self.model, self.settings, self.state = model, settings, state
+        self.samples, self.batches = samples, batches
+        self.stopping = ""
+        self.last: dict[str, float] = {}
+
+    def stop(self, reason: str) -> None:
+        """End the run; the reason is what `Result.stopped` says."""
+        self.stopping = self.stopping or reason
+
+
+def train(
+    model: Model,
+    X: Any,
+    t: Any,
+    *,
+    validation: float | tuple[Any, Any] | None = None,
+    sample_weight: Any = None,
+    callbacks: Iterable[Any] = (),
+    state: State | None = None,
+    settings: Settings | None = None,
+    **options: Any,
+) -> Result:
+    """Train a copy of the model on X (n, inputs) and t, and return it with its history.
+
+    t: (n, outputs), or for cross_entropy (n,) class numbers too. validation: a share of the rows to
+    hold out, or (X, t). sample_weight: (n,), 0 or above. state: of an earlier run, to go on from.
+    settings, or its fields by name: see `Settings`.
+
+    Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
+    Raises InputError for data or settings that do not fit. If the loss becomes non-finite, the run
+    ends with the last finite weights and warns what to try.
+    """
+    if settings is None:
+        try:
+            settings = Settings(**options)
+        except TypeError:
+            raise _unknown_option(options) from None
+    elif options:
+        settings = replace(settings, **options)
+    backend = model.backend
+    X = check_inputs(backend, X, model.network.inputs, model.columns)
+    t = model.scaled_targets(t, X.shape[0])
+    s = check_sample_weight(sample_weight, X.shape[0])
+    with backend.scope():
+        X, t, s, held_out = _validation(model, X, t, s, validation, settings.seed)
+        trainer = _Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state)
+        with _interruptible(trainer.run):
+            return trainer.train()
+
+
+def _unknown_option(options: Mapping[str, Any]) -> InputError:
+    from mlp.errors import did_you_mean
+
+    known = list(Settings.__dataclass_fields__)
+    wrong = next(name for name in options if name not in known)
+    return InputError(f"train has no setting {wrong!r}{did_you_mean(wrong, known)}")
+
+
+def _validation(
+    model: Model, X: Array, t: np.ndarray, s: np.ndarray | None, validation: Any, seed: int
+) -> tuple[Array, np.ndarray, np.ndarray | None, tuple[Array, np.ndarray, Any] | None]:
+    """(X, t, s) to train on, and (X, t, s) to watch."""
+    if validation is None:
+        return X, t, s, None
+    if isinstance(validation, (tuple, list)):
+        X_v = check_inputs(
+            model.backend, validation[0], model.network.inputs, model.columns, "validation X"
+        )
+        t_v = model.scaled_targets(validation[1], X_v.shape[0], "validation t")
+        return X, t, s, (X_v, t_v, None)
+    kept, held_out = split(X.shape[0], validation, seed)
+
+    def rows(x: Any, index: np.ndarray) -> Any:
+        if x is None or isinstance(x, np.ndarray):
+            return None if x is None else x[index]
+        return model.backend.xp.take(x, model.backend.asarray(index), axis=0)
+
+    parts = [tuple(rows(x, index) for x in (X, t, s)) for index in (kept, held_out)]
+    return (*parts[0], parts[1])
+
+
+class _Trainer:
+    """One run: its buffers, its steps, its loop."""
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        X: Array,
+        t: np.ndarray,
+        s: np.ndarray | None,
+        held_out: tuple[Array, np.ndarray, Any] | None,
+        callbacks: list[Any],
+        state: State | None,
+    ):
+        self.model, self.settings, self.backend = model, settings, model.backend
+        self.objective = model.objective
+        self.optimizer, self.schedule = settings.make_optimizer(), settings.make_schedule()
+        backend, dtype, network = self.backend, model.dtype, model.network
+
+        self.feed = Feed(backend, dtype, X, t, s, model.input_scaling)
+        self.s, self.n = s, self.feed.n
+        size = min(settings.batch_size or self.n, self.n)
+        self.rows = [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
+        self.state = self._start(state)
+        self.g = backend.full((network.parameters,), 0.0, dtype)
+        arena = Arena(backend, model._xp_dtype(), size)
+        self.evaluations = {}
+        for n in {rows.stop - rows.start for rows in self.rows}:
+            evaluation = self.objective.gradient(backend, model.w, self.g, arena, n, s is not None)
+            self.evaluations[n] = evaluation, self.feed.bind(evaluation)
+        self.shuffle = settings.shuffle and len(self.rows) > 1
+        if len(self.rows) == 1:
+            self.evaluations[self.n][1](self.rows[0])
+        self.losses = backend.full((len(self.rows), 2), 0.0, dtype)
+        if self.state.batch_losses is not None:
+            backend.copy(backend.asarray(self.state.batch_losses, dtype), self.losses)
+        self.updates = self._updates()
+        self.checkpoint_w = backend.empty(model.w.shape, dtype)  # the last finite weights
+
+        self.measure_train = None
+        if settings.target_loss is not None:
+            self.measure_train = Evaluator(model, X, t, s)
+        self.measure_held_out = Evaluator(model, *held_out) if held_out else None
+        self.watch = settings.watch or ("validation_loss" if held_out else "loss")
+        if self.watch == "validation_loss" and not held_out:
+            raise InputError("watch = 'validation_loss' needs validation data")
+
+        self.run = Run(model, settings, self.state, self.n, len(self.rows))
+        self.hooks = {name: _hooks(callbacks, name) for name in _EVENTS}
+
+    # ------------------------------------------------------------------ what a run starts from
+
+    def _start(self, state: State | None) -> State:
+        """A fresh state, or the given one on this backend; the model's w is the state's."""
+        model, backend, dtype = self.model, self.backend, self.model.dtype
+        eta, shape = self.settings.rate(), model.w.shape
+        if state is None:
+            vectors = {
+                name: backend.full(shape, value, dtype)
+                for name, value in zip(
+                    self.optimizer.state, self.optimizer.initial(eta), strict=True
+                )
+            }
+            return State(model.w, vectors, eta)
+        if set(state.vectors) != set(self.optimizer.state):
+            raise InputError(
+                f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
+                f"{self.settings.optimizer!r} has {sorted(self.optimizer.state)}"
+            )
+        if state.w.shape != shape:
+            raise InputError(
+                f"the state to go on from has {state.w.shape[0]} parameters, the network {shape[0]}"
+            )
+        if state.batch_losses is not None and len(state.batch_losses) != len(self.rows):
+            raise InputError(
+                f"the state to go on from has {len(state.batch_losses)} batches an epoch, these "
+                f"data and batch_size have {len(self.rows)}"
+            )
+
+        def mine(x: Any) -> Array:
+            copied = backend.empty(shape, dtype)
+            backend.copy(backend.asarray(x, dtype), copied)
+            return copied
+
+        model.w = state.w
+        return replace(
+            state,
+            w=model.w,
+            vectors={name: mine(x) for name, x in state.vectors.items()},
+            best_w=None if state.best_w is None else mine(state.best_w),
+            history={name: list(values) for name, values in state.history.items()},
+        )
+
+    def _updates(self) -> list[tuple[Callable[..., None], bool]]:
+        """The update as kernels on (w, g, state), and whether they are for biases."""
+        kernel = self.backend.fuse(self.optimizer.update, into=("w", *self.optimizer.state))
+        network, whole = self.model.network, slice(0, self.model.network.parameters)
+        parts = [(whole, False)]
+        if getattr(self.optimizer, "spares_biases", False):
+            parts = [(slice(0, network.weights), False), (slice(network.weights, None), True)]
+        vectors = [self.state.vectors[name] for name in self.optimizer.state]
+        return [
+            (kernel.bind(self.model.w[part], self.g[part], *(v[part] for v in vectors)), bias)
+            for part, bias in parts
+            if self.model.w[part].shape[0]
+        ]
+
+    # ------------------------------------------------------------------ the loop
+
+    def train(self) -> Result:
+        state, settings = self.state, self.settings
+        diverged = False
+        self._call("on_run_start")
+        self._keep_finite()
+        if self.measure_train and state.epoch == 0 and state.batch == 0:
+            self._stop_on_target()
+        while state.epoch < settings.epochs and not self.run.stopping:
+            self._call("on_epoch_start")
+            started = time.perf_counter()
+            self._epoch()
+            if state.batch < len(self.rows):
+                break  # stopped within the epoch; its losses go into the state
+            diverged = not self._close_epoch(started)
+            if diverged:
+                self.run.stop(self._advice())
+                break
+            self._call("on_epoch_end")
+        if state.batch:
+            state.batch_losses = self.backend.to_numpy(self.losses)
+        stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
+        model = self.model.to()  # the state keeps the weights of the last step
+        if settings.patience and settings.restore_best and state.best_w is not None:
+            model.w = state.best_w
+        result = Result(model, state.history, stopped, state, diverged)
+        self._call("on_run_end")
+        if diverged:
+            warnings.warn(stopped, RuntimeWarning, stacklevel=3)
+        return result
+
+    def _epoch(self) -> None:
+        """The batches of one epoch that are still to be done."""
+        state, backend = self.state, self.backend
+        index = backend.asarray(self._order()) if self.shuffle else None
+        starts, ends = self.hooks["on_batch_start"], self.hooks["on_batch_end"]
+        for i in range(state.batch, len(self.rows)):
+            for hook in starts:
+                hook(self.run)
+            rows = self.rows[i]
+            evaluation, fill = self.evaluations[rows.stop - rows.start]
+            if len(self.rows) > 1:  # a full batch stays where it is
+                fill(rows if index is None else index[rows])
+            self._step(evaluation, i)
+            state.batch = i + 1
+            for hook in ends:
+                hook(self.run)
+            if self.run.stopping:
+                return
+
+    def _order(self) -> np.ndarray:
+        """The order of the samples in the epoch under way."""
+        return order(self.settings.seed, self.state.epoch, self.n)
+
+    def _step(self, evaluation: Any, batch: int) -> None:
+        """One update: eq. (2) and (3)."""
+        state = self.state
+        if evaluation.masks:
+            seed = self.settings.seed
+            fill_masks(self.backend, self.model.network, evaluation, seed, state.step)
+        evaluation.run()  # (2)
+        self.backend.copy(evaluation.sums, self.losses[batch : batch + 1, :])
+        eta = state.learning_rate * self.schedule(state.step, len(self.rows))
+        state.step += 1
+        for update, bias in self.updates:
+            update(*self.optimizer.constants(eta, state.step, bias))  # (3)
+
+    # ------------------------------------------------------------------ at the end of an epoch
+
+    def _close_epoch(self, started: float) -> bool:
+        """Read the losses, write the history, decide whether to go on. False: not finite."""
+        state, settings = self.state, self.settings
+        sums = self.backend.to_numpy(self.losses).astype(np.float64)
+        if not np.isfinite(sums).all() or not self._keep_finite():
+            self.model.w = self.checkpoint_w
+            state.batch = 0
+            return False
+        s = self.s[self._order()] if self.s is not None and self.shuffle else self.s
+        loss = mean_or_sum(self.objective, sums[:, 0], shares(self.rows, s))
+        state.epoch, state.batch, state.batch_losses = state.epoch + 1, 0, None
+        row = {"epoch": state.epoch, "loss": loss + sums[:, 1].mean()}
+        if self.measure_held_out:
+            measured = self.measure_held_out()
+            row |= {f"validation_{name}": value for name, value in measured.items()}
+        row["learning_rate"] = state.learning_rate * self.schedule(
+            max(state.step - 1, 0), len(self.rows)
+        )
+        self.run.last = row
+        if self.measure_train:
+            row["train_loss"] = self._stop_on_target()
+        row["seconds"] = time.perf_counter() - started
+        for name, value in row.items():
+            state.history.setdefault(name, []).append(value)
+        if settings.patience:
+            self._wait(row[self.watch])
+        return True
+
+    def _stop_on_target(self) -> float:
+        """E over the training set, eq. (1)."""
+        assert self.measure_train is not None
+        error = self.measure_train(penalty=True)["loss"]
+        if self.settings.target_loss is not None and error <= self.settings.target_loss:
+            self.run.stop("the wanted loss is reached")
+        return error
+
+    def _wait(self, loss: float) -> None:
+        """Patience: remember the best weights, stop when they are too old."""
+        state, settings = self.state, self.settings
+        if state.best_w is None or loss < state.best_loss - settings.min_delta:
+            if state.best_w is None:
+                state.best_w = self.backend.empty(self.model.w.shape, self.model.dtype)
+            self.backend.copy(self.model.w, state.best_w)
+            state.best_loss, state.best_epoch, state.waited = loss, state.epoch, 0
+            return
+        state.waited += 1
+        if settings.patience and state.waited >= settings.patience:
+            self.run.stop(
+                f"no better {self.watch.replace('_', ' ')} for {state.waited} epochs "
+                f"(the best was in epoch {state.best_epoch})"
+            )
+
+    def _keep_finite(self) -> bool:
+        """Remember the weights if they are finite."""
+        xp = self.backend.xp
+        if not bool(self.backend.to_numpy(xp.all(xp.isfinite(self.model.w)))):
+            return False
+        self.backend.copy(self.model.w, self.checkpoint_w)
+        return True
+
+    def _advice(self) -> str:
+        eta = self.state.learning_rate
+        return (
+            f"the loss became non-finite in epoch {self.state.epoch + 1} (learning rate {eta:g}); "
+            f"the weights from before that epoch are kept: try a learning rate of {eta / 10:g}, "
+            "scale the inputs and targets, or use reduction 'mean'"
+        )
+
+    def _call(self, event: str) -> None:
+        for hook in self.hooks[event]:
+            hook(self.run)
+
+
+_EVENTS = (
+    "on_run_start",
+    "on_epoch_start",
+    "on_batch_start",
+    "on_batch_end",
+    "on_epoch_end",
+    "on_run_end",
+)
+
+
+def _hooks(callbacks: list[Any], event: str) -> list[Callable[[Run], None]]:
+    found = []
+    for callback in callbacks:
+        if hasattr(callback, event):
+            found.append(getattr(callback, event))
+        elif not any(hasattr(callback, name) for name in _EVENTS):
+            if not callable(callback):
+                raise InputError(
+                    f"a callback is a function or has one of {', '.join(_EVENTS)}: {callback!r}"
+                )
+            if event == "on_epoch_end":
+                found.append(callback)
+    return found
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """The first Ctrl-C asks the run to stop after its batch, the second one raises."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if run.stopping:
+            raise KeyboardInterrupt
+        run.stop("interrupted; what was learned so far is kept")
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
