@@ -163,15 +163,15 @@ class CudaKernel(Kernel):
         scalars = len(inspect.signature(self.formula).parameters) - 1 - len(arrays)
         extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
         try:
-            program = trace(self.formula, extents)
+            program = trace(self.formula, extents, self.into)
         except NotFusable as reason:
             warnings.warn(f"runs unfused, as separate kernels: {reason}", stacklevel=3)
             return super().bind(*arrays)
         kernel = cupy.ElementwiseKernel(**cuda_source(program, self.into, len(arrays)))
         scalar_type = np.result_type(*(x.dtype for x in arrays)).type
-        if program.reduces:
+        if _by_rows(program, self.into):
             rows, columns = shape
-            flat = [x.reshape(-1) for x in arrays]
+            flat = [x.reshape(-1) if x.flags.c_contiguous else x for x in arrays]
 
             def run_rows(*values: float) -> None:
                 numbers = [scalar_type(v) for v in values]
@@ -198,14 +198,16 @@ def cuda_source(program: Program, into: Sequence[int], arrays: int) -> dict[str,
     const T s4 = max_(s2, (T)0.0);
     y0 = s4;
     """
-    if program.reduces:
+    if _by_rows(program, into):
         return _row_kernel(program, into, arrays)
+    # Arguments that are results are read first: another result may overwrite them.
+    read = {n for n in program.results if program.steps[n].op == "argument"}
     lines = [
         f"const {_type(step)} s{n} = {_expression(program, n)};"
         for n, step in enumerate(program.steps)
-        if step.op not in ("argument", "constant")
+        if step.op not in ("argument", "constant") or n in read
     ]
-    lines += [f"y{i} = {_name(program, n)};" for i, n in enumerate(program.results)]
+    lines += [f"y{i} = {_name(program, n, n in read)};" for i, n in enumerate(program.results)]
     return {
         "in_params": ", ".join(f"T x{i}" for i in range(program.arguments)),
         "out_params": ", ".join(f"T y{i}" for i in range(len(into))),
@@ -213,6 +215,11 @@ def cuda_source(program: Program, into: Sequence[int], arrays: int) -> dict[str,
         "name": f"mlp_{program.name}",
         "preamble": _PREAMBLE,
     }
+
+
+def _by_rows(program: Program, into: Sequence[int]) -> bool:
+    """Whether the kernel is one thread a row: it reduces rows, or writes to a column."""
+    return program.reduces or any(program.steps[position].extent == COLUMN for position in into)
 
 
 def _row_kernel(program: Program, into: Sequence[int], arrays: int) -> dict[str, str]:
@@ -226,7 +233,7 @@ def _row_kernel(program: Program, into: Sequence[int], arrays: int) -> dict[str,
     steps = program.steps
 
     def along(n: int) -> bool:
-        return steps[n].extent[1] or steps[n].boolean
+        return steps[n].extent[1]
 
     def needed(results: Sequence[int]) -> list[int]:
         """The steps that vary along the row and that these need, in order."""
@@ -264,7 +271,7 @@ def _row_kernel(program: Program, into: Sequence[int], arrays: int) -> dict[str,
                 lines.append(f"T s{n} = (T)0.0;")
                 loop([operand], [f"s{n} = s{n} + {value};"])
         else:
-            lines.append(f"const T s{n} = {_expression(program, n, True)};")
+            lines.append(f"const {_type(step)} s{n} = {_expression(program, n, True)};")
     wide: list[tuple[int, str]] = []
     narrow: list[tuple[int, str]] = []
     for place, (position, n) in enumerate(zip(into, program.results, strict=True)):
@@ -291,7 +298,7 @@ def _type(step: Step) -> str:
 def _name(program: Program, n: int, in_row: bool = False) -> str:
     step = program.steps[n]
     if step.op == "constant":
-        return f"(T){step.value!r}"
+        return f"(T){step.value}"
     if step.op == "argument" and not in_row:
         return f"x{step.operands[0]}"
     return f"s{n}"
@@ -300,7 +307,7 @@ def _name(program: Program, n: int, in_row: bool = False) -> str:
 def _expression(program: Program, n: int, in_row: bool = False) -> str:
     step = program.steps[n]
     if step.op == "argument":
-        return f"x{step.operands[0]}{_INDEX[step.extent]}"
+        return f"x{step.operands[0]}{_INDEX[step.extent] if in_row else ''}"
     names = [_name(program, i, in_row) for i in step.operands]
     return _C[step.op].format(*names)
 

@@ -20,6 +20,7 @@ Arguments come in four extents, by whether they vary along rows (axis 0) and col
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +50,7 @@ class Step:
     operands: tuple[int, ...]  # numbers of earlier steps; for an argument its position
     extent: Extent
     boolean: bool = False
-    value: float = 0.0  # of a constant
+    value: str = ""  # of a constant, as text: 0.0 and -0.0 are two numbers
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,12 @@ def _record(tape: dict[Step, int], step: Step) -> _Symbol:
 def _symbol(tape: dict[Step, int], x: Any) -> _Symbol:
     if isinstance(x, _Symbol):
         return x
-    if isinstance(x, (int, float)) and not isinstance(x, bool):
-        return _record(tape, Step("constant", (), SCALAR, value=float(x)))
-    raise NotFusable(f"a formula combines its arguments and Python numbers, not {type(x).__name__}")
+    if isinstance(x, (int, float)) and not isinstance(x, bool) and isfinite(x):
+        return _record(tape, Step("constant", (), SCALAR, value=repr(float(x))))
+    raise NotFusable(
+        "a formula combines its arguments and finite Python numbers, not "
+        f"{x if isinstance(x, float) else type(x).__name__}"
+    )
 
 
 def _append(tape: dict[Step, int], op: str, operands: Sequence[Any]) -> _Symbol:
@@ -190,8 +194,10 @@ _NAMESPACE = SimpleNamespace(
 )
 
 
-def trace(formula: Formula, extents: Sequence[Extent]) -> Program:
+def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = ()) -> Program:
     """The program of a formula for arguments of these extents; NotFusable if it has none.
+
+    ``into`` are the positions of the arguments that the results are written to.
 
     >>> program = trace(lambda xp, z, b: xp.maximum(z + b, 0.0), [FULL, ROW])
     >>> [step.op for step in program.steps]
@@ -208,6 +214,11 @@ def trace(formula: Formula, extents: Sequence[Extent]) -> Program:
     except (AttributeError, TypeError) as error:
         raise NotFusable(f"formula {name!r}: {error}") from error
     results = results if isinstance(results, tuple) else (results,)
-    numbers = tuple(_symbol(tape, result).number for result in results)
+    symbols = [_symbol(tape, result) for result in results]
+    if any(symbol.step.boolean for symbol in symbols):
+        raise NotFusable(f"formula {name!r}: a result is a comparison; use xp.where(it, 1.0, 0.0)")
+    if not all(extents[position][0] for position in into):
+        raise NotFusable(f"formula {name!r}: a result is written to an argument all rows share")
+    numbers = tuple(symbol.number for symbol in symbols)
     clean = "".join(c if c.isalnum() else "_" for c in name)
     return Program(clean, tuple(tape), numbers, len(arguments))

@@ -111,7 +111,7 @@ class BlockKernel(Kernel):
         scalars = len(_parameters(self.formula)) - 1 - len(arrays)
         extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
         try:
-            program = trace(self.formula, extents)
+            program = trace(self.formula, extents, self.into)
         except NotFusable as reason:
             warnings.warn(f"runs unfused, with temporary arrays: {reason}", stacklevel=3)
             return super().bind(*arrays)
@@ -189,9 +189,12 @@ class _Binding:
             aliases = [i for i, a in enumerate(address) if a == address[position]]
             read_later = any(last[self._argument(i)] > number for i in aliases)
             overwritten = any(d == f"x{i}" for i in aliases for d in direct.values())
+            one_column = len(self.shape) > 1 and self.shape[1] == 1
+            fits = one_column or step.extent == self.program.steps[position].extent
             # A result that is read again must not sit where a later result goes.
             if (
                 step.op not in ("argument", "constant")
+                and fits
                 and number not in direct
                 and not read_later
                 and not overwritten
@@ -199,6 +202,17 @@ class _Binding:
             ):
                 direct[number] = f"x{position}"
         return direct
+
+    def _keep_overwritten(self) -> dict[int, str]:
+        """Copies of the arguments that are results and which another result may overwrite."""
+        kept: dict[int, str] = {}
+        if len(self.into) > 1:
+            for position, number in zip(self.into, self.program.results, strict=True):
+                step = self.program.steps[number]
+                if number < len(self.arrays) and number != position and number not in kept:
+                    kept[number] = self._new(step.extent)
+                    self.lines.append(f"copyto({kept[number]}, x{number})")
+        return kept
 
     def _argument(self, position: int) -> int:
         return position  # `trace` records the arguments first, in their order
@@ -209,6 +223,7 @@ class _Binding:
         last = self.program.last_use()
         direct = self._destinations(last)
         results = set(self.program.results)
+        kept = self._keep_overwritten()
         for number, step in enumerate(self.program.steps):
             if step.op == "argument":
                 position = step.operands[0]
@@ -219,7 +234,7 @@ class _Binding:
                     self.constants[f"c{number}"] = np.zeros((), self.dtype)
             elif step.op == "constant":
                 self.place[number] = f"c{number}"
-                self.constants[f"c{number}"] = np.array(step.value, self.dtype)
+                self.constants[f"c{number}"] = np.array(float(step.value), self.dtype)
             else:
                 operands = [self.place[i] for i in step.operands]
                 dying = {
@@ -233,8 +248,9 @@ class _Binding:
                 for name, extent in dying.items():
                     self.free.setdefault(extent, []).append(name)
         for position, number in zip(self.into, self.program.results, strict=True):
-            if self.place[number] != f"x{position}":
-                self.lines.append(f"copyto(x{position}, {self.place[number]})")
+            place = kept.get(number) or self.place[number]
+            if place != f"x{position}":
+                self.lines.append(f"copyto(x{position}, {place})")
 
     def _emit(self, number: int, op: str, operands: list[str], out: str) -> None:
         say = self.lines.append
@@ -245,7 +261,7 @@ class _Binding:
             for i in range(2):  # NumPy's loop for a scalar operand is 4x slower
                 value = self.program.steps[step.operands[i]]
                 if value.op == "constant" and step.extent == FULL:
-                    operands[i] = self._filled(value.value)
+                    operands[i] = self._filled(float(value.value))
             say(f"{op}({operands[0]}, {operands[1]}, out={out})")
         elif op in BINARY:
             say(f"{op}({operands[0]}, {operands[1]}, {out})")
@@ -257,7 +273,7 @@ class _Binding:
         else:  # where
             mask, a, b = operands
             zero = self.program.steps[step.operands[2]]
-            if zero.op == "constant" and zero.value == 0.0:
+            if zero.op == "constant" and zero.value == "0.0":
                 say(f"bitwise_and({a}_i, {mask}_i, {out}_i)")
             else:
                 t = self._new(step.extent)
@@ -280,12 +296,14 @@ class _Binding:
             made[name] = np.empty((height,) if flat else size, self.dtype)
             if value is not None:
                 made[name][...] = value
+            if any(f"{name}_b)" in line for line in self.lines):
+                made[f"{name}_bool"] = np.empty(made[name].shape, np.bool_)
         whole = [x.reshape(-1) if flat else x for x in self.arrays]
         blocks = []
         for start in range(0, rows, height):
             stop = min(start + height, rows)
             block = {
-                name: scratch[: stop - start] if self.scratch[name][0][0] else scratch
+                name: scratch[: stop - start] if self.scratch[_bare(name)][0][0] else scratch
                 for name, scratch in made.items()
             }
             for position, x in enumerate(whole):
@@ -304,11 +322,11 @@ class _Binding:
         """The arrays under the names that the lines use: as they are, as bits, as booleans."""
         found = []
         for name in wanted:
-            x = arrays[name.partition("_")[0]]
+            x = arrays[_bare(name)]
             if name.endswith("_i"):
                 x = x.view(self.integer)
             elif name.endswith(("_b", "_8")):
-                x = arrays.setdefault(name.partition("_")[0] + "_bool", np.empty(x.shape, np.bool_))
+                x = arrays[f"{_bare(name)}_bool"]
                 x = x.view(np.int8) if name.endswith("_8") else x
             found.append(x)
         return tuple(found)
@@ -332,6 +350,10 @@ class _Binding:
         space |= dict(zip(outer, self._views(dict(self.constants), outer), strict=True))
         exec(_compiled(source), space)
         return space["run"]
+
+
+def _bare(name: str) -> str:
+    return name.partition("_")[0]
 
 
 def _words(line: str) -> list[str]:

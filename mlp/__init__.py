@@ -1,1 +1,50 @@
-"""Multi-layer perceptrons."""
+"""Multi-layer perceptrons whose backpropagation is written once, on NumPy or CuPy by one flag.
+
+>>> import numpy as np
+>>> import mlp
+>>> rng = np.random.default_rng(0)
+>>> X = rng.normal(size=(200, 2))
+>>> t = (X[:, 0] * X[:, 1] > 0).astype(int)
+>>> net = mlp.Network(2, [mlp.Dense(16, "tanh"), mlp.Dense(2, "softmax")])
+>>> model = mlp.Model(net, "cross_entropy", seed=0)        # backend="cupy" for the GPU
+>>> result = mlp.train(model, X, t, optimizer="adam", learning_rate=0.02, epochs=100)
+>>> result.model.evaluate(X, t)["accuracy"] > 0.97
+True
+"""
+
+from backends import BackendError, available, get_backend
+from mlp.checkpoint import load_model, load_state, save_model, save_state
+from mlp.data import Scaling, class_labels, split
+from mlp.errors import InputError
+from mlp.check import GradientCheck, gradient_check
+from mlp.model import Dense, Model, Network
+from mlp.readers import Dataset, read
+from mlp.training import Result, Run, Settings, State, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Dataset",
+    "Dense",
+    "GradientCheck",
+    "InputError",
+    "Model",
+    "Network",
+    "Result",
+    "Run",
+    "Scaling",
+    "Settings",
+    "State",
+    "available",
+    "class_labels",
+    "get_backend",
+    "gradient_check",
+    "load_model",
+    "load_state",
+    "read",
+    "save_model",
+    "save_state",
+    "split",
+    "train",
+]

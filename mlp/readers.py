@@ -8,7 +8,6 @@ import csv
 import gzip
 import math
 import os
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -87,14 +86,14 @@ def _inputs(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """X (n, d) and the names of its columns: those named, or all but the targets."""
     if _format(path) == ".csv":
-        columns = names or tuple(name for name in _csv_header(path) if name not in without)
-        X = np.vstack([_numbers(path, columns, *rows) for rows in _csv_cells(path, columns)])
+        names = names or tuple(name for name in _csv_header(path) if name not in without)
+        if not names:
+            raise InputError(f"{path} has no column of inputs beside {', '.join(without)}; add one")
+        X = np.vstack([_numbers(path, names, *rows) for rows in _csv_cells(path, names)])
     else:
-        X, columns = _array_columns(path, names)
-    if not X.size:
-        raise InputError(f"{path} has {len(X)} rows of {len(columns)} inputs; it needs some")
-    check_finite(X, columns, str(path))
-    return X, columns
+        X, names = _array_columns(path, names)
+    check_finite(X, names, str(path))
+    return X, names
 
 
 def _targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
@@ -112,9 +111,7 @@ def _targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
     else:
         t = _array_of_targets(path, names, whole)
     t = t.reshape(len(t), math.prod(t.shape[1:]))
-    n, width = t.shape
-    if not t.size:
-        raise InputError(f"{path} has {n} rows of {width} targets; it needs some")
+    width = t.shape[1]
     if t.dtype.kind == "U" and width > 1:
         raise InputError(f"{path}: of {width} columns of targets all must be numbers, not text")
     labels = names if len(names) == width else [f"target {k}" for k in range(width)]
@@ -138,11 +135,14 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_header(path: Path) -> tuple[str, ...]:
-    """The names of the columns: the first row that is not blank."""
-    _, first = next(_csv_rows(path), (0, []))
-    header = tuple(name.strip() for name in first)
-    if not header:
-        raise InputError(f"{path} is empty; it needs a row of column names and rows of values")
+    """The names of the columns: the first row that is not blank; a row of values must follow."""
+    rows = [row for _, row in islice(_csv_rows(path), 2)]
+    if len(rows) < 2:
+        raise InputError(
+            f"{path} is {'a header alone' if rows else 'empty'}; "
+            "it needs a row of column names and rows of values"
+        )
+    header = tuple(name.strip() for name in rows[0])
     if all(_is_number(name) for name in header):
         raise InputError(f"{path}: the first row is all numbers; put a row of column names above")
     if twice := [name for name in header if header.count(name) > 1]:
@@ -157,7 +157,6 @@ def _csv_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Sequence[int]
         if name not in header:
             raise InputError(f"{path} has no column {name!r}{_known(name, header)}")
     at = [header.index(name) for name in names]
-    yield [], np.empty((0, len(at)), object)
     rows = islice(_csv_rows(path), 1, None)
     while chunk := list(islice(rows, 4096)):
         for line, row in chunk:
@@ -176,16 +175,15 @@ def _numbers(
     """The cells as float64, an empty one as NaN; a text is refused by its place."""
     with suppress(ValueError):
         return cells.astype(np.float64)
-    numbers = np.full(cells.shape, np.nan)
     for (i, k), cell in np.ndenumerate(cells):
-        if _is_number(cell):
-            numbers[i, k] = float(cell)
-        elif cell.strip():
+        if not cell.strip():
+            cells[i, k] = "nan"
+        elif not _is_number(cell):
             raise InputError(
                 f"{path}, line {lines[i]}, column {names[k]!r}: {cell!r} is not a number; correct "
                 "it, code the column as numbers, or name only the other columns in `inputs`"
             )
-    return numbers
+    return cells.astype(np.float64)
 
 
 def _typed(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
@@ -204,7 +202,8 @@ def _typed(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
 
 def _is_number(cell: str) -> bool:
     with suppress(ValueError):
-        return math.isfinite(float(cell)) or True
+        float(cell)
+        return True
     return False
 
 
@@ -216,10 +215,7 @@ def _array_columns(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, tupl
 
     names : of the array in an .npz; or of columns x_0, ... to pick; or new names for all of them.
     """
-    key = "X"
-    if len(names) == 1 and names[0] in _keys(path):
-        (key,), names = names, ()
-    images = _array(path, key)
+    images, key = _array(path, (*names, "X") if len(names) == 1 else ("X",))
     if images.ndim < 2 or images.dtype.kind == "U":
         raise InputError(
             f"{path}: inputs must be rows x columns of numbers, not {_described(images)}; "
@@ -228,110 +224,106 @@ def _array_columns(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, tupl
     X = images.reshape(len(images), math.prod(images.shape[1:]))
     columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
     place = {name: k for k, name in enumerate(columns)}
-    if not names or names == columns:
-        return X, columns
-    if all(name in place for name in names):
-        return X[:, [place[name] for name in names]], names
-    if len(names) == len(columns):
-        return X, names
-    raise InputError(
-        f"{path} has {len(columns)} columns without names, but {len(names)} inputs are asked for "
-        f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}); it must have as many"
-    )
+    if not names or key in names:
+        names = columns
+    if names != columns and set(names) <= place.keys():
+        X = X[:, [place[name] for name in names]]
+    elif len(names) != len(columns):
+        raise InputError(
+            f"{path} has {len(columns)} columns without names, but {len(names)} inputs are asked "
+            f"for ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}); "
+            "it must have as many"
+        )
+    return X, names
 
 
 def _array_of_targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
     """The array of targets in an .npz, by name or as t or y; or, if `whole`, in a file of one."""
-    keys = _keys(path)
     if len(names) > 1:
         raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
-    if not (keys or whole):
+    if not whole and _format(path) != ".npz":
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
-    usual = [key for key in ("t", "y") if key in keys] + (keys if whole and len(keys) == 1 else [])
-    t = _array(path, *names or (usual or ["t"])[:1])
+    t, _ = _array(path, names or ("t", "y"), only=whole and not names)
     if t.ndim == 0:
         raise InputError(f"{path}: targets must be one for each row, not {_described(t)}")
     return t
 
 
-def _keys(path: Path) -> list[str]:
-    """The names of the arrays in an .npz; none in a file of one array."""
-    if _format(path) != ".npz":
-        return []
-    with path.open("rb") as file, _numpy_file(path), np.lib.npyio.NpzFile(file) as arrays:
-        return list(arrays.files)
+def _array(path: Path, wanted: Sequence[str], only: bool = False) -> tuple[np.ndarray, str]:
+    """The array of an .npy or IDX file, or the first wanted of an .npz and its name; native bytes.
 
-
-def _array(path: Path, key: str) -> np.ndarray:
-    """The array of an .npy or IDX file, or the one called `key` in an .npz; in native bytes."""
-    if (keys := _keys(path)) and key not in keys:
-        raise InputError(
-            f"{path} has no array {key!r}{_known(key, keys)} (`inputs` and `target` name arrays)"
-        )
-    if _format(path) == ".idx":
-        array = _read_idx(path)
-    else:
-        with path.open("rb") as file, _numpy_file(path):
-            if keys:
-                with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-                    array = np.asarray(arrays[key])
-            else:
-                array = np.lib.format.read_array(file, allow_pickle=False)
+    only : where an .npz holds a single array, this one will do.
+    """
+    idx = _format(path) == ".idx"
+    array, key = (_read_idx(path), "") if idx else _read_numpy(path, wanted, only)
     if array.dtype.kind not in "buifU":
         raise InputError(f"{path} holds {_described(array)}; save real numbers, or text as labels")
     if not array.size:
         raise InputError(f"{path} holds {_described(array)}; it needs some values")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-@contextmanager
-def _numpy_file(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged header or zip can end in almost any of them
-        if "Object arrays" in str(error):
-            raise InputError(
-                f"{path} holds Python objects, which could run code when read; save it again with "
-                "a plain dtype, as np.asarray(X, dtype=np.float32)"
-            ) from error
-        raise InputError(
-            f"{path} is damaged or not a file of NumPy ({error}); write it again with np.save "
-            "or np.savez"
-        ) from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False), key
 
 
 def _described(array: np.ndarray) -> str:
     return f"a {array.dtype} array of shape {array.shape}"
 
 
+def _read_numpy(path: Path, wanted: Sequence[str], only: bool) -> tuple[np.ndarray, str]:
+    with path.open("rb") as file:
+        try:
+            if _format(path) == ".npy":
+                return np.lib.format.read_array(file, allow_pickle=False), ""
+            with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                keys = arrays.files
+                found = keys if only and len(keys) == 1 else [key for key in wanted if key in keys]
+                if found:
+                    return np.asarray(arrays[found[0]]), found[0]
+        except MemoryError:  # the file may be whole
+            raise
+        except Exception as error:  # a damaged header or zip can end in almost any of them
+            if "Object arrays" in str(error):
+                raise InputError(
+                    f"{path} holds Python objects, which could run code when read; save it again "
+                    "with a plain dtype, as np.asarray(X, dtype=np.float32)"
+                ) from error
+            raise InputError(
+                f"{path} is damaged or not a file of NumPy ({error}); write it again with np.save "
+                "or np.savez"
+            ) from error
+    raise InputError(
+        f"{path} has no array {wanted[0]!r}{_known(wanted[0], keys)} "
+        "(`inputs` and `target` name arrays)"
+    )
+
+
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
 def _read_idx(path: Path) -> np.ndarray:
     """The array of an IDX file, gzipped or not.
 
-    The format: two bytes 0, a type, the number of dimensions (64 are the most that NumPy takes),
-    each dimension as a big-endian uint32, then the values, big-endian and row by row.
-    Source: yann.lecun.com/exdb/mnist.
+    The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
+    uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
     """
-    content, damage = _unzipped(path)
-    if len(content) >= 4 and not _starts_idx(content):
+    head, damage = _unzipped(path, 4)
+    if len(head) < 4 or any(head[:2]) or head[2] not in IDX_TYPES or head[3] > 64:  # as NumPy
         raise InputError(
-            f"{path} is not an IDX file: it starts with the bytes {content[:4].hex(' ')}, not with "
-            "00 00, a type of 08 to 0e and the number of dimensions, at most 40 (64)"
-        )
-    start = 4 + 4 * content[3] if len(content) >= 4 else 4
-    expected, header = start, " for its header alone"
+            f"{path} is neither named .csv, .npy or .npz nor an IDX file: it starts with the bytes "
+            f"'{head[:4].hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 dimensions"
+        ) from damage
+    content, damage = _unzipped(path)
+    expected = start = 4 + 4 * head[3]
+    header = " for its header alone"
     if len(content) >= start:
-        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
-        dtype = np.dtype(IDX_TYPES[content[2]])
-        expected = start + math.prod(shape) * dtype.itemsize
+        shape = tuple(np.frombuffer(content, ">u4", head[3], offset=4).tolist())
+        dtype = np.dtype(IDX_TYPES[head[2]])
+        expected += math.prod(shape) * dtype.itemsize
         header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
     if damage or len(content) != expected:
         raise InputError(
             f"{path} is damaged: {expected} bytes are expected{header}, {len(content)} are there"
             f"{f' (gzip: {damage})' if damage else ''}; fetch the file again"
         ) from damage
-    if 0 in shape:  # of which NumPy refuses some
+    if 0 in shape:
         raise InputError(f"{path} holds no values{header}; it needs some")
     return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
@@ -349,27 +341,13 @@ def _unzipped(path: Path, least: float = math.inf) -> tuple[bytearray, Exception
     return content, None
 
 
-def _starts_idx(content: bytearray) -> bool:
-    start = content[:4]
-    return len(start) == 4 and not any(start[:2]) and start[2] in IDX_TYPES and start[3] <= 64
-
-
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
 # --- files and names -------------------------------------------------------------------------
 
 
 def _format(path: Path) -> str:
-    """.csv, .npy or .npz by the name of the file; .idx by its name or its first bytes."""
+    """.csv, .npy or .npz by the name of the file; .idx for any other, by its first bytes."""
     ending = path.suffix.lower()
-    if ending in (".csv", ".npy", ".npz"):
-        return ending
-    if re.search(r"(ubyte|\.idx\d?)(\.gz)?$", path.name) or _starts_idx(_unzipped(path, 4)[0]):
-        return ".idx"
-    raise InputError(
-        f"{path} has the unknown ending {ending!r}; .csv, .npy, .npz and IDX (-ubyte, .idx, "
-        "also .gz) can be read"
-    )
+    return ending if ending in (".csv", ".npy", ".npz") else ".idx"
 
 
 @contextmanager
