@@ -13,10 +13,10 @@ True
 """
 
 from backends import BackendError, available, get_backend
+from mlp.check import GradientCheck, gradient_check
 from mlp.checkpoint import load_model, load_state, save_model, save_state
 from mlp.data import Scaling, class_labels, split
 from mlp.errors import InputError
-from mlp.check import GradientCheck, gradient_check
 from mlp.model import Dense, Model, Network
 from mlp.readers import Dataset, read
 from mlp.training import Result, Run, Settings, State, train

@@ -162,12 +162,14 @@ class Model:
         if n not in self._predictors:
             if len(self._predictors) > 4:
                 self._predictors.clear()
-            arena = Arena(self.backend, self._xp_dtype(), n)
+            arena = Arena(self.backend, self.xp_dtype, n)
             evaluation = self.objective.predict(self.backend, self._w, arena, n)
             self._predictors[n] = (evaluation, arena)
         return self._predictors[n][0]
 
-    def _xp_dtype(self) -> Any:
+    @property
+    def xp_dtype(self) -> Any:
+        """The dtype as the backend's namespace has it."""
         return getattr(self.backend.xp, self.dtype)
 
     # ------------------------------------------------------------------ loss and gradient
@@ -194,7 +196,7 @@ class Model:
         t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
         with backend.scope():
             g = backend.empty(self._w.shape, self.dtype)
-            arena = Arena(backend, self._xp_dtype(), n)
+            arena = Arena(backend, self.xp_dtype, n)
             evaluation = self.objective.gradient(backend, self._w, g, arena, n, s is not None)
             feed = Feed(backend, self.dtype, X, t, s, self.input_scaling)
             feed.bind(evaluation)(slice(0, n))
@@ -222,7 +224,7 @@ class Evaluator:
         backend, objective = model.backend, model.objective
         feed = Feed(backend, model.dtype, X, t, s, model.input_scaling)
         chunk = min(model._chunk(), feed.n)
-        arena = Arena(backend, model._xp_dtype(), chunk)
+        arena = Arena(backend, model.xp_dtype, chunk)
         self.rows = [slice(i, min(i + chunk, feed.n)) for i in range(0, feed.n, chunk)]
         self.runs = {}
         for n in {rows.stop - rows.start for rows in self.rows}:

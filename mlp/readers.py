@@ -20,6 +20,9 @@ import numpy as np
 from mlp.data import check_finite
 from mlp.errors import InputError, did_you_mean
 
+Names = tuple[str, ...]
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -32,7 +35,7 @@ class Dataset:
 
     X: np.ndarray
     t: np.ndarray | None
-    columns: tuple[str, ...]
+    columns: Names
     source: str
 
     def __len__(self) -> int:
@@ -81,41 +84,40 @@ def read(
     return Dataset(X, t, columns, str(path))
 
 
-def _inputs(
-    path: Path, names: tuple[str, ...], without: tuple[str, ...]
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _inputs(path: Path, names: Names, without: Names) -> tuple[np.ndarray, Names]:
     """X (n, d) and the names of its columns: those named, or all but the targets."""
-    if _format(path) == ".csv":
+    if path.suffix.lower() == ".csv":
         names = names or tuple(name for name in _csv_header(path) if name not in without)
         if not names:
             raise InputError(f"{path} has no column of inputs beside {', '.join(without)}; add one")
         X = np.vstack([_numbers(path, names, *rows) for rows in _csv_cells(path, names)])
     else:
-        X, names = _array_columns(path, names)
+        X, names = _array_of_inputs(path, names)
     check_finite(X, names, str(path))
     return X, names
 
 
-def _targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
+def _targets(path: Path, names: Names, whole: bool) -> np.ndarray:
     """The targets called `names`, a single column as (n,), more as (n, c).
 
     whole : without names take all of the file.
     """
-    if _format(path) == ".csv":
+    if path.suffix.lower() == ".csv":
         header = _csv_header(path)
         if not (names or whole):
             raise InputError(f"{path}: name the column to predict in `target`{_known('', header)}")
         names = names or header
         cells = np.vstack([cells for _, cells in _csv_cells(path, names)])
-        t = np.column_stack([_typed(path, name, cells[:, k]) for k, name in enumerate(names)])
+        t = np.column_stack([_labels(path, *column) for column in zip(names, cells.T, strict=True)])
     else:
         t = _array_of_targets(path, names, whole)
-    t = t.reshape(len(t), math.prod(t.shape[1:]))
+    t = t.reshape(len(t), -1)
     width = t.shape[1]
     if t.dtype.kind == "U" and width > 1:
         raise InputError(f"{path}: of {width} columns of targets all must be numbers, not text")
-    labels = names if len(names) == width else [f"target {k}" for k in range(width)]
-    check_finite(t, labels, str(path))
+    check_finite(
+        t, names if len(names) == width else [f"target {k}" for k in range(width)], str(path)
+    )
     return t[:, 0] if width == 1 else t
 
 
@@ -134,24 +136,21 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             raise InputError(f"{path}, line {rows.line_num} is not CSV: {error}") from error
 
 
-def _csv_header(path: Path) -> tuple[str, ...]:
+def _csv_header(path: Path) -> Names:
     """The names of the columns: the first row that is not blank; a row of values must follow."""
     rows = [row for _, row in islice(_csv_rows(path), 2)]
     if len(rows) < 2:
-        raise InputError(
-            f"{path} is {'a header alone' if rows else 'empty'}; "
-            "it needs a row of column names and rows of values"
-        )
+        raise InputError(f"{path} is too short; it needs a row of column names and rows of values")
     header = tuple(name.strip() for name in rows[0])
-    if all(_is_number(name) for name in header):
+    if _typed(header).dtype.kind != "U":
         raise InputError(f"{path}: the first row is all numbers; put a row of column names above")
     if twice := [name for name in header if header.count(name) > 1]:
         raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
     return header
 
 
-def _csv_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-    """The m lines, some at a time, and the cells (m, len(names)) of the named columns in them."""
+def _csv_cells(path: Path, names: Names) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """Some lines at a time, the cells (lines, len(names)) of the named columns in them."""
     header = _csv_header(path)
     for name in names:
         if name not in header:
@@ -169,48 +168,44 @@ def _csv_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Sequence[int]
         yield lines, np.array(cells, object)[:, at]
 
 
-def _numbers(
-    path: Path, names: Sequence[str], lines: Sequence[int], cells: np.ndarray
-) -> np.ndarray:
+def _numbers(path: Path, names: Names, lines: Sequence[int], cells: np.ndarray) -> np.ndarray:
     """The cells as float64, an empty one as NaN; a text is refused by its place."""
     with suppress(ValueError):
         return cells.astype(np.float64)
     for (i, k), cell in np.ndenumerate(cells):
-        if not cell.strip():
-            cells[i, k] = "nan"
-        elif not _is_number(cell):
+        try:
+            cells[i, k] = float(cell.strip() or "nan")
+        except ValueError as error:
             raise InputError(
                 f"{path}, line {lines[i]}, column {names[k]!r}: {cell!r} is not a number; correct "
                 "it, code the column as numbers, or name only the other columns in `inputs`"
-            )
+            ) from error
     return cells.astype(np.float64)
 
 
-def _typed(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
-    """A column of targets: int64 if all of it can be, else float64, else text."""
-    texts = np.array([cell.strip() for cell in cells], object)
-    if empty := np.count_nonzero(texts == ""):
+def _labels(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
+    """A column of targets, none of them empty."""
+    texts = [cell.strip() for cell in cells]
+    if empty := texts.count(""):
         raise InputError(
             f"{path}: {empty} of {len(texts)} rows have no value in the target column {name!r}; "
             "fill them in or remove these rows"
         )
+    return _typed(texts)
+
+
+def _typed(texts: Sequence[str]) -> np.ndarray:
+    """An array of int64 if all texts can be, else of float64, else of text."""
     for number in (np.int64, np.float64):
         with suppress(ValueError, OverflowError):
-            return texts.astype(number)
-    return texts.astype(str)
-
-
-def _is_number(cell: str) -> bool:
-    with suppress(ValueError):
-        float(cell)
-        return True
-    return False
+            return np.array(texts, object).astype(number)
+    return np.array(texts)
 
 
 # --- arrays: .npy, .npz, IDX -----------------------------------------------------------------
 
 
-def _array_columns(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _array_of_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
     """X (n, d), images flattened, and its columns.
 
     names : of the array in an .npz; or of columns x_0, ... to pick; or new names for all of them.
@@ -221,27 +216,27 @@ def _array_columns(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, tupl
             f"{path}: inputs must be rows x columns of numbers, not {_described(images)}; "
             "X.reshape(-1, 1) makes one column"
         )
-    X = images.reshape(len(images), math.prod(images.shape[1:]))
+    X = images.reshape(len(images), -1)
     columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
+    if not names or key in names or names == columns:
+        return X, columns
     place = {name: k for k, name in enumerate(columns)}
-    if not names or key in names:
-        names = columns
-    if names != columns and set(names) <= place.keys():
+    if all(name in place for name in names):
         X = X[:, [place[name] for name in names]]
     elif len(names) != len(columns):
+        asked = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise InputError(
             f"{path} has {len(columns)} columns without names, but {len(names)} inputs are asked "
-            f"for ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}); "
-            "it must have as many"
+            f"for ({asked}); it must have as many"
         )
     return X, names
 
 
-def _array_of_targets(path: Path, names: tuple[str, ...], whole: bool) -> np.ndarray:
+def _array_of_targets(path: Path, names: Names, whole: bool) -> np.ndarray:
     """The array of targets in an .npz, by name or as t or y; or, if `whole`, in a file of one."""
     if len(names) > 1:
         raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
-    if not whole and _format(path) != ".npz":
+    if not whole and path.suffix.lower() != ".npz":
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     t, _ = _array(path, names or ("t", "y"), only=whole and not names)
     if t.ndim == 0:
@@ -249,13 +244,13 @@ def _array_of_targets(path: Path, names: tuple[str, ...], whole: bool) -> np.nda
     return t
 
 
-def _array(path: Path, wanted: Sequence[str], only: bool = False) -> tuple[np.ndarray, str]:
-    """The array of an .npy or IDX file, or the first wanted of an .npz and its name; native bytes.
+def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, str]:
+    """The first wanted array in an .npz and its name, or the array of another file; native bytes.
 
     only : where an .npz holds a single array, this one will do.
     """
-    idx = _format(path) == ".idx"
-    array, key = (_read_idx(path), "") if idx else _read_numpy(path, wanted, only)
+    numpy_file = path.suffix.lower() in (".npy", ".npz")
+    array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), "")
     if array.dtype.kind not in "buifU":
         raise InputError(f"{path} holds {_described(array)}; save real numbers, or text as labels")
     if not array.size:
@@ -267,35 +262,27 @@ def _described(array: np.ndarray) -> str:
     return f"a {array.dtype} array of shape {array.shape}"
 
 
-def _read_numpy(path: Path, wanted: Sequence[str], only: bool) -> tuple[np.ndarray, str]:
+def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str]:
     with path.open("rb") as file:
         try:
-            if _format(path) == ".npy":
+            if path.suffix.lower() == ".npy":
                 return np.lib.format.read_array(file, allow_pickle=False), ""
             with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
                 keys = arrays.files
-                found = keys if only and len(keys) == 1 else [key for key in wanted if key in keys]
-                if found:
-                    return np.asarray(arrays[found[0]]), found[0]
+                for key in keys if only and len(keys) == 1 else wanted:
+                    if key in keys:
+                        return np.asarray(arrays[key]), key
         except MemoryError:  # the file may be whole
             raise
         except Exception as error:  # a damaged header or zip can end in almost any of them
+            what = f"is damaged or not a file of NumPy ({error}); write it again with np.savez"
             if "Object arrays" in str(error):
-                raise InputError(
-                    f"{path} holds Python objects, which could run code when read; save it again "
-                    "with a plain dtype, as np.asarray(X, dtype=np.float32)"
-                ) from error
-            raise InputError(
-                f"{path} is damaged or not a file of NumPy ({error}); write it again with np.save "
-                "or np.savez"
-            ) from error
+                what = "holds Python objects, which could run code; save it with a plain dtype"
+            raise InputError(f"{path} {what}") from error
     raise InputError(
         f"{path} has no array {wanted[0]!r}{_known(wanted[0], keys)} "
         "(`inputs` and `target` name arrays)"
     )
-
-
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def _read_idx(path: Path) -> np.ndarray:
@@ -341,15 +328,6 @@ def _unzipped(path: Path, least: float = math.inf) -> tuple[bytearray, Exception
     return content, None
 
 
-# --- files and names -------------------------------------------------------------------------
-
-
-def _format(path: Path) -> str:
-    """.csv, .npy or .npz by the name of the file; .idx for any other, by its first bytes."""
-    ending = path.suffix.lower()
-    return ending if ending in (".csv", ".npy", ".npz") else ".idx"
-
-
 @contextmanager
 def _disk(path: Path) -> Iterator[None]:
     """What the disk refuses, as an InputError."""
@@ -364,7 +342,7 @@ def _disk(path: Path) -> Iterator[None]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
+def _as_tuple(names: str | Sequence[str] | None) -> Names:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 

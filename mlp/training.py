@@ -44,13 +44,12 @@ from mlp.model import (
     Evaluator,
     Model,
     check_sample_weight,
-    fill_masks,
     mean_or_sum,
     shares,
 )
-from mlp.network import Arena
 from mlp.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
 from mlp.schedules import SCHEDULES, Schedule, Warmup
+from mlp.step import Step
 from mlp.tables import make
 
 
@@ -225,7 +224,7 @@ def train(
     s = check_sample_weight(sample_weight, X.shape[0])
     with backend.scope():
         X, t, s, held_out = _validation(model, X, t, s, validation, settings.seed)
-        trainer = _Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state)
+        trainer = Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state)
         with _interruptible(trainer.run):
             return trainer.train()
 
@@ -261,8 +260,8 @@ def _validation(
     return (*parts[0], parts[1])
 
 
-class _Trainer:
-    """One run: its buffers, its steps, its loop."""
+class Trainer:
+    """One run: its data, its state, its loop. `train` makes one and runs it."""
 
     def __init__(
         self,
@@ -278,26 +277,22 @@ class _Trainer:
         self.model, self.settings, self.backend = model, settings, model.backend
         self.objective = model.objective
         self.optimizer, self.schedule = settings.make_optimizer(), settings.make_schedule()
-        backend, dtype, network = self.backend, model.dtype, model.network
+        backend, dtype = self.backend, model.dtype
 
         self.feed = Feed(backend, dtype, X, t, s, model.input_scaling)
         self.s, self.n = s, self.feed.n
         size = min(settings.batch_size or self.n, self.n)
         self.rows = [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
         self.state = self._start(state)
-        self.g = backend.full((network.parameters,), 0.0, dtype)
-        arena = Arena(backend, model._xp_dtype(), size)
-        self.evaluations = {}
-        for n in {rows.stop - rows.start for rows in self.rows}:
-            evaluation = self.objective.gradient(backend, model.w, self.g, arena, n, s is not None)
-            self.evaluations[n] = evaluation, self.feed.bind(evaluation)
+        vectors = [self.state.vectors[name] for name in self.optimizer.state]
+        sizes = {rows.stop - rows.start for rows in self.rows}
+        self.step = Step(model, self.feed, sizes, self.optimizer, vectors)
         self.shuffle = settings.shuffle and len(self.rows) > 1
         if len(self.rows) == 1:
-            self.evaluations[self.n][1](self.rows[0])
+            self.step.fill[self.n](self.rows[0])  # a full batch stays where it is
         self.losses = backend.full((len(self.rows), 2), 0.0, dtype)
         if self.state.batch_losses is not None:
             backend.copy(backend.asarray(self.state.batch_losses, dtype), self.losses)
-        self.updates = self._updates()
         self.checkpoint_w = backend.empty(model.w.shape, dtype)  # the last finite weights
 
         self.measure_train = None
@@ -354,20 +349,6 @@ class _Trainer:
             history={name: list(values) for name, values in state.history.items()},
         )
 
-    def _updates(self) -> list[tuple[Callable[..., None], bool]]:
-        """The update as kernels on (w, g, state), and whether they are for biases."""
-        kernel = self.backend.fuse(self.optimizer.update, into=("w", *self.optimizer.state))
-        network, whole = self.model.network, slice(0, self.model.network.parameters)
-        parts = [(whole, False)]
-        if getattr(self.optimizer, "spares_biases", False):
-            parts = [(slice(0, network.weights), False), (slice(network.weights, None), True)]
-        vectors = [self.state.vectors[name] for name in self.optimizer.state]
-        return [
-            (kernel.bind(self.model.w[part], self.g[part], *(v[part] for v in vectors)), bias)
-            for part, bias in parts
-            if self.model.w[part].shape[0]
-        ]
-
     # ------------------------------------------------------------------ the loop
 
     def train(self) -> Result:
@@ -408,11 +389,13 @@ class _Trainer:
         for i in range(state.batch, len(self.rows)):
             for hook in starts:
                 hook(self.run)
-            rows = self.rows[i]
-            evaluation, fill = self.evaluations[rows.stop - rows.start]
-            if len(self.rows) > 1:  # a full batch stays where it is
-                fill(rows if index is None else index[rows])
-            self._step(evaluation, i)
+            rows, losses = self.rows[i], self.losses[i : i + 1, :]
+            chosen = rows if index is None else index[rows]
+            eta = state.learning_rate * self.schedule(state.step, len(self.rows))
+            state.step += 1
+            n = rows.stop - rows.start
+            filled = len(self.rows) == 1
+            self.step(n, None if filled else chosen, eta, state.step, self.settings.seed, losses)
             state.batch = i + 1
             for hook in ends:
                 hook(self.run)
@@ -422,19 +405,6 @@ class _Trainer:
     def _order(self) -> np.ndarray:
         """The order of the samples in the epoch under way."""
         return order(self.settings.seed, self.state.epoch, self.n)
-
-    def _step(self, evaluation: Any, batch: int) -> None:
-        """One update: eq. (2) and (3)."""
-        state = self.state
-        if evaluation.masks:
-            seed = self.settings.seed
-            fill_masks(self.backend, self.model.network, evaluation, seed, state.step)
-        evaluation.run()  # (2)
-        self.backend.copy(evaluation.sums, self.losses[batch : batch + 1, :])
-        eta = state.learning_rate * self.schedule(state.step, len(self.rows))
-        state.step += 1
-        for update, bias in self.updates:
-            update(*self.optimizer.constants(eta, state.step, bias))  # (3)
 
     # ------------------------------------------------------------------ at the end of an epoch
 
@@ -449,7 +419,7 @@ class _Trainer:
         s = self.s[self._order()] if self.s is not None and self.shuffle else self.s
         loss = mean_or_sum(self.objective, sums[:, 0], shares(self.rows, s))
         state.epoch, state.batch, state.batch_losses = state.epoch + 1, 0, None
-        row = {"epoch": state.epoch, "loss": loss + sums[:, 1].mean()}
+        row = {"epoch": state.epoch, "loss": loss + float(sums[:, 1].mean())}
         if self.measure_held_out:
             measured = self.measure_held_out()
             row |= {f"validation_{name}": value for name, value in measured.items()}
