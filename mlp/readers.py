@@ -70,13 +70,14 @@ def read(
     >>> plants.columns, plants.X.tolist(), plants.t.tolist()
     (('height', 'width'), [[1.5, 2.0], [2.5, 3.0]], ['fern', 'moss'])
     """
-    path, names, t = Path(path), _as_tuple(target), None
+    path, t = Path(path), None
+    columns, names = ((n,) if isinstance(n, str) else tuple(n or ()) for n in (inputs, target))
     if need_targets:
         source = path if targets_file is None else Path(targets_file)
         with _disk(source):
             t = _targets(source, names, whole=targets_file is not None)
     with _disk(path):
-        X, columns = _inputs(path, _as_tuple(inputs), without=names)
+        X, columns = _inputs(path, columns, without=names)
     if t is not None and len(t) != len(X):
         raise InputError(
             f"{path} has {len(X)} rows of inputs, {source} has {len(t)} targets; each row needs one"
@@ -115,13 +116,9 @@ def _targets(path: Path, names: Names, whole: bool) -> np.ndarray:
     width = t.shape[1]
     if t.dtype.kind == "U" and width > 1:
         raise InputError(f"{path}: of {width} columns of targets all must be numbers, not text")
-    check_finite(
-        t, names if len(names) == width else [f"target {k}" for k in range(width)], str(path)
-    )
+    columns = names if len(names) == width else [f"target {k}" for k in range(width)]
+    check_finite(t, columns, str(path))
     return t[:, 0] if width == 1 else t
-
-
-# --- CSV -------------------------------------------------------------------------------------
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -202,9 +199,6 @@ def _typed(texts: Sequence[str]) -> np.ndarray:
     return np.array(texts)
 
 
-# --- arrays: .npy, .npz, IDX -----------------------------------------------------------------
-
-
 def _array_of_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
     """X (n, d), images flattened, and its columns.
 
@@ -251,10 +245,8 @@ def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, s
     """
     numpy_file = path.suffix.lower() in (".npy", ".npz")
     array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), "")
-    if array.dtype.kind not in "buifU":
-        raise InputError(f"{path} holds {_described(array)}; save real numbers, or text as labels")
-    if not array.size:
-        raise InputError(f"{path} holds {_described(array)}; it needs some values")
+    if array.dtype.kind not in "buifU" or not array.size:
+        raise InputError(f"{path} holds {_described(array)}; save rows of real numbers or of text")
     return array.astype(array.dtype.newbyteorder("="), copy=False), key
 
 
@@ -291,18 +283,27 @@ def _read_idx(path: Path) -> np.ndarray:
     The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
     uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
     """
-    head, damage = _unzipped(path, 4)
-    if len(head) < 4 or any(head[:2]) or head[2] not in IDX_TYPES or head[3] > 64:  # as NumPy
+    content, known, damage = bytearray(), False, None
+    with path.open("rb") as file:
+        stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        try:
+            content += stream.read(4)
+            if len(content) == 4:
+                known = not any(content[:2]) and content[2] in IDX_TYPES and content[3] <= 64
+            while known and (some := stream.read1(2**16)):
+                content += some
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            damage = error
+    if not known:
         raise InputError(
             f"{path} is neither named .csv, .npy or .npz nor an IDX file: it starts with the bytes "
-            f"'{head[:4].hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 dimensions"
+            f"'{content.hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 dimensions"
         ) from damage
-    content, damage = _unzipped(path)
-    expected = start = 4 + 4 * head[3]
+    expected = start = 4 + 4 * content[3]
     header = " for its header alone"
     if len(content) >= start:
-        shape = tuple(np.frombuffer(content, ">u4", head[3], offset=4).tolist())
-        dtype = np.dtype(IDX_TYPES[head[2]])
+        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
+        dtype = np.dtype(IDX_TYPES[content[2]])
         expected += math.prod(shape) * dtype.itemsize
         header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
     if damage or len(content) != expected:
@@ -310,22 +311,9 @@ def _read_idx(path: Path) -> np.ndarray:
             f"{path} is damaged: {expected} bytes are expected{header}, {len(content)} are there"
             f"{f' (gzip: {damage})' if damage else ''}; fetch the file again"
         ) from damage
-    if 0 in shape:
+    if 0 in shape:  # NumPy refuses some of these
         raise InputError(f"{path} holds no values{header}; it needs some")
     return np.frombuffer(content, dtype, offset=start).reshape(shape)
-
-
-def _unzipped(path: Path, least: float = math.inf) -> tuple[bytearray, Exception | None]:
-    """The bytes of a file (`least` or more), unzipped if it is gzip, and what ended them early."""
-    content = bytearray()
-    with path.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-        try:
-            while len(content) < least and (some := stream.read1(2**16)):
-                content += some
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            return content, error
-    return content, None
 
 
 @contextmanager
@@ -334,16 +322,11 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        place = "" if path.is_absolute() else f" in {Path.cwd()}"
-        raise InputError(f"no file {path}{place}; check the name") from error
+        raise InputError(f"no file {path.absolute()}; check the name") from error
     except OSError as error:
         if path.is_dir():
             raise InputError(f"{path} is a directory; name a file in it") from error
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _as_tuple(names: str | Sequence[str] | None) -> Names:
-    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _known(name: str, names: Sequence[str]) -> str:
