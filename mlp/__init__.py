@@ -12,14 +12,18 @@
 True
 """
 
-from backends import BackendError, available, get_backend
-from mlp.check import GradientCheck, gradient_check
-from mlp.checkpoint import load_model, load_state, save_model, save_state
-from mlp.data import Scaling, class_labels, split
-from mlp.errors import InputError
-from mlp.model import Dense, Model, Network
-from mlp.readers import Dataset, read
-from mlp.training import Result, Run, Settings, State, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backends import BackendError, available, get_backend
+    from mlp.check import GradientCheck, gradient_check
+    from mlp.checkpoint import load_model, load_state, save_model, save_state
+    from mlp.data import Scaling, class_labels, split
+    from mlp.errors import InputError
+    from mlp.model import Dense, Model, Network
+    from mlp.readers import Dataset, read
+    from mlp.training import Result, Run, Settings, State, train
 
 __version__ = "0.1.0"
 
@@ -48,3 +52,35 @@ __all__ = [
     "split",
     "train",
 ]
+
+# Names are imported when first used, so that the command line answers at once (PEP 562).
+_HOME = {
+    "backends": ("BackendError", "available", "get_backend"),
+    "mlp.check": ("GradientCheck", "gradient_check"),
+    "mlp.checkpoint": ("load_model", "load_state", "save_model", "save_state"),
+    "mlp.data": ("Scaling", "class_labels", "split"),
+    "mlp.errors": ("InputError",),
+    "mlp.model": ("Dense", "Model", "Network"),
+    "mlp.readers": ("Dataset", "read"),
+    "mlp.training": ("Result", "Run", "Settings", "State", "train"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_MODULES = (
+    *("activations", "initializers", "losses", "metrics", "network", "objective", "optimizers"),
+    *("schedules", *(module.removeprefix("mlp.") for module in _HOME if "." in module)),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"mlp.{name}")
+    else:
+        raise AttributeError(f"module 'mlp' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -194,6 +194,19 @@ class Softplus:
 
 
 @dataclass(frozen=True)
+class Exp:
+    """f(z) = exp(z), f' = a: the unit of the Poisson loss. Infinite beyond the dtype's range."""
+
+    from_output = True
+
+    def f(self, xp: Any, z: Array) -> Array:
+        return xp.exp(z)
+
+    def df(self, xp: Any, v: Array, z: Array, a: Array) -> Array:
+        return v * a
+
+
+@dataclass(frozen=True)
 class Softmax:
     """f(z)_k = exp(z_k) / Σ_j exp(z_j), over the units of a row.
 
@@ -223,6 +236,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": Gelu(),
     "silu": Silu(),
     "softplus": Softplus(),
+    "exp": Exp(),
     "softmax": Softmax(),
 }
 

@@ -37,7 +37,6 @@ from mlp.errors import InputError
 from mlp.tables import make
 
 Reduction = Literal["sum", "mean"]
-Kind = Literal["numbers", "classes", "labels"]
 
 
 class Loss(Protocol):
@@ -45,7 +44,8 @@ class Loss(Protocol):
 
     Optional attributes: ``unit`` (name of the output activation it absorbs, default none),
     ``average`` (over outputs, default False), ``reduction`` (over samples, default "mean"),
-    ``targets`` ("numbers" of any size, "labels" from 0 to 1, "classes": one of c; default numbers).
+    ``targets`` ("numbers" of any size, "counts" from 0 on, "labels" from 0 to 1, "classes": one of
+    c; default numbers).
     """
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
@@ -154,12 +154,34 @@ class CrossEntropy:
         return e / xp.sum(e, axis=1, keepdims=True) - t
 
 
+@dataclass(frozen=True)
+class Poisson:
+    """c = t log(t/h) - t + h with h = exp(z), for counts and other t >= 0: half the deviance.
+
+    From z: log h = z, and ∂c/∂z = h - t. Source: McCullagh, Nelder, "Generalized Linear Models",
+    2nd edition, section 2.3.
+    """
+
+    unit = "exp"
+    average = False
+    reduction: Reduction = "mean"
+    targets = "counts"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        log_t = xp.log(xp.where(t == 0.0, 1.0, t))  # t log t = 0 at 0
+        return t * (log_t - y) - t + xp.exp(y)
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.exp(y) - t
+
+
 LOSSES: dict[str, Loss] = {
     "half_squared_error": HalfSquaredError(),
     "half_mean_squared_error": HalfMeanSquaredError(),
     "mean_squared_error": MeanSquaredError(),
     "binary_cross_entropy": BinaryCrossEntropy(),
     "cross_entropy": CrossEntropy(),
+    "poisson": Poisson(),
 }
 
 

@@ -35,11 +35,12 @@ DTYPES = ("float32", "float64")
 class Model:
     """Network, loss and weights, ready to predict, to be trained, to be saved.
 
-    network, loss, reduction: as in `mlp.objective.Objective`. w: the flat weights, (parameters,);
-    without them fresh ones are drawn from ``seed``. backend: a name or a Backend; None is
-    $MLP_BACKEND, else NumPy. dtype: "float32" or "float64". classes: labels of the outputs, in
-    their order. columns: names of the inputs. input_scaling, target_scaling: applied to what comes
-    in and undone on what goes out, so that X, t and predictions are in the user's own units.
+    network, loss, reduction, shared_penalties: as in `mlp.objective.Objective`. w: the flat
+    weights, (parameters,); without them fresh ones are drawn from ``seed``. backend: a name or a
+    Backend; None is $MLP_BACKEND, else NumPy. dtype: "float32" or "float64". classes: labels of
+    the outputs, in their order. columns: names of the inputs. input_scaling, target_scaling:
+    applied to what comes in and undone on what goes out, so that X, t and predictions are in the
+    user's own units.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Model:
         loss: str | Mapping[str, Any] | Loss,
         *,
         reduction: Reduction | None = None,
+        shared_penalties: bool = False,
         w: Any = None,
         seed: int = 0,
         backend: str | Backend | None = None,
@@ -60,7 +62,7 @@ class Model:
         if dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         self.network, self.loss = network, loss
-        self.objective = Objective(network, loss, reduction)
+        self.objective = Objective(network, loss, reduction, shared_penalties)
         self.backend, self.dtype = choose(backend), dtype
         self.classes = None if classes is None else np.asarray(classes)
         self.columns = columns
@@ -147,7 +149,7 @@ class Model:
         """
         y = self.backend.to_numpy(self.predict(X)) if self.backend.owns(X) else self.predict(X)
         kind = self.objective.targets
-        if kind == "numbers":
+        if kind not in ("classes", "labels"):
             raise InputError("classify: this model's loss is for numbers; use predict")
         if kind == "labels" and self.network.outputs > 1:
             return (y > 0.5).astype(np.int64)

@@ -50,6 +50,8 @@ class Objective:
 
     loss: a name of `mlp.losses.LOSSES` or an own object. reduction: "sum" or "mean" over samples,
     None is what the loss has as usual ("sum" for half_squared_error, else "mean").
+    shared_penalties: divide the penalties too by the samples of the batch, or the sum of their
+    weights, where the mean is taken; scikit-learn's convention.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Objective:
         network: Network,
         loss: str | Mapping[str, Any] | Loss,
         reduction: Reduction | None = None,
+        shared_penalties: bool = False,
     ):
         self.network, self.loss = network, get_loss(loss)
         if reduction not in (None, "sum", "mean"):
             raise InputError(f"reduction must be 'sum' or 'mean', not {reduction!r}")
         usual: Reduction = getattr(self.loss, "reduction", "mean")
         self.reduction = usual if reduction is None else reduction
+        self.shared_penalties = shared_penalties and self.reduction == "mean"
         self.targets = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
         last = network.activations[network.depth]
@@ -96,7 +100,7 @@ class Objective:
         network.forward(dropout=True)
         sums, t, s = self._output(network, tape, arena, weighted, self._delta_formula)
         network.backward(g)
-        self._penalty(tape, arena, w, sums, g)
+        self._penalty(tape, arena, w, n, s, sums, g)
         last = network.z[self.network.depth]
         return Evaluation(n, network.h[0], t, s, network.masks, last, sums, tape.run)
 
@@ -108,7 +112,7 @@ class Objective:
         network = Pass(self.network, tape, arena, n, w)
         network.forward()
         sums, t, s = self._output(network, tape, arena, weighted, self._measure_formula)
-        self._penalty(tape, arena, w, sums)
+        self._penalty(tape, arena, w, n, s, sums)
         last = network.z[self.network.depth]
         return Evaluation(n, network.h[0], t, s, {}, last, sums, tape.run)
 
@@ -178,47 +182,58 @@ class Objective:
 
     def _shares(self, tape: Tape, arena: Arena, s: Array) -> Array:
         """r_p of eq. (1) from the sample weights s, on the device."""
+
+        def shares(xp: Any, r: Array, s: Array, per_output: Array) -> Array:
+            return s * per_output
+
+        def mean_shares(xp: Any, r: Array, s: Array, total: Array, per_output: Array) -> Array:
+            # A batch whose weights are all zero has shares of zero, not 0/0.
+            return s * per_output / xp.where(total == 0.0, 1.0, total)
+
         r = arena.get(("r",), s.shape[0], 1)
-        per_output = 1.0 / self._averaged()
+        scalars = (1.0 / self._averaged(),)
         if self.reduction == "sum":
-
-            def shares(xp: Any, r: Array, s: Array, per_output: Array) -> Array:
-                return s * per_output
-
-            tape.apply(shares, ("r",), r, s, scalars=(per_output,))
+            tape.apply(shares, ("r",), r, s, scalars=scalars)
         else:
             total = tape.backend.full((1, 1), 0.0, arena.dtype)
             tape.total(s, total[0, :])
-
-            def mean_shares(xp: Any, r: Array, s: Array, total: Array, per_output: Array) -> Array:
-                # A batch whose weights are all zero has shares of zero, not 0/0.
-                return s * per_output / xp.where(total == 0.0, 1.0, total)
-
-            tape.apply(mean_shares, ("r",), r, s, total, scalars=(per_output,))
+            tape.apply(mean_shares, ("r",), r, s, total, scalars=scalars)
         return r
 
     # ------------------------------------------------------------------ penalties
 
     def _penalty(
-        self, tape: Tape, arena: Arena, w: Array, sums: Array, g: Array | None = None
+        self,
+        tape: Tape,
+        arena: Arena,
+        w: Array,
+        n: int,
+        s: Array | None,
+        sums: Array,
+        g: Array | None = None,
     ) -> None:
         """The second term of eq. (1) into sums[0, 1], and eq. (2) added to g."""
 
-        def cost(xp: Any, cost: Array, w: Array, l1: Array, half_l2: Array) -> Array:
-            return l1 * xp.abs(w) + half_l2 * w * w
+        def cost(xp: Any, cost: Array, w: Array, n: Array, l1: Array, half_l2: Array) -> Array:
+            return (l1 * xp.abs(w) + half_l2 * w * w) / n
 
-        def pull(xp: Any, g: Array, w: Array, l1: Array, l2: Array) -> Array:
-            return g + l1 * xp.sign(w) + l2 * w  # (2)
+        def pull(xp: Any, g: Array, w: Array, n: Array, l1: Array, l2: Array) -> Array:
+            return g + (l1 * xp.sign(w) + l2 * w) / n  # (2)
 
         parts = self.network.penalties()
         if not parts:
             return
+        backend = tape.backend
+        shared_by = backend.full((1,), n if self.shared_penalties else 1.0, arena.dtype)
+        if self.shared_penalties and s is not None:
+            tape.total(s[:, 0], shared_by)
         # Every part writes its costs into their place; weights without a penalty keep cost 0.
-        costs = tape.backend.full((self.network.weights,), 0.0, arena.dtype)
+        costs = backend.full((self.network.weights,), 0.0, arena.dtype)
         for part, l1, l2 in parts:
-            tape.apply(cost, ("cost",), costs[part], w[part], scalars=(l1, 0.5 * l2))
+            arrays = costs[part], w[part], shared_by
+            tape.apply(cost, ("cost",), *arrays, scalars=(l1, 0.5 * l2))
             if g is not None:
-                tape.apply(pull, ("g",), g[part], w[part], scalars=(l1, l2))
+                tape.apply(pull, ("g",), g[part], w[part], shared_by, scalars=(l1, l2))
         tape.total(costs, sums[0, 1:])
 
     # ------------------------------------------------------------------ targets
@@ -251,6 +266,8 @@ class Objective:
                 f"{what}: {wrong} is not a label from 0 to 1, which this loss needs; "
                 "for numbers of any size use 'mean_squared_error'"
             )
+        if kind == "counts" and (t < 0).any():
+            raise InputError(f"{what}: {t[t < 0][0]} is below 0, which this loss cannot take")
         if kind == "classes" and ((t < 0).any() or abs(t.sum(axis=1) - 1.0).max() > 1e-5):
             raise InputError(
                 f"{what}: rows of class shares must be 0 or above and sum to 1 (one-hot), or give "

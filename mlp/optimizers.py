@@ -157,6 +157,7 @@ class Adam:
 
     With m̂ = m / (1 - b1^s), v̂ = v / (1 - b2^s) at step s. The two corrections are numbers, so they
     are taken into eta and epsilon: multiply numerator and denominator by sqrt(1 - b2^s).
+    corrected = False leaves epsilon as it is (the remark's epsilon-hat; scikit-learn's Adam).
 
     Source: Kingma, Ba, arXiv:1412.6980, Algorithm 1 and the remark at the end of section 2.
     """
@@ -164,6 +165,7 @@ class Adam:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    corrected: bool = True
     state = ("m", "v")
 
     def __post_init__(self) -> None:
@@ -176,7 +178,8 @@ class Adam:
     def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
         b1, b2 = self.beta_1, self.beta_2
         root = math.sqrt(1.0 - b2**step)
-        return (eta * root / (1.0 - b1**step), b1, 1.0 - b1, b2, 1.0 - b2, self.epsilon * root)
+        epsilon = self.epsilon * root if self.corrected else self.epsilon
+        return (eta * root / (1.0 - b1**step), b1, 1.0 - b1, b2, 1.0 - b2, epsilon)
 
     def update(
         self,

@@ -93,7 +93,7 @@ def _inputs(path: Path, names: Names, without: Names) -> tuple[np.ndarray, Names
             raise InputError(f"{path} has no column of inputs beside {', '.join(without)}; add one")
         X = np.vstack([_numbers(path, names, *rows) for rows in _csv_cells(path, names)])
     else:
-        X, names = _array_of_inputs(path, names)
+        X, names = _array_inputs(path, names)
     check_finite(X, names, str(path))
     return X, names
 
@@ -109,9 +109,13 @@ def _targets(path: Path, names: Names, whole: bool) -> np.ndarray:
             raise InputError(f"{path}: name the column to predict in `target`{_known('', header)}")
         names = names or header
         cells = np.vstack([cells for _, cells in _csv_cells(path, names)])
-        t = np.column_stack([_labels(path, *column) for column in zip(names, cells.T, strict=True)])
+        t = np.column_stack([_target(path, *column) for column in zip(names, cells.T, strict=True)])
+    elif len(names) > 1:
+        raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
+    elif not whole and path.suffix.lower() != ".npz":
+        raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     else:
-        t = _array_of_targets(path, names, whole)
+        t, _ = _array(path, names or ("t", "y"), only=whole and not names)
     t = t.reshape(len(t), -1)
     width = t.shape[1]
     if t.dtype.kind == "U" and width > 1:
@@ -180,7 +184,7 @@ def _numbers(path: Path, names: Names, lines: Sequence[int], cells: np.ndarray) 
     return cells.astype(np.float64)
 
 
-def _labels(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
+def _target(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
     """A column of targets, none of them empty."""
     texts = [cell.strip() for cell in cells]
     if empty := texts.count(""):
@@ -199,7 +203,7 @@ def _typed(texts: Sequence[str]) -> np.ndarray:
     return np.array(texts)
 
 
-def _array_of_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
+def _array_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
     """X (n, d), images flattened, and its columns.
 
     names : of the array in an .npz; or of columns x_0, ... to pick; or new names for all of them.
@@ -212,7 +216,7 @@ def _array_of_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
         )
     X = images.reshape(len(images), -1)
     columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
-    if not names or key in names or names == columns:
+    if names in ((), (key,), columns):
         return X, columns
     place = {name: k for k, name in enumerate(columns)}
     if all(name in place for name in names):
@@ -226,26 +230,14 @@ def _array_of_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
     return X, names
 
 
-def _array_of_targets(path: Path, names: Names, whole: bool) -> np.ndarray:
-    """The array of targets in an .npz, by name or as t or y; or, if `whole`, in a file of one."""
-    if len(names) > 1:
-        raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
-    if not whole and path.suffix.lower() != ".npz":
-        raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
-    t, _ = _array(path, names or ("t", "y"), only=whole and not names)
-    if t.ndim == 0:
-        raise InputError(f"{path}: targets must be one for each row, not {_described(t)}")
-    return t
-
-
-def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, str]:
+def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, str | None]:
     """The first wanted array in an .npz and its name, or the array of another file; native bytes.
 
     only : where an .npz holds a single array, this one will do.
     """
     numpy_file = path.suffix.lower() in (".npy", ".npz")
-    array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), "")
-    if array.dtype.kind not in "buifU" or not array.size:
+    array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), None)
+    if array.dtype.kind not in "buifU" or not array.ndim or not array.size:
         raise InputError(f"{path} holds {_described(array)}; save rows of real numbers or of text")
     return array.astype(array.dtype.newbyteorder("="), copy=False), key
 
@@ -254,11 +246,11 @@ def _described(array: np.ndarray) -> str:
     return f"a {array.dtype} array of shape {array.shape}"
 
 
-def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str]:
+def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str | None]:
     with path.open("rb") as file:
         try:
             if path.suffix.lower() == ".npy":
-                return np.lib.format.read_array(file, allow_pickle=False), ""
+                return np.lib.format.read_array(file, allow_pickle=False), None
             with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
                 keys = arrays.files
                 for key in keys if only and len(keys) == 1 else wanted:
@@ -267,9 +259,11 @@ def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str]
         except MemoryError:  # the file may be whole
             raise
         except Exception as error:  # a damaged header or zip can end in almost any of them
-            what = f"is damaged or not a file of NumPy ({error}); write it again with np.savez"
+            what = f"is damaged or not a file of NumPy ({error}); write it again"
             if "Object arrays" in str(error):
-                what = "holds Python objects, which could run code; save it with a plain dtype"
+                what = (
+                    "holds Python objects, which could run code; save it again with a plain dtype"
+                )
             raise InputError(f"{path} {what}") from error
     raise InputError(
         f"{path} has no array {wanted[0]!r}{_known(wanted[0], keys)} "
@@ -332,6 +326,5 @@ def _disk(path: Path) -> Iterator[None]:
 def _known(name: str, names: Sequence[str]) -> str:
     """The nearest name; where there is none, the names, or of many the first and last."""
     near = did_you_mean(name, names)
-    if len(names) <= 12 or "did you mean" in near:
-        return near
-    return did_you_mean("", [*names[:4], "...", *names[-4:]])
+    many = len(names) > 12 and "did you mean" not in near
+    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
