@@ -38,7 +38,7 @@ class Feed:
         s: np.ndarray | None = None,
         scaling: Scaling | None = None,
     ):
-        self.backend = backend
+        self.backend, self.dtype = backend, dtype
         self.n = X.shape[0]
         self.X = backend.asarray(X, None if _stays(X) else dtype)
         self.labels = t is not None and t.ndim == 1
@@ -50,6 +50,10 @@ class Feed:
                 backend.asarray(scaling.shift, dtype),
                 backend.asarray(1.0 / scaling.scale, dtype),
             )
+
+    def rows(self, index: np.ndarray) -> Rows:
+        """Row numbers, (k,) int64 on the host, as `bind`'s function takes them."""
+        return self.backend.asarray(index)
 
     def bind(self, evaluation: Evaluation) -> Callable[[Rows], None]:
         """A function that fills the evaluation's x, t and s with given rows."""

@@ -218,7 +218,8 @@ class Model:
 class Evaluator:
     """The objective and the metrics on a data set, again and again while the weights change.
 
-    The predictions and the losses of the chunks come to the host once a call.
+    The predictions and the losses of the chunks come to the host once a call; ``predictions`` are
+    those of the last one, (n, outputs), in scaled units.
     """
 
     def __init__(self, model: Model, X: Array, t: np.ndarray, s: np.ndarray | None = None):
@@ -245,7 +246,8 @@ class Evaluator:
             copy_to(evaluation.y, self.y[rows, :])
             copy_to(evaluation.sums, self.sums[i : i + 1, :])
         sums = model.backend.to_numpy(self.sums).astype(np.float64)
-        y, t = model.backend.to_numpy(self.y), self.t
+        self.predictions = y = model.backend.to_numpy(self.y)
+        t = self.t
         loss = mean_or_sum(model.objective, sums[:, 0], shares(self.rows, self.s))
         if penalty:
             loss += sums[0, 1]
@@ -272,7 +274,10 @@ def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
     """Sample weights as (n,) float64 on the host, or None; InputError if they cannot be weights."""
     if s is None:
         return None
-    s = np.asarray(s, dtype=np.float64).reshape(-1)
+    s = np.asarray(s)
+    if s.dtype.kind not in "biuf":
+        raise InputError(f"sample_weight must be numbers, not {s.dtype}")
+    s = s.astype(np.float64).reshape(-1)
     if len(s) != n:
         raise InputError(f"X has {n} rows, sample_weight has {len(s)}")
     if not np.isfinite(s).all() or (s < 0).any() or s.sum() == 0:

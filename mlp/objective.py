@@ -217,6 +217,9 @@ class Objective:
         def cost(xp: Any, cost: Array, w: Array, n: Array, l1: Array, half_l2: Array) -> Array:
             return (l1 * xp.abs(w) + half_l2 * w * w) / n
 
+        def or_one(xp: Any, n: Array) -> Array:
+            return xp.where(n == 0.0, 1.0, n)  # weights all zero, as in `_shares`
+
         def pull(xp: Any, g: Array, w: Array, n: Array, l1: Array, l2: Array) -> Array:
             return g + (l1 * xp.sign(w) + l2 * w) / n  # (2)
 
@@ -227,6 +230,7 @@ class Objective:
         shared_by = backend.full((1,), n if self.shared_penalties else 1.0, arena.dtype)
         if self.shared_penalties and s is not None:
             tape.total(s[:, 0], shared_by)
+            tape.apply(or_one, ("n",), shared_by)
         # Every part writes its costs into their place; weights without a penalty keep cost 0.
         costs = backend.full((self.network.weights,), 0.0, arena.dtype)
         for part, l1, l2 in parts:
@@ -246,7 +250,8 @@ class Objective:
         if t.dtype.kind not in "biuf":
             raise InputError(f"{what}: targets must be numbers, not {t.dtype}; encode the labels")
         if kind == "classes" and t.ndim == 1:
-            numbers = t.astype(np.int64)
+            with np.errstate(invalid="ignore"):  # NaN becomes some number unequal to it
+                numbers = t.astype(np.int64)
             if (numbers != t).any() or (numbers < 0).any() or (numbers >= c).any():
                 wrong = t[(numbers != t) | (numbers < 0) | (numbers >= c)][0]
                 raise InputError(
@@ -255,9 +260,11 @@ class Objective:
                 )
             return numbers
         t = t[:, None] if t.ndim == 1 else t
-        if t.ndim != 2 or t.shape[1] != c:
-            columns = t.shape[1] if t.ndim == 2 else f"{t.ndim} axes"
-            raise InputError(f"{what} has {columns} columns, the last layer has {c} units")
+        if t.ndim != 2:
+            raise InputError(f"{what} has shape {t.shape}, expected (rows, {c} columns)")
+        if t.shape[1] != c:
+            cure = f"; give class numbers as one axis, {what}[:, 0]" if kind == "classes" else ""
+            raise InputError(f"{what} has {t.shape[1]} columns, the last layer has {c} units{cure}")
         if not np.isfinite(t).all():
             raise InputError(f"{what}: {int((~np.isfinite(t)).sum())} values are NaN or infinite")
         if kind == "labels" and ((t < 0) | (t > 1)).any():
