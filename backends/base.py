@@ -6,6 +6,7 @@ is right at once and fast later.
 """
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.formula import Formula
+from backends.formula import SCALAR, Formula, NotFusable, Program, extent_of, trace
 
 Array = Any  # an array of whichever library
 
@@ -78,6 +79,31 @@ class Kernel:
     def __call__(self, *arguments: Any) -> None:
         arrays = [x for x in arguments if hasattr(x, "shape")]
         self.bind(*arrays)(*arguments[len(arrays) :])
+
+
+class TracedKernel(Kernel, ABC):
+    """A formula that is traced and written anew in the backend's own terms.
+
+    What leaves the language of `backends.formula` runs plainly, and says so.
+    """
+
+    def bind(self, *arrays: Array) -> Callable[..., None]:
+        shape = np.broadcast_shapes(*(x.shape for x in arrays))
+        scalars = len(inspect.signature(self.formula).parameters) - 1 - len(arrays)
+        extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
+        try:
+            program = trace(self.formula, extents, self.into)
+        except NotFusable as reason:
+            warnings.warn(f"runs unfused, with temporary arrays: {reason}", stacklevel=3)
+            return super().bind(*arrays)
+        return self.write(program, arrays, shape)
+
+    @abstractmethod
+    def write(
+        self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
+    ) -> Callable[..., None]:
+        """The program on these arrays, which broadcast to ``shape``, as a function of the
+        scalars."""
 
 
 class Backend(ABC):

@@ -5,16 +5,14 @@ arrays' type T. Elementwise formulas are one thread an element; formulas that re
 one thread a row, with a loop for each reduction.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendError, Kernel, Memory
-from backends.formula import COLUMN, FULL, ROW, SCALAR, Formula, NotFusable, Program, Step, trace
-from backends.numpy_backend import extent_of
+from backends.base import Array, Backend, BackendError, Kernel, Memory, TracedKernel
+from backends.formula import COLUMN, FULL, ROW, SCALAR, Formula, Program, Step
 
 INSTALL = "pip install 'array-mlp[cuda12]' (CUDA 12 driver) or 'array-mlp[cuda13]' (CUDA 13 driver)"
 
@@ -151,22 +149,14 @@ def _version(number: int) -> str:
 # ------------------------------------------------------------------------ formulas as kernels
 
 
-class CudaKernel(Kernel):
-    """A formula as one CUDA kernel. What cannot be traced runs plainly, and says so once."""
+class CudaKernel(TracedKernel):
+    """A formula as one CUDA kernel."""
 
-    def bind(self, *arrays: Array) -> Callable[..., None]:
-        import inspect
-
+    def write(
+        self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
+    ) -> Callable[..., None]:
         import cupy
 
-        shape = np.broadcast_shapes(*(x.shape for x in arrays))
-        scalars = len(inspect.signature(self.formula).parameters) - 1 - len(arrays)
-        extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
-        try:
-            program = trace(self.formula, extents, self.into)
-        except NotFusable as reason:
-            warnings.warn(f"runs unfused, as separate kernels: {reason}", stacklevel=3)
-            return super().bind(*arrays)
         kernel = cupy.ElementwiseKernel(**cuda_source(program, self.into, len(arrays)))
         scalar_type = np.result_type(*(x.dtype for x in arrays)).type
         if _by_rows(program, self.into):

@@ -194,6 +194,15 @@ _NAMESPACE = SimpleNamespace(
 )
 
 
+def extent_of(shape: tuple[int, ...], whole: tuple[int, ...]) -> Extent:
+    """The extent of an array in a kernel over ``whole``, from their shapes."""
+    if len(whole) < 2:
+        return FULL if shape == whole else SCALAR
+    if len(shape) < 2:
+        return (False, bool(shape) and shape[0] == whole[1])
+    return (shape[0] == whole[0], shape[1] == whole[1])
+
+
 def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = ()) -> Program:
     """The program of a formula for arguments of these extents; NotFusable if it has none.
 

@@ -5,8 +5,8 @@ blocks of rows small enough that a block and the scratch it needs stay in the L2
 over memory a formula, and nothing is allocated when it runs.
 """
 
+import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -15,7 +15,8 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from backends.base import Array, Backend, BackendError, Kernel, Memory
+from backends import numba_kernel
+from backends.base import Array, Backend, BackendError, Kernel, Memory, TracedKernel
 from backends.formula import (
     BINARY,
     COMPARE,
@@ -25,9 +26,7 @@ from backends.formula import (
     UNARY,
     Extent,
     Formula,
-    NotFusable,
     Program,
-    trace,
 )
 
 BLOCK = 1 << 14  # elements of one block: with its scratch about a quarter megabyte of float32
@@ -40,9 +39,11 @@ class NumpyBackend(Backend):
     xp = xp
     device = "cpu"
 
-    def __init__(self, device: str = ""):
+    def __init__(self, device: str = "", jit: bool | None = None):
+        """jit: compile formulas by numba; None: where it is installed and MLP_JIT is not 0."""
         if device not in ("", "cpu"):
             raise BackendError(f"backend 'numpy:{device}': NumPy has one device; write 'numpy'")
+        self.jit = numba_kernel.available() if jit is None else jit
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)
@@ -79,7 +80,7 @@ class NumpyBackend(Backend):
         np.equal(labels[:, None], np.arange(out.shape[1]), out=out, casting="unsafe")
 
     def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
-        return BlockKernel(xp, formula, into)
+        return HostKernel(formula, into, self.jit)
 
     def memory(self) -> Memory:
         try:
@@ -103,34 +104,19 @@ class NumpyBackend(Backend):
 # --------------------------------------------------------------------------- formulas on blocks
 
 
-class BlockKernel(Kernel):
-    """A formula as ufuncs on blocks. What cannot be traced runs plainly, and says so once."""
+class HostKernel(TracedKernel):
+    """A formula as a compiled loop where that is worthwhile, else as ufuncs on blocks."""
 
-    def bind(self, *arrays: Array) -> Callable[..., None]:
-        shape = np.broadcast_shapes(*(x.shape for x in arrays))
-        scalars = len(_parameters(self.formula)) - 1 - len(arrays)
-        extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
-        try:
-            program = trace(self.formula, extents, self.into)
-        except NotFusable as reason:
-            warnings.warn(f"runs unfused, with temporary arrays: {reason}", stacklevel=3)
-            return super().bind(*arrays)
+    def __init__(self, formula: Formula, into: Sequence[str], jit: bool):
+        super().__init__(xp, formula, into)
+        self.jit = jit
+
+    def write(
+        self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
+    ) -> Callable[..., None]:
+        if self.jit and numba_kernel.worthwhile(program, math.prod(shape)):
+            return numba_kernel.bind(program, self.into, arrays, shape)
         return _Binding(program, self.into, arrays, shape).function()
-
-
-def extent_of(shape: tuple[int, ...], whole: tuple[int, ...]) -> Extent:
-    """The extent of an array in a kernel over ``whole``, from their shapes."""
-    if len(whole) < 2:
-        return FULL if shape == whole else SCALAR
-    if len(shape) < 2:
-        return (False, bool(shape) and shape[0] == whole[1])
-    return (shape[0] == whole[0], shape[1] == whole[1])
-
-
-def _parameters(formula: Formula) -> Sequence[str]:
-    import inspect
-
-    return list(inspect.signature(formula).parameters)
 
 
 @cache

@@ -4,6 +4,7 @@
 implicitly and to be mixed with arrays of another device.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,7 @@ class StrictBackend(Backend):
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.to_device(self.xp.Device("CPU_DEVICE")))
+
+    def scope(self) -> AbstractContextManager[Any]:
+        # NumPy computes below; what is not finite is found as on a GPU, by looking at it.
+        return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")

@@ -265,7 +265,11 @@ class Rprop:
     own_rate = True
 
     def __post_init__(self) -> None:
-        _check_positive("rprop", smallest=self.smallest, largest=self.largest)
+        _check_positive("rprop", smallest=self.smallest, largest=self.largest, grow=self.grow)
+        if self.smallest > self.largest:
+            raise InputError(
+                f"optimizer 'rprop': smallest {self.smallest} is above largest {self.largest}"
+            )
         if not self.shrink < 1.0 < self.grow or not self.shrink > 0.0:
             raise InputError(
                 f"optimizer 'rprop': 0 < shrink < 1 < grow, not {self.shrink} and {self.grow}"

@@ -1,0 +1,411 @@
+"""Every backend does the same with arrays; one that cannot be used says why and what to do."""
+
+import re
+import sys
+from types import ModuleType, SimpleNamespace
+
+import array_api_compat
+import numpy as np
+import pytest
+from conftest import assert_close
+
+import backends
+from backends import Backend, BackendError, Memory, available, choose, get_backend
+from backends.base import Kernel
+from backends.cupy_backend import CupyBackend
+
+# ------------------------------------------------------------------ names
+
+
+def test_a_name_gives_the_same_backend_each_time():
+    numpy = get_backend("numpy")
+    assert get_backend("numpy") is numpy
+    assert get_backend(numpy) is numpy
+    assert get_backend() is numpy
+    assert isinstance(numpy, Backend)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nunpy", "unknown backend 'nunpy'; did you mean 'numpy'?"),
+        ("coda:1", "unknown backend 'coda:1'; did you mean 'cuda'?"),
+        ("", "unknown backend ''; known: numpy, cupy, cuda, torch, strict, auto"),
+        (None, "a backend is named by text, as 'numpy' or 'cupy:1', not None"),
+        ("numpy:1", "backend 'numpy:1': NumPy has one device; write 'numpy'"),
+        ("auto:1", "backend 'auto:1': auto takes no device; name it, as 'cupy:1'"),
+    ],
+)
+def test_names_that_are_none(name, message):
+    with pytest.raises(BackendError, match=re.escape(message)):
+        get_backend(name)
+
+
+def test_devices_that_a_library_lacks():
+    pytest.importorskip("array_api_strict")
+    with pytest.raises(BackendError, match="no device 'device9'; it has device1 and device2"):
+        get_backend("strict:device9")
+    pytest.importorskip("torch")
+    with pytest.raises(BackendError, match=r"cannot use device 'nonsense' \(.*\); 'torch' is its"):
+        get_backend("torch:nonsense")
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch", "cupy"])
+def test_package_missing(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    name = library.rpartition("_")[2]
+    with pytest.raises(BackendError, match=rf"backend '{name}:7' needs the package .*pip install"):
+        backends.BACKENDS[name]("7")
+
+
+def test_choose_takes_the_first_name_given(monkeypatch):
+    pytest.importorskip("array_api_strict")
+    monkeypatch.setenv("MLP_BACKEND", "strict:device2")
+    assert choose("strict", "numpy").name == "strict"  # the flag
+    assert choose(None, "strict").name == "strict"  # the file or the argument
+    assert choose(None, get_backend("numpy")).name == "numpy"
+    assert choose(None, None).name == "strict:device2"  # the environment
+    monkeypatch.setenv("MLP_BACKEND", "")
+    assert choose(None).name == "numpy"
+    monkeypatch.delenv("MLP_BACKEND")
+    assert choose().name == "numpy"
+
+
+def test_choose_does_not_hide_a_wrong_name(monkeypatch):
+    monkeypatch.setenv("MLP_BACKEND", "numpi")
+    with pytest.raises(BackendError, match="did you mean 'numpy'"):
+        choose()
+
+
+# ------------------------------------------------------------------ a CUDA that fails
+
+
+class CudaError(RuntimeError):
+    """Stands for cupy.cuda.runtime.CUDARuntimeError."""
+
+
+def fails(message):
+    def call(*arguments):
+        raise CudaError(message)
+
+    return call
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """A CuPy whose runtime answers as told, in place of the one that may be installed."""
+
+    def install(count, driver=13000, runtime=12090):
+        cupy = ModuleType("cupy")
+        answers = {"getDeviceCount": count, "driverGetVersion": driver}
+        cupy.cuda = SimpleNamespace(
+            runtime=SimpleNamespace(
+                CUDARuntimeError=CudaError,
+                runtimeGetVersion=lambda: runtime,
+                **{
+                    name: answer if callable(answer) else lambda answer=answer: answer
+                    for name, answer in answers.items()
+                },
+            ),
+            Device=lambda index: SimpleNamespace(id=index),
+        )
+        compat = ModuleType("array_api_compat.cupy")
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        monkeypatch.setitem(sys.modules, "array_api_compat.cupy", compat)
+        monkeypatch.setattr(array_api_compat, "cupy", compat, raising=False)
+        return cupy
+
+    backends._made.cache_clear()
+    yield install
+    backends._made.cache_clear()
+
+
+INSUFFICIENT = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime"
+NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "driver", "visible", "parts"),
+    [
+        ("", fails(INSUFFICIENT), 0, None, ["no CUDA driver", "install NVIDIA's driver"]),
+        ("", fails(INSUFFICIENT), fails("x"), None, ["no CUDA driver", "backend 'numpy'"]),
+        (
+            "",
+            fails(INSUFFICIENT),
+            11040,
+            None,
+            ["driver supports CUDA 11.4", "built for CUDA 12.9", "update the driver", "cuda12"],
+        ),
+        ("", fails(NO_DEVICE), 13000, None, ["no CUDA device is visible", "nvidia-smi"]),
+        ("", fails(NO_DEVICE), 13000, "", ["no CUDA device", "CUDA_VISIBLE_DEVICES=''"]),
+        ("", fails(NO_DEVICE), 13000, "7", ["no CUDA device", "CUDA_VISIBLE_DEVICES='7'"]),
+        ("1", 1, 13000, None, ["no device 1", "1 CUDA device visible", "choose one below 1"]),
+        ("5", 2, 13000, "0,1", ["no device 5", "2 CUDA devices", "CUDA_VISIBLE_DEVICES='0,1'"]),
+        ("x", 2, 13000, None, ["devices are numbers, as in 'cupy:1'"]),
+        ("-1", 2, 13000, None, ["devices are numbers"]),
+    ],
+    ids=lambda x: None if callable(x) else "+".join(x) if isinstance(x, list) else repr(x),
+)
+def test_cuda_errors_are_told_apart(fake_cupy, monkeypatch, device, count, driver, visible, parts):
+    fake_cupy(count, driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    name = f"cupy:{device}" if device else "cupy"
+    with pytest.raises(BackendError) as caught:
+        CupyBackend(device)
+    assert str(caught.value).startswith(f"backend '{name}'")
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_the_first_cause_is_kept(fake_cupy):
+    fake_cupy(fails(NO_DEVICE))
+    with pytest.raises(BackendError) as caught:
+        CupyBackend()
+    assert isinstance(caught.value.__cause__, CudaError)
+
+
+def test_cuda_is_another_name_for_cupy(fake_cupy):
+    fake_cupy(count=2)
+    assert [get_backend(name).name for name in ("cuda", "cuda:1", "cupy")] == [
+        "cupy",
+        "cupy:1",
+        "cupy",
+    ]
+    assert get_backend("cuda:1").index == 1
+
+
+def test_auto_is_numpy_where_cuda_does_not_compute(fake_cupy):
+    fake_cupy(fails(INSUFFICIENT), driver=0)
+    assert get_backend("auto").name == "numpy"
+    backends._made.cache_clear()
+    fake_cupy(count=1)  # found, and cannot make an array
+    assert get_backend("auto").name == "numpy"
+
+
+def test_auto_is_cupy_where_cuda_computes():
+    cuda = available(("cupy",))[0].usable
+    assert get_backend("auto").name == ("cupy" if cuda else "numpy")
+
+
+def test_available_says_why_not(fake_cupy):
+    fake_cupy(fails(INSUFFICIENT), driver=0)
+    numpy, cupy = available(("numpy", "cupy"))
+    assert numpy.usable
+    assert (numpy.reason, numpy.name) == ("", "numpy")
+    assert numpy.device
+    assert numpy.version == f"numpy {np.__version__}"
+    assert not cupy.usable
+    assert "no CUDA driver" in cupy.reason
+    assert "install NVIDIA's driver" in cupy.reason
+    assert cupy.memory == Memory()
+    backends._made.cache_clear()
+    fake_cupy(count=1)
+    assert "is installed and does not compute" in available(("cupy",))[0].reason
+
+
+def test_available_tries_every_library():
+    rows = available()
+    assert [row.name for row in rows] == ["numpy", "cupy", "torch", "strict"]
+    for row in rows:
+        assert bool(row.reason) != bool(row.device and row.version)
+
+
+# ------------------------------------------------------------------ arrays in and out
+
+
+def values(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def shares_memory(backend, a, b):
+    """Whether writing into a is seen in b."""
+    backend.fill(a, 7.0)
+    return bool((backend.to_numpy(backend.asarray(b)) == 7.0).all())
+
+
+def test_round_trip(backend, dtype):
+    for shape in [(), (0,), (5,), (3, 0), (4, 3)]:
+        x = values(shape, dtype)
+        there = backend.asarray(x)
+        assert backend.owns(there)
+        assert there.dtype == getattr(backend.xp, dtype)
+        back = backend.to_numpy(there)
+        assert isinstance(back, np.ndarray)
+        assert_close(back, x, units=0.0)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "float32"])
+def test_dtypes_of_data_are_kept_and_cast(backend, kind):
+    x = (values((4, 3), "float64") > 0.0).astype(kind)
+    there = backend.asarray(x)
+    assert backend.to_numpy(there).dtype == x.dtype
+    cast = backend.asarray(there, "float64")
+    assert_close(backend.to_numpy(cast), x.astype("float64"), units=0.0)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [[1, 2.5], values((4, 6), "float64")[::2, 1::2], values((3, 2), "float64").T],
+    ids=["list", "strided", "transposed"],
+)
+def test_asarray_of_what_numpy_takes(backend, x):
+    np.testing.assert_array_equal(backend.to_numpy(backend.asarray(x, "float64")), np.asarray(x))
+
+
+def test_asarray_of_a_read_only_array(backend, dtype):
+    x = values((3, 2), dtype)
+    x.flags.writeable = False
+    assert_close(backend.to_numpy(backend.asarray(x)), x, units=0.0)
+
+
+def test_asarray_does_not_copy_its_own(backend, dtype):
+    x = backend.asarray(values((3, 2), dtype))
+    for same in (backend.asarray(x), backend.asarray(x, dtype)):
+        assert shares_memory(backend, same, x)
+        backend.fill(x, 0.0)
+    other = "float32" if dtype == "float64" else "float64"
+    assert not shares_memory(backend, backend.asarray(x, other), x)
+
+
+@pytest.mark.parametrize(("one", "other"), [("numpy", "torch"), ("torch", "numpy")])
+def test_numpy_and_torch_share_memory(one, other):
+    pytest.importorskip("torch")
+    first, second = get_backend(one), get_backend(other)
+    x = first.asarray(values((3, 2), "float32"))
+    there = second.asarray(x)
+    assert second.owns(there)
+    assert not second.owns(x)
+    assert shares_memory(second, there, x)
+
+
+def assert_takes_over(backend, name):
+    try:
+        other = get_backend(name)
+    except BackendError as error:
+        pytest.skip(str(error))
+    x = values((3, 2), "float32")
+    theirs = other.asarray(x)
+    assert backend.owns(theirs) == (backend.name == name)
+    ours = backend.asarray(theirs)
+    assert backend.owns(ours)
+    assert_close(backend.to_numpy(ours), x, units=0.0)
+
+
+@pytest.mark.parametrize("name", ["strict", "torch"])
+def test_asarray_of_another_host_library(backend, name):
+    assert_takes_over(backend, name)
+
+
+@pytest.mark.parametrize("one", ["numpy", "cupy", "cupy:1"])
+@pytest.mark.parametrize("other", ["cupy", "cupy:1"])
+def test_asarray_of_another_device(one, other):
+    try:
+        backend = get_backend(one)
+    except BackendError as error:
+        pytest.skip(str(error))
+    with backend.scope():
+        assert_takes_over(backend, other)
+
+
+def test_tensors_of_autograd_are_detached():
+    torch = pytest.importorskip("torch")
+    backend = get_backend("torch")
+    x = torch.ones(2, requires_grad=True)
+    assert not backend.asarray(x).requires_grad
+    np.testing.assert_array_equal(backend.to_numpy(x), np.ones(2, np.float32))
+
+
+def test_two_devices_are_told_apart():
+    pytest.importorskip("array_api_strict")
+    first, second = get_backend("strict"), get_backend("strict:device1")
+    x = first.asarray(values((2,), "float32"))
+    assert first.owns(x)
+    assert not second.owns(x)
+    assert second.owns(second.asarray(x))
+    assert not first.owns(second.asarray(x))
+
+
+# ------------------------------------------------------------------ what an adapter does
+
+
+def test_make_fill_and_copy(backend, dtype):
+    for kind in (dtype, getattr(backend.xp, dtype)):
+        assert backend.empty((2, 3), kind).shape == (2, 3)
+        x = backend.full((2, 3), 1.5, kind)
+        assert_close(backend.to_numpy(x), np.full((2, 3), 1.5, dtype), units=0.0)
+    backend.fill(x[1, :], -2.0)
+    assert backend.to_numpy(x).tolist() == [[1.5] * 3, [-2.0] * 3]
+    backend.copy(backend.asarray(np.arange(3, dtype=np.uint8)), x[0, :])
+    assert backend.to_numpy(x).tolist() == [[0.0, 1.0, 2.0], [-2.0] * 3]
+    assert backend.owns(x)
+
+
+@pytest.mark.parametrize("turn_a", [False, True])
+@pytest.mark.parametrize("turn_b", [False, True])
+def test_product_into_a_part_of_a_flat_vector(backend, dtype, turn_a, turn_b):
+    n, k, m = 5, 4, 3
+    a, b = values((n, k), dtype, 1), values((k, m), dtype, 2)
+    flat = backend.full((2 + n * m + 2,), 9.0, dtype)
+    out = backend.xp.reshape(flat[2 : 2 + n * m], (n, m))
+    left = backend.asarray(np.ascontiguousarray(a.T)).T if turn_a else backend.asarray(a)
+    right = backend.asarray(np.ascontiguousarray(b.T)).T if turn_b else backend.asarray(b)
+    backend.matmul(left, right, out)
+    found = backend.to_numpy(flat)
+    assert found[[0, 1, -2, -1]].tolist() == [9.0] * 4
+    assert_close(found[2:-2].reshape(n, m), a @ b, units=4.0 * k)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1, 3), (5, 1), (0, 3), (5,)])
+def test_sum_over_the_first_axis(backend, dtype, shape):
+    x = values(shape, dtype)
+    flat = backend.full((6,), 9.0, dtype)
+    expected = np.atleast_1d(x.sum(axis=0))
+    backend.sum(backend.asarray(x), flat[1 : 1 + expected.size])
+    found = backend.to_numpy(flat)
+    assert_close(found[1 : 1 + expected.size], expected, units=8.0)
+    assert (found[1 + expected.size :] == 9.0).all()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(8, 3), (8,)])
+def test_take_rows_and_cast_them(backend, dtype, kind, shape):
+    x = (100.0 * abs(values(shape, "float64"))).astype(kind)
+    index = np.array([7, 0, 3, 3], np.int64)
+    out = backend.empty((4, *shape[1:]), dtype)
+    backend.take(backend.asarray(x), backend.asarray(index), out)
+    assert_close(backend.to_numpy(out), x[index].astype(dtype), units=0.0)
+
+
+def test_take_labels(backend):
+    labels = np.arange(9, dtype=np.int64)
+    out = backend.empty((3,), "int64")
+    backend.take(backend.asarray(labels), backend.asarray(np.array([8, 1, 4])), out)
+    assert backend.to_numpy(out).tolist() == [8, 1, 4]
+
+
+def test_one_hot(backend, dtype):
+    labels = np.array([2, 0, 1, 2], np.int64)
+    out = backend.full((4, 3), 9.0, dtype)
+    backend.one_hot(backend.asarray(labels), out)
+    assert_close(backend.to_numpy(out), np.eye(3, dtype=dtype)[labels], units=0.0)
+
+
+def test_what_a_backend_says_of_itself(backend):
+    memory = backend.memory()
+    for size in (memory.free, memory.total):
+        assert size is None or size > 0
+    assert memory.total is None or memory.free <= memory.total
+    assert backend.device_name()
+    assert re.fullmatch(r"\S+ \d+\.\d+.*", backend.version())
+    assert isinstance(backend.fuse(lambda xp, x: x + x, ("x",)), Kernel)
+    backend.synchronize()
+
+
+def test_numpy_raises_nothing_within_its_scope():
+    backend = get_backend("numpy")
+    x = np.array([0.0, 1e38, 1.0], np.float32)
+    with np.errstate(all="raise"), backend.scope():
+        backend.fuse(lambda xp, x: x * 1e30 / x - x, ("x",))(x)
+    assert not np.isfinite(x).all()

@@ -1,0 +1,87 @@
+"""Initializers: means, variances and limits as the papers have them, the same draw for one seed."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from mlp.activations import ACTIVATIONS
+from mlp.errors import InputError
+from mlp.initializers import INITIALIZERS, RECTIFIERS, get_initializer
+
+FAN_IN, FAN_OUT = 500, 300
+SHAPE = (400, 300)  # of one source among several: its rows are not the fan_in
+
+# Variance, and the largest size if there is one.
+EXPECTED = {
+    "glorot_uniform": (2.0 / 800.0, math.sqrt(6.0 / 800.0)),
+    "glorot_normal": (2.0 / 800.0, None),
+    "he_uniform": (2.0 / 500.0, math.sqrt(6.0 / 500.0)),
+    "he_normal": (2.0 / 500.0, None),
+    "uniform": (0.25 / 3.0, 0.5),
+    "normal": (0.0025, None),
+    "zeros": (0.0, 0.0),
+}
+
+initializers = pytest.mark.parametrize("name", INITIALIZERS)
+
+
+def drawn(initializer, seed=0):
+    return initializer(np.random.default_rng(seed), FAN_IN, FAN_OUT, SHAPE)
+
+
+@initializers
+def test_mean_variance_and_limit(name):
+    variance, limit = EXPECTED[name]
+    W = drawn(INITIALIZERS[name])
+    assert (W.shape, W.dtype) == (SHAPE, np.float64)
+    assert abs(W.mean()) <= 5.0 * math.sqrt(variance / W.size)
+    # The relative deviation of a sample's variance is sqrt(2/n) for the normal distribution.
+    assert W.var() == pytest.approx(variance, rel=5.0 * math.sqrt(2.0 / W.size))
+    if limit is None:
+        assert abs(W).max() > 3.5 * math.sqrt(variance)
+    else:
+        assert 0.999 * limit <= abs(W).max() <= limit
+
+
+@initializers
+def test_one_seed_is_one_draw(name):
+    first = drawn(INITIALIZERS[name], seed=7)
+    np.testing.assert_array_equal(first, drawn(INITIALIZERS[name], seed=7))
+    assert name == "zeros" or not np.array_equal(first, drawn(INITIALIZERS[name], seed=8))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_auto_is_he_for_rectifiers_and_glorot_for_others(activation):
+    expected = "he_uniform" if activation in RECTIFIERS else "glorot_uniform"
+    assert get_initializer("auto", activation) is INITIALIZERS[expected]
+    assert get_initializer("auto", {"name": activation}) is INITIALIZERS[expected]
+
+
+def test_auto_for_an_activation_of_ones_own_is_glorot():
+    assert get_initializer("auto", object()) is INITIALIZERS["glorot_uniform"]
+
+
+def test_settings_and_functions():
+    assert abs(drawn(get_initializer({"name": "uniform", "limit": 0.1}, "tanh"))).max() < 0.1
+    assert drawn(get_initializer({"name": "normal", "deviation": 2.0}, "tanh")).std() > 1.9
+
+    def ones(rng, fan_in, fan_out, shape):
+        return np.ones(shape)
+
+    assert get_initializer(ones, "tanh") is ones
+
+
+@pytest.mark.parametrize(
+    ("initializer", "message"),
+    [
+        ("he_unifrm", "unknown initializer 'he_unifrm'; did you mean 'he_uniform'?"),
+        ("autto", "unknown initializer 'autto'; did you mean 'auto'?"),
+        ({"name": "normal", "sigma": 1.0}, "initializer 'normal' has no setting 'sigma'"),
+        (3.0, "an initializer is a name or a function of (rng, fan_in, fan_out, shape), not 3.0"),
+    ],
+)
+def test_what_is_no_initializer(initializer, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        get_initializer(initializer, "tanh")

@@ -1,0 +1,295 @@
+"""Update rules: each equals its paper, step by step, and descends."""
+
+import math
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from mlp.errors import InputError
+from mlp.optimizers import LEARNING_RATES, OPTIMIZERS
+from mlp.tables import make
+
+STEPS = 20
+START = np.array([1.5, -2.0, 0.3, 4.0, -0.7, 2.5, 0.0, -3.0])
+WEIGHTS = 5  # the first are weights, the others biases
+CURVATURE = np.array([1.0, 0.3, 2.0, 0.1, 1.5, 0.5, 1.0, 0.7])
+
+rules = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def wavy(w):
+    """dE/dw of E = Σ ½ c w² + sin 2w: slopes of both signs, which turn and come back."""
+    return CURVATURE * w + 2.0 * np.cos(2.0 * w)
+
+
+def trajectory(rule, gradient, eta, w=START, steps=STEPS):
+    """w after each step, by the rule's formula; weights and biases each with their constants."""
+    parts = [(slice(0, WEIGHTS), False), (slice(WEIGHTS, len(w)), True)]
+    w = w.copy()
+    state = [np.full(w.shape, value) for value in rule.initial(eta)]
+    found = []
+    for step in range(1, steps + 1):
+        g = gradient(w)
+        for part, bias in parts:
+            numbers = rule.constants(eta, step, bias)
+            results = rule.update(np, w[part], g[part], *(x[part] for x in state), *numbers)
+            results = results if isinstance(results, tuple) else (results,)
+            for x, result in zip((w, *state), results, strict=True):
+                x[part] = result
+        found.append(w.copy())
+    return np.array(found)
+
+
+# ------------------------------------------------------------------ the papers, written anew
+
+# Each takes the gradient function, eta, a start w and the rule, and gives w after each step.
+
+
+def sgd(gradient, eta, w, rule):
+    for _ in range(STEPS):
+        w = w - eta * gradient(w)
+        yield w
+
+
+def momentum(gradient, eta, w, rule):
+    """Rumelhart, Hinton, Williams 1986: Δw(t) = -ε ∂E/∂w(t) + α Δw(t-1)."""
+    change = 0.0
+    for _ in range(STEPS):
+        change = -eta * gradient(w) + rule.momentum * change
+        w = w + change
+        yield w
+
+
+def nesterov(gradient, eta, w, rule):
+    """Sutskever et al. 2013, eq. (3)-(4), in their variables; what is held is the point ahead."""
+    mu, theta, v = rule.momentum, w, 0.0
+    for _ in range(STEPS):
+        v = mu * v - eta * gradient(theta + mu * v)
+        theta = theta + v
+        yield theta + mu * v
+
+
+def rmsprop(gradient, eta, w, rule):
+    """Tieleman, Hinton 2012: MeanSquare(w, t) = 0.9 MeanSquare(w, t-1) + 0.1 (∂E/∂w)²."""
+    mean_square = 0.0
+    for _ in range(STEPS):
+        g = gradient(w)
+        mean_square = rule.rho * mean_square + (1.0 - rule.rho) * g**2
+        w = w - eta * g / (np.sqrt(mean_square) + rule.epsilon)
+        yield w
+
+
+def adam(gradient, eta, w, rule, decay=None):
+    """Kingma, Ba, Algorithm 1, with m-hat and v-hat; decay as in Loshchilov, Hutter, Algorithm 2
+    (line 12), whose λ is times the learning rate here, as is usual."""
+    m = v = 0.0
+    for t in range(1, STEPS + 1):
+        g = gradient(w)
+        m = rule.beta_1 * m + (1.0 - rule.beta_1) * g
+        v = rule.beta_2 * v + (1.0 - rule.beta_2) * g**2
+        m_hat = m / (1.0 - rule.beta_1**t)
+        v_hat = v / (1.0 - rule.beta_2**t)
+        pull = 0.0 if decay is None else decay * w
+        w = w - eta * (m_hat / (np.sqrt(v_hat) + rule.epsilon) + pull)
+        yield w
+
+
+def adamw(gradient, eta, w, rule):
+    return adam(gradient, eta, w, rule, rule.weight_decay * is_weight())
+
+
+def rprop(gradient, eta, w, rule):
+    """Igel, Hüsken 2003, iRprop-, weight by weight."""
+    w = w.copy()
+    step = [eta] * len(w)
+    before = [0.0] * len(w)
+    for _ in range(STEPS):
+        g = gradient(w)
+        for i in range(len(w)):
+            slope = g[i]
+            if before[i] * slope > 0.0:
+                step[i] = min(step[i] * rule.grow, rule.largest)
+            elif before[i] * slope < 0.0:
+                step[i] = max(step[i] * rule.shrink, rule.smallest)
+                slope = 0.0
+            if slope > 0.0:
+                w[i] -= step[i]
+            elif slope < 0.0:
+                w[i] += step[i]
+            before[i] = slope
+        yield w.copy()
+
+
+def quickprop(gradient, eta, w, rule):
+    """Fahlman's published program, weight by weight; s is the slope now, p the one before, d the
+    step before. Its slopes are ∂E/∂w, as are ours."""
+    w = w.copy()
+    d, p = [0.0] * len(w), [0.0] * len(w)
+    shrink = rule.limit / (1.0 + rule.limit)
+    for _ in range(STEPS):
+        slopes = gradient(w) + rule.decay * is_weight() * w
+        for i, s in enumerate(slopes):
+            step = 0.0
+            if d[i] < 0.0:
+                if s > 0.0:
+                    step -= eta * s
+                if s >= shrink * p[i]:
+                    step += rule.limit * d[i]
+                else:
+                    step += d[i] * s / (p[i] - s)
+            elif d[i] > 0.0:
+                if s < 0.0:
+                    step -= eta * s
+                if s <= shrink * p[i]:
+                    step += rule.limit * d[i]
+                else:
+                    step += d[i] * s / (p[i] - s)
+            else:
+                step -= eta * s
+            d[i], p[i] = step, s
+            w[i] += step
+        yield w.copy()
+
+
+def is_weight():
+    return (np.arange(len(START)) < WEIGHTS).astype(float)
+
+
+PAPERS = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "nesterov": nesterov,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adamw,
+    "rprop": rprop,
+    "quickprop": quickprop,
+}
+SETTINGS = {
+    "momentum": [{}, {"momentum": 0.5}, {"momentum": 0.0}],
+    "nesterov": [{}, {"momentum": 0.5}],
+    "rmsprop": [{}, {"rho": 0.99, "epsilon": 1e-3}],
+    "adam": [{}, {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-2}],
+    "adamw": [{}, {"weight_decay": 0.5, "epsilon": 1e-2}],
+    "rprop": [{}, {"grow": 1.5, "shrink": 0.3, "largest": 0.2, "smallest": 0.05}],
+    "quickprop": [{}, {"limit": 1.2, "decay": 0.1}],
+}
+
+
+@rules
+@pytest.mark.parametrize("eta", [0.03, 0.2])
+def test_equals_its_paper(name, eta):
+    for settings in SETTINGS.get(name, [{}]):
+        rule = OPTIMIZERS[name](**settings)
+        expected = np.array(list(PAPERS[name](wavy, eta, START, rule)))
+        actual = trajectory(rule, wavy, eta)
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_adam_can_leave_epsilon_uncorrected():
+    """Then sqrt(v) is corrected and epsilon is not: epsilon-hat in the remark of section 2."""
+    rule = OPTIMIZERS["adam"](epsilon=0.1, corrected=False)
+    w, m, v = START.copy(), 0.0, 0.0
+    for t in range(1, STEPS + 1):
+        g = wavy(w)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - 0.1 * math.sqrt(1.0 - 0.999**t) / (1.0 - 0.9**t) * m / (np.sqrt(v) + 0.1)
+    np.testing.assert_allclose(trajectory(rule, wavy, 0.1)[-1], w, rtol=1e-12)
+
+
+@rules
+def test_decay_is_on_weights_and_never_on_biases(name):
+    """Without a gradient weights may shrink; biases stay, and so does everything else."""
+    last = trajectory(OPTIMIZERS[name](), np.zeros_like, 0.1)[-1]
+    np.testing.assert_array_equal(last[WEIGHTS:], START[WEIGHTS:])
+    if getattr(OPTIMIZERS[name], "spares_biases", False):
+        assert (abs(last[:WEIGHTS]) < abs(START[:WEIGHTS])).all()
+    else:
+        np.testing.assert_array_equal(last, START)
+
+
+ETAS = {"rmsprop": 0.02, "adam": 0.05, "adamw": 0.05}
+
+
+@rules
+def test_minimises_a_quadratic(name):
+    """E = Σ ½ c (w - 1)², curvatures from 0.1 to 2."""
+    rule = OPTIMIZERS[name]()
+    eta = ETAS.get(name, LEARNING_RATES[name])
+    found = trajectory(rule, lambda w: CURVATURE * (w - 1.0), eta, steps=800)
+    E = (0.5 * CURVATURE * (found - 1.0) ** 2).sum(axis=1)
+    assert E[-1] < 1e-3 * (0.5 * CURVATURE * (START - 1.0) ** 2).sum()
+
+
+@rules
+def test_first_step_goes_downhill(name):
+    first = trajectory(OPTIMIZERS[name](), wavy, 0.01, steps=1)[0]
+    g = wavy(START)
+    assert ((first - START)[WEIGHTS:] * g[WEIGHTS:] < 0.0).all()
+
+
+@rules
+def test_state_and_constants_fit_the_update(name):
+    rule = OPTIMIZERS[name]()
+    assert len(rule.initial(0.1)) == len(rule.state)
+    for bias in (False, True):
+        numbers = rule.constants(0.1, 1, bias)
+        assert all(math.isfinite(x) for x in numbers)
+        results = rule.update(np, *(np.ones(2) for _ in range(2 + len(rule.state))), *numbers)
+        assert len(results if isinstance(results, tuple) else (results,)) == 1 + len(rule.state)
+    assert getattr(rule, "spares_biases", False) or rule.constants(0.1, 3, True) == rule.constants(
+        0.1, 3
+    )
+
+
+@rules
+def test_slopes_of_any_size(name, dtype):
+    """Tiny, zero and huge slopes give finite weights (squares of the huge ones may overflow)."""
+    rule = OPTIMIZERS[name]()
+    sizes = np.array([0.0, 1e-30, -1e-30, 1e-8, 1.0, -1e4], dtype)
+    w = np.ones_like(sizes)
+    state = [np.full(w.shape, value, dtype) for value in rule.initial(0.1)]
+    for step in range(1, 6):
+        results = rule.update(np, w, sizes, *state, *rule.constants(0.1, step))
+        w, *state = results if isinstance(results, tuple) else (results,)
+        for x in (w, *state):
+            assert np.isfinite(x).all()
+            assert x.dtype == dtype
+    assert set(LEARNING_RATES) == set(OPTIMIZERS)
+
+
+# ------------------------------------------------------------------ settings
+
+CASES = [
+    (name, field.name)
+    for name, rule in OPTIMIZERS.items()
+    for field in fields(rule)
+    if isinstance(field.default, float)
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_bad_settings_are_named(name, setting, value):
+    with pytest.raises(InputError, match=rf"optimizer '{name}'.*{setting}.*{value}"):
+        OPTIMIZERS[name](**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "momentum", "momentum": 1.0}, "momentum must be in [0, 1), not 1.0"),
+        ({"name": "adam", "beta_2": 1.0}, "beta_2 must be in [0, 1), not 1.0"),
+        ({"name": "adam", "epsilon": 0.0}, "epsilon must be above 0, not 0.0"),
+        ({"name": "rprop", "grow": 1.0}, "0 < shrink < 1 < grow, not 0.5 and 1.0"),
+        ({"name": "rprop", "shrink": 0.0}, "0 < shrink < 1 < grow, not 0.0 and 1.2"),
+        ({"name": "rprop", "smallest": 9.0, "largest": 2.0}, "smallest 9.0 is above largest 2.0"),
+        ({"name": "adma"}, "unknown optimizer 'adma'; did you mean 'adam'?"),
+        ({"name": "adam", "beta1": 0.9}, "optimizer 'adam' has no setting 'beta1'; did you mean"),
+    ],
+)
+def test_what_is_no_optimizer(spec, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make(OPTIMIZERS, spec, "optimizer")
