@@ -1,0 +1,6 @@
+"""`python -m mlp`."""
+
+from mlp.cli import main
+
+if __name__ == "__main__":
+    main()

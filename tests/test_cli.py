@@ -1,0 +1,542 @@
+"""The command line as a user meets it: what it prints, what it leaves, how it ends."""
+
+import csv
+import errno
+import gzip
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import mlp
+from backends import BackendInfo, available
+from mlp.cli import app
+from mlp.runs import load_run
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+PLANTS = """
+[data]
+file = "plants.csv"
+target = "kind"
+test = 0.2
+validation = 0.2
+[[layers]]
+units = 6
+activation = "tanh"
+[[layers]]
+activation = "softmax"
+[training]
+loss = "cross_entropy"
+epochs = 3
+learning_rate = 0.02
+"""
+
+PRICES = """
+[data]
+file = "prices.csv"
+target = "price"
+scale_targets = "standard"
+[[layers]]
+units = 6
+activation = "tanh"
+[[layers]]
+[training]
+loss = "mean_squared_error"
+epochs = 200
+learning_rate = 0.02
+"""
+
+IMAGES = """
+[data]
+file = "images.idx.gz"
+targets_file = "labels.idx"
+scale_inputs = "range"
+[[layers]]
+activation = "softmax"
+[training]
+loss = "cross_entropy"
+epochs = 2
+"""
+
+
+def idx(array):
+    """An array of bytes as an IDX file."""
+    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to be in, with data and settings of three kinds."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    kinds = np.where(X[:, 0] > 0, "fern", np.where(X[:, 1] > 0, "moss", "oak tree"))
+    rows = [f"{a:.4f},{b:.4f},{kind}" for (a, b), kind in zip(X, kinds, strict=True)]
+    (tmp_path / "plants.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
+    rows = [f"{a:.4f},{b:.4f},{1e6 + 1e5 * a:.1f}" for a, b in X]
+    (tmp_path / "prices.csv").write_text("\n".join(["a,b,price", *rows]) + "\n")
+    images = rng.integers(0, 256, (30, 2, 2))
+    (tmp_path / "images.idx.gz").write_bytes(gzip.compress(idx(images)))
+    (tmp_path / "labels.idx").write_bytes(idx(images[:, 0, 0] > 127))
+    (tmp_path / "plants.toml").write_text(PLANTS)
+    (tmp_path / "prices.toml").write_text(PRICES)
+    (tmp_path / "images.toml").write_text(IMAGES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLP_BACKEND", raising=False)
+    return tmp_path
+
+
+def run(*arguments, code=0):
+    """What a command prints on standard output, or for a code above 0 on standard error."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stderr if code else result.stdout
+
+
+def everything(folder):
+    """All files below, and when they were changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+# --- train -----------------------------------------------------------------------------------
+
+
+def test_train_prints_progress_and_a_summary(here):
+    lines = run("train", "plants.toml").splitlines()
+    assert [line[:9] for line in lines[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    summary = "\n".join(lines[3:])
+    assert lines[4].split() == ["rows", "loss", "accuracy"]
+    assert [line.split()[:2] for line in lines[5:8]] == [
+        ["train", "36"],
+        ["validation", "12"],
+        ["test", "12"],
+    ]
+    for part in (
+        "stopped  all 3 epochs are done",
+        "s for 3 epochs, ",
+        "on numpy (CPU",
+        "folder   runs/plants",
+        "next     mlp predict runs/plants plants.csv",
+    ):
+        assert part in summary
+    run(*lines[-1].split()[2:])  # the next command works
+
+
+def test_quiet_prints_nothing(here):
+    result = CliRunner().invoke(app, ["train", "plants.toml", "--quiet"])
+    assert (result.exit_code, result.output) == (0, "")
+    assert (here / "runs" / "plants" / "model.safetensors").is_file()
+
+
+def test_set_and_out(here):
+    out = run("train", "plants.toml", "--set", "training.epochs=1", "--set", "seed=4", "--out", "o")
+    assert "epoch 1/1" in out
+    settings = json.loads(Path("o/settings.json").read_text())
+    assert (settings["training"]["epochs"], settings["seed"]) == (1, 4)
+
+
+def test_resume_goes_on_in_a_new_folder(here):
+    run("train", "plants.toml", "--set", "training.epochs=5", "--out", "whole")
+    run("train", "plants.toml", "--out", "part")
+    before = everything(here / "part")
+    out = run("train", "--resume", "part", "--set", "training.epochs=5")
+    assert "folder   runs/part" in out
+    assert "s for 2 epochs" in out
+    np.testing.assert_array_equal(load_run(Path("runs/part"))[0].w, load_run(Path("whole"))[0].w)
+    assert everything(here / "part") == before
+
+
+def test_divergence_keeps_the_run_and_says_what_to_try(here):
+    sets = ["--set", "training.learning_rate=1e30", "--set", "training.optimizer=sgd"]
+    message = run("train", "prices.toml", *sets, code=2)
+    assert message.startswith("mlp: error: the loss became non-finite in epoch 1")
+    assert "try a learning rate of 1e+29" in message
+    assert "the run is in runs/prices" in message
+    assert np.isfinite(load_run(Path("runs/prices"))[0].w).all()
+
+
+def test_the_digits_reach_97_percent(here):
+    run("train", EXAMPLES / "digits.toml", "--quiet")
+    metrics = json.loads(Path("runs/digits/metrics.json").read_text())
+    assert metrics["test"]["rows"] == 359
+    assert metrics["test"]["accuracy"] >= 0.97
+
+
+# --- which backend ---------------------------------------------------------------------------
+
+
+def backend_of(run_folder):
+    return json.loads((Path(run_folder) / "settings.json").read_text())["backend"]
+
+
+def test_the_flag_precedes_the_file_precedes_the_environment_precedes_numpy(here, monkeypatch):
+    """Each is told apart by its name; all compute with array-api-strict or NumPy."""
+    pytest.importorskip("array_api_strict")
+    in_file = Path("plants.toml").read_text()
+    Path("named.toml").write_text("backend = 'strict:device1'\n" + in_file)
+    run("train", "plants.toml", "--out", "r1", "-q")
+    monkeypatch.setenv("MLP_BACKEND", "strict")
+    run("train", "plants.toml", "--out", "r2", "-q")
+    run("train", "named.toml", "--out", "r3", "-q")
+    run("train", "named.toml", "--out", "r4", "-q", "--backend", "numpy")
+    run("train", "plants.toml", "--out", "r5", "-q", "--set", "backend=numpy")
+    backends = [backend_of(f"r{k}") for k in (1, 2, 3, 4, 5)]
+    assert backends == ["numpy", "strict", "strict:device1", "numpy", "numpy"]
+    w = [load_run(Path(f"r{k}"), "numpy")[0].w for k in (1, 3)]
+    np.testing.assert_allclose(*w, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_is_used_on_its_own_backend_or_on_another(here, monkeypatch):
+    run("train", "plants.toml", "-q")
+    settings = Path("runs/plants/settings.json")
+    settings.write_text(settings.read_text().replace('"backend": "numpy"', '"backend": "cupy:99"'))
+    message = run("predict", "runs/plants", "plants.csv", code=2)
+    assert message.startswith("mlp: error: runs/plants/settings.json: backend: backend 'cupy:99'")
+    assert "by --backend" in message
+    assert run("predict", "runs/plants", "plants.csv", "--backend", "numpy").startswith("label,")
+
+
+# --- predict and evaluate --------------------------------------------------------------------
+
+
+def test_predictions_of_classes_have_labels_and_probabilities(here):
+    run("train", "plants.toml", "-q", "--set", "training.epochs=60")
+    rows = list(csv.DictReader(io.StringIO(run("predict", "runs/plants", "plants.csv"))))
+    names = ["probability_fern", "probability_moss", "probability_oak tree"]
+    assert list(rows[0]) == ["label", *names]
+    with open("plants.csv", newline="") as file:
+        truth = [row["kind"] for row in csv.DictReader(file)]
+    for row in rows:
+        shares = [float(row[name]) for name in names]
+        assert sum(shares) == pytest.approx(1.0, abs=1e-5)
+        assert row["label"] == names[int(np.argmax(shares))].removeprefix("probability_")
+    right = np.mean([row["label"] == kind for row, kind in zip(rows, truth, strict=True)])
+    table = run("evaluate", "runs/plants", "plants.csv").split()
+    assert table[:5] == ["rows", "loss", "accuracy", "plants.csv", "60"]
+    assert float(table[-1]) == pytest.approx(right, abs=1e-4)
+    assert right > 0.8
+
+
+def test_predictions_need_no_target_and_take_columns_by_name(here):
+    run("train", "plants.toml", "-q")
+    expected = run("predict", "runs/plants", "plants.csv")
+    with open("plants.csv", newline="") as file:
+        rows = [f"x,{row['b']},{row['a']}" for row in csv.DictReader(file)]
+    Path("new.csv").write_text("\n".join(["note,b,a", *rows]) + "\n")
+    assert run("predict", "runs/plants", "new.csv") == expected
+
+
+def test_predictions_of_numbers_are_in_the_units_of_the_target(here):
+    run("train", "prices.toml", "-q")
+    assert run("predict", "runs/prices", "prices.csv", "--out", "p.csv").startswith("60 predic")
+    run("predict", "runs/prices", "prices.csv", "--out", "p.npy")
+    with open("p.csv", newline="") as file:
+        y = [float(row["price"]) for row in csv.DictReader(file)]
+    with open("prices.csv", newline="") as file:
+        t = [float(row["price"]) for row in csv.DictReader(file)]
+    np.testing.assert_array_equal(np.load("p.npy")[:, 0], np.float32(y))
+    assert np.abs(np.array(y) - t).max() < 5e4
+    table = run("evaluate", "runs/prices", "prices.csv").split()
+    assert table[:4] == ["rows", "loss", "mse", "r2"]
+    assert float(table[-2]) == pytest.approx(np.mean((np.array(y) - t) ** 2), rel=1e-3)
+
+
+def test_images_and_labels_in_files_of_their_own(here):
+    run("train", "images.toml", "-q")
+    assert run("predict", "runs/images", "images.idx.gz").startswith("label,probability_0,prob")
+    out = run("evaluate", "runs/images", "images.idx.gz", "--targets-file", "labels.idx")
+    assert "accuracy" in out
+    message = run("evaluate", "runs/images", "images.idx.gz", code=2)
+    assert "name them by --targets-file FILE" in message
+
+
+# --- check, backends, init -------------------------------------------------------------------
+
+
+def test_check_compares_with_central_differences(here, monkeypatch):
+    out = run("check", "plants.toml", "--set", "layers.0.dropout=0.5")
+    assert out.startswith("backpropagation agrees with central differences on 39 parameters")
+    assert not (here / "runs").exists()
+    df = "mlp.activations.Tanh.df"
+    monkeypatch.setattr(df, lambda self, xp, v, z, a: v * (1.0 - 0.9 * a * a))
+    result = CliRunner().invoke(app, ["check", "plants.toml"])
+    assert result.exit_code == 1
+    assert "DIFFERS" in result.stdout
+
+
+def test_backends_are_listed_with_reasons_in_full(here):
+    out = run("backends")
+    table, _, reasons = out.partition("\n\n")
+    lines = {line.split()[0]: line for line in table.splitlines()}
+    assert lines["backend"].split() == ["backend", "usable", "device", "free", "total", "version"]
+    assert " yes " in lines["numpy"]
+    assert f"numpy {np.__version__}" in lines["numpy"]
+    assert "GiB" in lines["numpy"]
+    for info in available(("cupy", "torch", "strict")):
+        assert info.usable == (" yes " in lines[info.name])
+        assert info.usable or f"{info.name}: {info.reason}" in reasons
+
+
+def test_backends_on_a_terminal_keep_the_reasons_whole(here, monkeypatch, capsys):
+    from mlp import cli
+
+    reason = "backend 'cupy' needs " + " ".join(f"word{k}" for k in range(60))
+    rows = [BackendInfo("cupy", reason=reason), *available(("numpy",))]
+    monkeypatch.setattr("backends.available", lambda: rows)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    cli.backends()
+    assert " ".join(reason.split()) in " ".join(capsys.readouterr().out.split())
+
+
+def test_init_writes_a_file_that_trains_on_the_named_data(here):
+    assert "mlp train my.toml" in run("init", "my.toml")
+    before = Path("my.toml").read_text()
+    out = run(
+        *("train", "my.toml", "--set", "data.file=plants.csv", "--set", "data.target=kind"),
+        *("--set", "training.epochs=2"),
+    )
+    assert "folder   runs/my" in out
+    assert "my.toml is there already" in run("init", "my.toml", code=2)
+    assert Path("my.toml").read_text() == before
+    assert "mlp.toml is written" in run("init")
+    assert "cannot be written" in run("init", "nowhere/my.toml", code=2)
+
+
+def test_version_and_help():
+    assert run("--version") == f"array-mlp {mlp.__version__}\n"
+    out = run("--help")
+    for command in ("train", "predict", "evaluate", "check", "backends", "init", "--debug"):
+        assert command in out
+    result = CliRunner().invoke(app, ["trian"])
+    assert result.exit_code == 2
+    assert "'train'" in result.stderr
+
+
+# --- bad input: one message, exit code 2, nothing left -----------------------------------------
+
+HEAD = "a,b,kind\n1,2,fern\n3,4,moss\n"
+
+BAD = {
+    # name: (arguments, files that are replaced, parts of the message)
+    "no such file": (["train", "x.toml"], {}, ["no file x.toml", "mlp init"]),
+    "no file named": (["train"], {}, ["name the TOML file"]),
+    "not TOML": ([], {"plants.toml": "a b\n"}, ["plants.toml is not TOML", "line 1"]),
+    "unknown key": (
+        [],
+        {"plants.toml": PLANTS.replace("epochs", "epoch")},
+        ["plants.toml: training.epoch: unknown key; did you mean 'epochs'?"],
+    ),
+    "wrong type": (
+        ["--set", "training.epochs=five"],
+        {},
+        ["plants.toml: training.epochs (given by --set): expected a whole number, not 'five'"],
+    ),
+    "bad value": (["--set", "layers.0.dropout=1.5"], {}, ["layers.0.dropout", "[0, 1)", "1.5"]),
+    "unknown name": (
+        ["--set", "training.optimizer=adan"],
+        {},
+        ["training.optimizer (given by --set)", "'adan'; did you mean 'adam'?"],
+    ),
+    "loss does not fit the output": (
+        ["--set", "layers.1.activation=sigmoid"],
+        {},
+        ["training.loss", "'softmax'", "binary_cross_entropy"],
+    ),
+    "no data file": (["--set", "data.file=x.csv"], {}, ["no file", "x.csv"]),
+    "empty data": ([], {"plants.csv": ""}, ["plants.csv"]),
+    "a header alone": ([], {"plants.csv": "a,b,kind\n"}, ["plants.csv"]),
+    "NaN": (
+        [],
+        {"plants.csv": HEAD + "nan,1,fern\n,1,fern\n"},
+        ["plants.csv: 2 of 4 rows", "'a' (2)"],
+    ),
+    "infinity": ([], {"plants.csv": HEAD + "1,inf,fern\n"}, ["plants.csv", "'b' (1)"]),
+    "text among numbers": ([], {"plants.csv": HEAD + "1,x,fern\n"}, ["line 4", "'b'", "'x'"]),
+    "a row too short": ([], {"plants.csv": HEAD + "1,fern\n"}, ["line 4 has 2 cells"]),
+    "no target column": (
+        ["--set", "data.target=kidn"],
+        {},
+        ["plants.csv has no column 'kidn'; did you mean 'kind'?"],
+    ),
+    "one class only": (
+        [],
+        {"plants.csv": HEAD.replace("moss", "fern")},
+        ["plants.csv, column 'kind' holds only one class, 'fern'", "at least two"],
+    ),
+    "three classes on one output": (
+        ["--set", "training.loss=binary_cross_entropy", "--set", "layers.1.activation=sigmoid"],
+        {},
+        ["column 'kind' holds 3 classes", "cross_entropy"],
+    ),
+    "text for a loss for numbers": (
+        ["--set", "training.loss=mean_squared_error"],
+        {},
+        ["column 'kind' holds text ('", "cross_entropy"],
+    ),
+    "units against classes": (
+        ["--set", "layers.1.units=7"],
+        {},
+        ["plants.toml: layers.1.units: 7, but ", "has 3 classes"],
+    ),
+    "labels outside the range": (
+        ["train", "prices.toml"],
+        {
+            "prices.toml": PRICES.replace("mean_squared_error", "binary_cross_entropy").replace(
+                'scale_targets = "standard"', ""
+            ),
+            "prices.csv": "a,b,price\n1,2,0.5\n3,4,1.5\n",
+        },
+        ["prices.csv, column 'price'", "1.5 is not a label from 0 to 1", "mean_squared_error"],
+    ),
+    "too few rows to split": (
+        ["--set", "data.test=0.01"],
+        {"plants.csv": HEAD},
+        ["plants.toml: data.test", "2 rows"],
+    ),
+    "targets that are scaled but classes": (
+        ["--set", "data.scale_targets=standard"],
+        {},
+        ["data.scale_targets"],
+    ),
+    "truncated IDX": (
+        ["train", "images.toml"],
+        {"images.idx.gz": idx(np.zeros((30, 2, 2)))[:-5]},
+        ["images.idx.gz is damaged: 136 bytes are expected", "131 are there"],
+    ),
+    "as many labels as images": (
+        ["train", "images.toml"],
+        {"labels.idx": idx(np.arange(29) % 2)},
+        ["30 rows of inputs", "29 targets"],
+    ),
+    "a pickle": (
+        ["--set", "data.file=evil.npy"],
+        {"evil.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, "},
+        ["evil.npy"],
+    ),
+    "unknown backend": (
+        ["--backend", "nunpy"],
+        {},
+        ["--backend: unknown backend 'nunpy'; did you mean 'numpy'?"],
+    ),
+    "unknown backend in the file": (
+        [],
+        {"plants.toml": "backend = 'nunpy'\n" + PLANTS},
+        ["plants.toml: backend: unknown backend 'nunpy'"],
+    ),
+    "CUDA device that is not there": (["--backend", "cupy:99"], {}, ["--backend: ", "'cupy:99'"]),
+    "a folder that is not empty": (["--out", "."], {}, [". is there already and is not empty"]),
+    "a run that is none": (["--resume", "nix"], {}, ["no run nix"]),
+    "predict with no run": (["predict", "nix", "plants.csv"], {}, ["no run nix"]),
+    "predict into .txt": (["predict", "a", "b", "--out", "p.txt"], {}, ["p.txt", ".csv or .npy"]),
+    "evaluate with no run": (["evaluate", ".", "plants.csv"], {}, ["is no folder of a run"]),
+    "check with a mistake": (["check", "plants.toml", "--set", "seed=x"], {}, ["seed", "'x'"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_and_leaves_nothing(here, case):
+    arguments, files, parts = BAD[case]
+    for name, content in files.items():
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = everything(here)
+    if not arguments or arguments[0].startswith("--"):
+        arguments = ["train", "plants.toml", *arguments]
+    message = run(*arguments, code=2)
+    assert message.startswith("mlp: error: ")
+    assert "Traceback" not in message
+    for part in parts:
+        assert part in message
+    assert everything(here) == before
+
+
+def test_bad_data_for_a_run(here):
+    run("train", "plants.toml", "-q")
+    Path("new.csv").write_text("a,c\n1,2\n")
+    assert "new.csv has no column 'b'" in run("predict", "runs/plants", "new.csv", code=2)
+    Path("new.csv").write_text("a,b\n1,nan\n")
+    assert "'b' (1)" in run("predict", "runs/plants", "new.csv", code=2)
+    np.save("new.npy", np.zeros((3, 5)))
+    assert "5 columns" in run("predict", "runs/plants", "new.npy", code=2)
+    Path("new.csv").write_text("a,b,kind\n1,2,fir\n")
+    assert "label 'fir'" in run("evaluate", "runs/plants", "new.csv", code=2)
+    message = run("predict", "runs/plants", "plants.csv", "--out", "no/p.csv", code=2)
+    assert "no/p.csv cannot be written" in message
+
+
+def test_debug_shows_the_traceback(here):
+    result = CliRunner().invoke(app, ["--debug", "train", "x.toml"])
+    assert type(result.exception) is mlp.InputError
+
+
+@pytest.mark.parametrize("what", ["os.replace", "os.rename"])
+def test_a_full_disk(here, monkeypatch, what):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = everything(here)
+    monkeypatch.setattr(what, full)
+    message = run("train", "plants.toml", code=2)
+    assert message == (
+        "mlp: error: runs/plants cannot be written: No space left on device; nothing of it is "
+        "left. Free some space, or name another folder by --out\n"
+    )
+    assert everything(here) == before
+
+
+# --- as a program of its own -------------------------------------------------------------------
+
+
+def program(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlp", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_a_mistake_ends_the_program_with_2_and_no_traceback(here):
+    process = program("train", "x.toml")
+    out, message = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert message == "mlp: error: no file x.toml; `mlp init x.toml` writes a first one\n"
+
+
+def test_ctrl_c_writes_the_run(here):
+    process = program("train", "plants.toml", "--set", "training.epochs=40000")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch  2000/40000")
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert "stopped  interrupted; what was learned so far is kept" in out
+    assert "next     mlp train --resume runs/plants" in out
+    assert [path.name for path in Path("runs").iterdir()] == ["plants"]
+    model, _ = load_run(Path("runs/plants"))
+    epochs = json.loads(Path("runs/plants/metrics.json").read_text())["epochs"]
+    assert 2000 <= epochs < 40000
+    more = f"training.epochs={epochs + 2}"
+    assert "s for 2 epochs" in run("train", "--resume", "runs/plants", "--set", more)
+    assert model.network.outputs == 3
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, mlp.cli; print(sorted(sys.modules))"
+    names = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    for heavy in ("numpy", "pydantic", "safetensors", "rich.progress", "mlp.training"):
+        assert f"'{heavy}'" not in names

@@ -1,0 +1,306 @@
+"""The TOML file: what it means, and how each mistake in it is answered."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlp.config import Config, Data, Layer, Training, load
+from mlp.errors import InputError
+from mlp.model import Dense
+from mlp.training import Settings
+
+GOOD = """
+[data]
+file = "plants.csv"
+target = "kind"
+
+[[layers]]
+units = 4
+activation = "tanh"
+
+[[layers]]
+activation = "softmax"
+
+[training]
+loss = "cross_entropy"
+epochs = 7
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file of settings, the good one with some text replaced."""
+
+    def write(*replacements, text=GOOD, name="plants.toml"):
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path, overrides=()):
+    with pytest.raises(InputError) as caught:
+        load(path, overrides)
+    message = str(caught.value)
+    assert message.startswith((str(path), "--set", "no file", "cannot read"))
+    return message.removeprefix(f"{path}: ")
+
+
+# --- what is read ----------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_what_the_library_has_as_usual(write):
+    config = load(write(("epochs = 7", "")))
+    assert config.settings() == Settings()
+    assert config.network(3, outputs=5).layers == (Dense(4, "tanh"), Dense(5, "softmax"))
+    assert (config.seed, config.backend, config.dtype) == (0, None, "float32")
+    assert not config.validates
+
+
+def test_every_setting_of_the_library_can_be_written():
+    assert set(Layer.model_fields) == set(Dense.__dataclass_fields__)
+    assert set(Training.model_fields) - {"loss", "reduction"} == (
+        set(Settings.__dataclass_fields__) - {"seed"}
+    )
+
+
+def test_everything_given_arrives(write):
+    path = write(
+        ("[data]", "seed = 3\ndtype = 'float64'\nbackend = 'torch'\n[data]\nvalidation = 0.25"),
+        (
+            "units = 4",
+            "units = 4\nsources = [0]\nbias = false\ndropout = 0.5\nl1 = 1\n"
+            "initializer = {name = 'normal', deviation = 0.1}",
+        ),
+        (
+            "epochs = 7",
+            "reduction = 'sum'\nbatch_size = 'full'\noptimizer = {name = 'adam', beta_1 = 0.8}\n"
+            "learning_rate = 1\nschedule = 'cosine'\nwarmup = 2\npatience = 3\n"
+            "watch = 'validation_loss'",
+        ),
+    )
+    config = load(path)
+    settings = config.settings()
+    assert (settings.seed, settings.batch_size, settings.rate()) == (3, None, 1.0)
+    assert settings.make_optimizer().beta_1 == 0.8
+    assert config.layers[0].dense(9) == Dense(
+        4, "tanh", (0,), False, 0.5, 1.0, 0.0, {"name": "normal", "deviation": 0.1}
+    )
+    assert config.validates
+
+
+def test_paths_are_relative_to_the_file_and_those_of_set_to_here(write, tmp_path, monkeypatch):
+    path = write()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert Path(load("../plants.toml").data.file).resolve() == tmp_path / "plants.csv"
+    config = load(path, ["data.file=my.csv", "data.test_file=t.csv"])
+    assert config.data.file == str(tmp_path / "below" / "my.csv")
+    assert config.data.test_file == str(tmp_path / "below" / "t.csv")
+
+
+def test_json_of_the_same_layout_is_the_same(write):
+    config = load(write())
+    values = config.model_dump(exclude_none=True)
+    again = load(write(text=json.dumps(values), name="settings.json"))
+    assert again.model_dump() == config.model_dump()
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
+    path = tmp_path / "plants.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load(path).training.epochs == 7
+
+
+def test_the_starter_file_is_valid():
+    path = Path(load.__code__.co_filename).with_name("starter.toml")
+    config = load(path)
+    assert config.network(5, 3).units == (5, 64, 3)
+    known = {*Config.model_fields, *Data.model_fields, *Layer.model_fields, *Training.model_fields}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if "=" in line and not line.startswith("#   ") and not line.startswith("# or"):
+            assert line.lstrip("# ").split(" =")[0] in known, line
+            assert "#" in line[2:] or "seed" in line, f"{line}: say what it is for"
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_examples_are_valid(name):
+    path = Path(__file__).parent.parent / "examples" / f"{name}.toml"
+    assert load(path).network(64, 10).outputs == 10
+
+
+# --- --set -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("training.epochs=5", "training.epochs", 5),
+        ("training.learning_rate=.5", "training.learning_rate", 0.5),
+        ("training.learning_rate=1e-3", "training.learning_rate", 0.001),
+        ("training.batch_size=full", "training.batch_size", "full"),
+        ("training.shuffle=false", "training.shuffle", False),
+        ("training.optimizer=sgd", "training.optimizer", "sgd"),
+        (
+            "training.optimizer={name='adam', beta_1=0.5}",
+            "training.optimizer",
+            {"name": "adam", "beta_1": 0.5},
+        ),
+        ("layers.0.units=32", "layers.0.units", 32),
+        (
+            "layers.0.activation={name='elu', alpha=2.0}",
+            "layers.0.activation",
+            {"name": "elu", "alpha": 2.0},
+        ),
+        ("data.target=a = b", "data.target", ["a = b"]),
+        ('data.inputs=["a", "b"]', "data.inputs", ["a", "b"]),
+        ("seed=9", "seed", 9),
+    ],
+)
+def test_set_changes_one_setting(write, override, key, expected):
+    found = load(write(), [override])
+    for step in key.split("."):
+        found = found[int(step)] if step.isdecimal() else getattr(found, step)
+    assert found == expected
+
+
+def test_set_reaches_into_a_table_and_into_a_name_that_stands_for_one(write):
+    path = write(("epochs = 7", "optimizer = 'adam'"))
+    config = load(path, ["training.optimizer.beta_1=0.5", "layers.0.activation=elu"])
+    assert config.training.optimizer == {"name": "adam", "beta_1": 0.5}
+    config = load(path, ["layers.0.activation=elu", "layers.0.activation.alpha=2"])
+    assert config.layers[0].activation == {"name": "elu", "alpha": 2}
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("training.epoch=5", ["training.epoch (given by --set)", "did you mean 'epochs'?"]),
+        ("trainin.epochs=5", ["trainin", "did you mean 'training'?"]),
+        ("training.epochs=5.5", ["training.epochs (given by --set)", "a whole number", "5.5"]),
+        ("training.epochs=five", ["a whole number", "'five'"]),
+        ("layers.7.units=5", ["there is no layers.7", "0 to 1"]),
+        ("layers.first.units=5", ["there is no layers.first"]),
+        ("training.epochs.most=5", ["training.epochs is 7", "no further keys"]),
+        ("training.epochs", ["expected key=value"]),
+        ("=5", ["expected key=value"]),
+        ("data=5", ["data (given by --set)", "a table of settings", "5"]),
+    ],
+)
+def test_a_wrong_set_is_answered(write, override, parts):
+    message = refusal(write(), [override])
+    for part in parts:
+        assert part in message
+
+
+# --- mistakes in the file --------------------------------------------------------------------
+
+SOFTMAX, LOSS, EPOCHS, UNITS = '"softmax"', '"cross_entropy"', "epochs = 7", "units = 4"
+TANH, TARGET = '"tanh"', 'target = "kind"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        # unknown keys and names, with the nearest one
+        (EPOCHS, "epoch = 7", ["training.epoch: unknown key", "did you mean 'epochs'?"]),
+        ("[data]", "[dat]", ["dat: unknown key; did you mean 'data'?", "data: missing"]),
+        (UNITS, "unit = 4", ["layers.0.unit: unknown key", "did you mean 'units'?"]),
+        ("[data]", "epochs = 3\n[data]", ["epochs: unknown key; it belongs under [training]"]),
+        (EPOCHS, "units = 3", ["training.units: unknown key; it belongs under [[layers]]"]),
+        (TANH, '"tanhh"', ["layers.0.activation: unknown activation 'tanhh'", "'tanh'?"]),
+        (LOSS, '"cross_entropi"', ["training.loss: unknown loss", "'cross_entropy'?"]),
+        (EPOCHS, "optimizer = 'adan'", ["training.optimizer: unknown optimizer", "'adam'?"]),
+        (EPOCHS, "schedule = 'cosinus'", ["training.schedule: unknown schedule", "'cosine'?"]),
+        (UNITS, UNITS + "\ninitializer = 'he'", ["layers.0.initializer: unknown initializer"]),
+        (TANH, "{name = 'elu', alfa = 1}", ["layers.0.activation", "'alfa'", "'alpha'?"]),
+        (TARGET, "scale_inputs = 'standart'", ["data.scale_inputs", "'standard'?"]),
+        ("[data]", "dtype = 'float16'\n[data]", ["dtype: expected 'float32' or 'float64'"]),
+        # wrong types
+        (EPOCHS, "epochs = '7'", ["training.epochs: expected a whole number, not '7'"]),
+        (EPOCHS, "epochs = 7.5", ["training.epochs: expected a whole number, not 7.5"]),
+        (EPOCHS, "epochs = true", ["training.epochs: expected a whole number, not True"]),
+        (EPOCHS, "warmup = 'a'", ["training.warmup: expected a number, not 'a'"]),
+        (EPOCHS, "learning_rate = nan", ["training.learning_rate: expected a finite number"]),
+        (EPOCHS, "shuffle = 1", ["training.shuffle: expected true or false, not 1"]),
+        (EPOCHS, "batch_size = 'all'", ["training.batch_size", "or 'full', not 'all'"]),
+        (TARGET, "target = 3", ["data.target: expected a name or a list of names, not 3"]),
+        (TARGET, "target = []", ["data.target: expected a name or a list of names"]),
+        ('"plants.csv"', "3", ["data.file: expected text, not 3"]),
+        ("[data]", "backend = 3\n[data]", ["backend: expected text, not 3"]),
+        (TANH, "5", ["layers.0.activation: expected a name or a table with a name, not 5"]),
+        (TANH, "{name = 'elu', alpha = 'x'}", ["alpha: expected a number, not 'x'"]),
+        (UNITS, UNITS + "\nsources = ['a']", ["layers.0.sources.0: expected a whole number"]),
+        ("[training]", "[[training]]", ["training: expected a table of settings"]),
+        # bad values
+        (EPOCHS, "epochs = -1", ["training.epochs: must be a whole number from 0 on, not -1"]),
+        (EPOCHS, "batch_size = 0", ["training.batch_size", "from 1 on", "not 0"]),
+        (EPOCHS, "learning_rate = 0", ["training.learning_rate: must be above 0, not 0"]),
+        (EPOCHS, "watch = 'los'", ["training.watch", "did you mean 'loss'?"]),
+        (EPOCHS, "watch = 'validation_loss'", ["training.watch", "data.validation"]),
+        (EPOCHS, "schedule = {name = 'step', every = 0}", ["training.schedule", "every"]),
+        (EPOCHS, "optimizer = 'rprop'\nwarmup = 1", ["training: ", "'rprop'", "remove"]),
+        (UNITS, "units = 0", ["layers.0.units: must be a whole number from 1 on, not 0"]),
+        (UNITS, "", ["layers.0.units: missing; only the last layer's"]),
+        (UNITS, UNITS + "\ndropout = 1.0", ["layers.0.dropout: must be in [0, 1), not 1.0"]),
+        (UNITS, UNITS + "\nl2 = -1", ["layers.0.l2: must be 0 or above, not -1"]),
+        (UNITS, UNITS + "\nsources = [3]", ["layers: layer 1: source 3"]),
+        (SOFTMAX, SOFTMAX + "\ndropout = 0.5", ["layers: the last layer is the output"]),
+        (SOFTMAX, '"sigmoid"', ["training.loss: ", "'softmax'", "binary_cross_entropy"]),
+        (TARGET, "test = 1.5", ["data.test: expected a number below 1, not 1.5"]),
+        (TARGET, "test = 0.6\nvalidation = 0.5", ["data: ", "hold out 1.1"]),
+        (TARGET, "test = 0.6\ntest_file = 'a.csv'", ["data: ", "test_file, not both"]),
+        (TARGET, "test_targets_file = 'a'", ["data: test_targets_file needs test_file"]),
+        (TARGET, "targets_file = 'a'\ntest_file = 'b'", ["data: give test_targets_file too"]),
+        ("[data]", "seed = -1\n[data]", ["seed: expected a number from 0 on, not -1"]),
+        # what is missing
+        ('file = "plants.csv"', "", ["data.file: missing"]),
+        ('loss = "cross_entropy"', "", ["training.loss: missing"]),
+    ],
+)
+def test_a_mistake_is_answered_with_key_expectation_and_value(write, old, new, parts):
+    message = refusal(write((old, new)))
+    for part in parts:
+        assert part in message
+    assert message.count("\n") == (0 if len(parts) == 1 or "missing" not in parts[-1] else 2)
+
+
+def test_all_mistakes_of_a_file_come_at_once(write):
+    path = write((EPOCHS, "epochs = -1\nlr = 3"), (TANH, '"tanhh"'))
+    message = refusal(path)
+    assert message.startswith(f"{path} has 3 mistakes:\n  layers.0.activation: ")
+    assert "\n  training.epochs: " in message
+    assert "\n  training.lr: unknown key; known: loss, " in message
+
+
+def test_no_layers(write):
+    text = '[data]\nfile = "a.csv"\n[training]\nloss = "cross_entropy"\n'
+    assert "layers: missing" in refusal(write(text=text))
+    assert "layers: at least one" in refusal(write(text="layers = []\n" + text))
+    assert "[[layers]]" in refusal(write(text=text + "[layers]\nunits = 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("a.toml", b"seed = \n", ["is not TOML", "line 1"]),
+        ("a.toml", b"\xff\xfe", ["is not UTF-8 text"]),
+        ("a.json", b"{", ["is not JSON", "line 1"]),
+        ("a.json", b"[]", ["holds no settings"]),
+    ],
+)
+def test_a_file_that_cannot_be_understood(tmp_path, name, content, parts):
+    (tmp_path / name).write_bytes(content)
+    message = refusal(tmp_path / name)
+    for part in parts:
+        assert part in message
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert "mlp init" in refusal(tmp_path / "none.toml")
+    assert "cannot read" in refusal(tmp_path)
