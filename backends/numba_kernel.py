@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import Array
+from backends.block_kernel import is_flat
 from backends.formula import SCALAR, Program
 
 TRANSCENDENTAL = {"exp", "expm1", "log", "log1p", "tanh"}
@@ -45,20 +46,11 @@ def bind(
 ) -> Callable[..., None]:
     """The program on its arrays, as a function of the scalars."""
     dtype = np.result_type(*(x.dtype for x in arrays))
-    flat = len(shape) < 2 or _flattens(program, arrays, shape)
+    flat = is_flat(program, arrays, shape)
     source = loop_source(program, into, len(arrays), str(dtype), flat)
     kernel = _compiled(source)
-    operands = [x.reshape(-1) if flat else _as_matrix(x) for x in arrays]
+    operands = [x.reshape(-1) if flat else x.reshape(-1, x.shape[-1]) for x in arrays]
     return partial(kernel, *operands)
-
-
-def _flattens(program: Program, arrays: Sequence[Array], shape: tuple[int, ...]) -> bool:
-    whole = all(x.shape == shape and x.flags.c_contiguous for x in arrays)
-    return whole and not program.reduces
-
-
-def _as_matrix(x: Array) -> Array:
-    return x.reshape(1, -1) if x.ndim < 2 else x
 
 
 # ------------------------------------------------------------------------------- the loop's source

@@ -57,7 +57,7 @@ ALLOWED = {
 
 # Libraries beside NumPy and array-api-compat, and the modules that may import them.
 LIBRARIES = {
-    "cupy": {"cupy_backend"},
+    "cupy": {"cupy_backend", "cuda_kernel"},
     "torch": {"torch_backend"},
     "array_api_strict": {"strict_backend"},
     "numba": {"numba_kernel"},

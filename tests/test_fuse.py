@@ -11,9 +11,10 @@ from conftest import assert_close
 
 from backends import get_backend
 from backends.base import Kernel
-from backends.cupy_backend import cuda_source
+from backends.block_kernel import BLOCK
+from backends.cuda_kernel import cuda_source
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
-from backends.numpy_backend import BLOCK, NumpyBackend
+from backends.numpy_backend import NumpyBackend
 from mlp.activations import ACTIVATIONS
 from mlp.losses import LOSSES
 from mlp.optimizers import OPTIMIZERS
