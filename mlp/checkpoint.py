@@ -15,7 +15,8 @@ True
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +67,21 @@ def save_model(model: Model, path: PathLike) -> None:
 def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
     """The model of a file, on this backend. Raises InputError if it is no such file."""
     about, tensors = _read(path, MODEL)
-    network = Network(about["inputs"], [_layer_from_json(layer) for layer in about["layers"]])
-    return Model(
-        network,
-        about["loss"],
-        reduction=about["reduction"],
-        shared_penalties=about["shared_penalties"],
-        w=tensors["w"],
-        backend=backend,
-        dtype=about["dtype"],
-        classes=about["classes"],
-        columns=None if about["columns"] is None else tuple(about["columns"]),
-        input_scaling=_scaling(tensors, "input"),
-        target_scaling=_scaling(tensors, "target"),
-    )
+    with _content_of(path):
+        network = Network(about["inputs"], [_layer_from_json(layer) for layer in about["layers"]])
+        return Model(
+            network,
+            about["loss"],
+            reduction=about["reduction"],
+            shared_penalties=about["shared_penalties"],
+            w=tensors["w"],
+            backend=backend,
+            dtype=about["dtype"],
+            classes=about["classes"],
+            columns=None if about["columns"] is None else tuple(about["columns"]),
+            input_scaling=_scaling(tensors, "input"),
+            target_scaling=_scaling(tensors, "target"),
+        )
 
 
 def _scaling(tensors: Mapping[str, np.ndarray], name: str) -> Scaling | None:
@@ -108,13 +110,12 @@ def _layer_from_json(layer: dict[str, Any]) -> Dense:
 
 # --------------------------------------------------------------------------------------- states
 
+COUNTS = ("learning_rate", "step", "epoch", "batch", "best_epoch", "waited")
+
 
 def save_state(state: State, path: PathLike, backend: Backend) -> None:
     """The whole progress of a run; ``backend`` is the one its arrays are on."""
-    about = {
-        name: getattr(state, name)
-        for name in ("learning_rate", "step", "epoch", "batch", "best_epoch", "waited")
-    }
+    about = {name: getattr(state, name) for name in COUNTS}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
     about["history"] = {
         name: [repr(float(x)) for x in values] for name, values in state.history.items()
@@ -124,26 +125,31 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     if state.best_w is not None:
         tensors["best_w"] = backend.to_numpy(state.best_w)
     if state.batch_losses is not None:
-        tensors["batch_losses"] = state.batch_losses
+        tensors["batch_losses"] = backend.to_numpy(state.batch_losses)
     _write(path, STATE, about, tensors)
 
 
 def load_state(path: PathLike) -> State:
     """The state of a file, on the host: `train(..., state=...)` takes it to the model's backend."""
     about, tensors = _read(path, STATE)
-    vectors = {
-        name.removeprefix("vector_"): x for name, x in tensors.items() if name.startswith("vector_")
-    }
-    history = {name: [float(x) for x in values] for name, values in about.pop("history").items()}
-    return State(
-        w=tensors["w"],
-        vectors=vectors,
-        best_w=tensors.get("best_w"),
-        batch_losses=tensors.get("batch_losses"),
-        history=history,
-        best_loss=float(about.pop("best_loss")),
-        **about,
-    )
+    with _content_of(path):
+        vectors = {
+            name.removeprefix("vector_"): x
+            for name, x in tensors.items()
+            if name.startswith("vector_")
+        }
+        history = {name: [float(x) for x in column] for name, column in about["history"].items()}
+        if "epoch" in history:
+            history["epoch"] = [int(x) for x in history["epoch"]]
+        return State(
+            w=tensors["w"],
+            vectors=vectors,
+            best_w=tensors.get("best_w"),
+            batch_losses=tensors.get("batch_losses"),
+            history=history,
+            best_loss=float(about["best_loss"]),
+            **{name: about[name] for name in COUNTS},
+        )
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -170,7 +176,8 @@ def write_atomically(path: PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be the folder that is not there
+            partial.unlink()
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
@@ -192,3 +199,16 @@ def _read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarr
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
+@contextmanager
+def _content_of(path: PathLike) -> Iterator[None]:
+    """A header that does not fit what it is read for: one InputError that names the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged or of another version of the library ({error!r})"
+        ) from error

@@ -19,8 +19,10 @@ from mlp.errors import InputError
 from mlp.seeds import generator
 
 
-def check_finite(X: np.ndarray, columns: Sequence[str], source: str) -> None:
+def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> None:
     """InputError if a value of X (n, d) is NaN or infinite; an array of integers cannot be.
+
+    Without names the columns are counted from 0.
 
     >>> check_finite(np.array([[1.0, np.nan], [2.0, 3.0]]), ["age", "rooms"], "homes.csv")
     Traceback (most recent call last):
@@ -32,7 +34,8 @@ def check_finite(X: np.ndarray, columns: Sequence[str], source: str) -> None:
         return
     per_column = len(X) - finite.sum(axis=0)
     bad = np.flatnonzero(per_column)
-    where = ", ".join(f"{columns[k]!r} ({per_column[k]})" for k in bad[:5])
+    names = {k: f"column {k}" if columns is None else columns[k] for k in bad[:5]}
+    where = ", ".join(f"{name!r} ({per_column[k]})" for k, name in names.items())
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     rows = len(X) - int(finite.all(axis=1).sum())
     raise InputError(

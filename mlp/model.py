@@ -93,7 +93,10 @@ class Model:
         with self.backend.scope():
             values = self.backend.asarray(values, self.dtype)
             if values.shape != self._w.shape:
-                raise InputError(f"w has shape {self._w.shape}, not {tuple(values.shape)}")
+                raise InputError(
+                    f"w has shape {tuple(values.shape)}, this network has "
+                    f"{self.network.parameters} parameters"
+                )
             self.backend.copy(values, self._w)
 
     @property

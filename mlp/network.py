@@ -156,7 +156,12 @@ class Network:
     def initial_weights(self, seed: int | np.random.Generator = 0) -> np.ndarray:
         """A fresh w, (parameters,) float64 on the host: drawn by each layer's initializer in the
         order of the layout, biases zero. One seed is one w, whatever the backend."""
-        rng = seed if isinstance(seed, np.random.Generator) else generator(seed, "weights")
+        if isinstance(seed, np.random.Generator):
+            rng = seed
+        elif isinstance(seed, (int, np.integer)) and seed >= 0:
+            rng = generator(int(seed), "weights")
+        else:
+            raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
         w = np.zeros(self.parameters)
         for (k, number), part in self.weight_slices.items():
             layer = self.layer(number)

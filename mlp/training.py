@@ -38,7 +38,7 @@ import numpy as np
 
 from backends import Array
 from mlp.data import order, split
-from mlp.errors import InputError
+from mlp.errors import InputError, did_you_mean
 from mlp.feed import Feed, check_inputs
 from mlp.model import (
     Evaluator,
@@ -83,18 +83,25 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("epochs", self.epochs, 0),
-            ("batch_size", self.batch_size, 1),
-            ("patience", self.patience, 1),
-            ("seed", self.seed, 0),
+        for name, value, least, optional in (
+            ("epochs", self.epochs, 0, False),
+            ("batch_size", self.batch_size, 1, True),
+            ("patience", self.patience, 1, True),
+            ("seed", self.seed, 0, False),
         ):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= least):
+            if value is None and optional:
+                continue
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if value is None or not whole or value < least:
                 raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
-        rate = self.learning_rate
-        if rate is not None and not (rate > 0 and math.isfinite(rate)):
-            raise InputError(f"learning_rate must be above 0, not {rate!r}")
+        for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
+            number = getattr(self, name)
+            if number is None and name in ("learning_rate", "target_loss"):
+                continue
+            if not (isinstance(number, (int, float, np.number)) and math.isfinite(number)):
+                raise InputError(f"{name} must be a number, not {number!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0, not {self.learning_rate!r}")
         if self.min_delta < 0:
             raise InputError(f"min_delta must be 0 or above, not {self.min_delta!r}")
         if self.warmup < 0:
@@ -111,7 +118,13 @@ class Settings:
 
     def make_optimizer(self) -> Optimizer:
         """The update rule."""
-        return make(OPTIMIZERS, self.optimizer, "optimizer")
+        made = make(OPTIMIZERS, self.optimizer, "optimizer")
+        if not all(hasattr(made, name) for name in ("state", "initial", "constants", "update")):
+            raise InputError(
+                "an optimizer is a name or an object with state, initial, constants and update, "
+                f"not {self.optimizer!r}"
+            )
+        return made
 
     def make_schedule(self) -> Schedule:
         """The factor on the learning rate as a function of (step, steps per epoch)."""
@@ -136,9 +149,10 @@ class Settings:
 class State:
     """The whole progress of a run; see `mlp.checkpoint` for its way to disk and back.
 
-    w and vectors (the optimizer's) are on the device. step counts updates from the start, epoch
-    completed epochs, batch the completed batches of the epoch under way, whose losses are in
-    batch_losses. best_w are the weights at the lowest watched loss, waited the epochs since.
+    w, vectors (the optimizer's), batch_losses and best_w are on the device. step counts updates
+    from the start, epoch completed epochs, batch the completed batches of the epoch under way,
+    whose losses are in batch_losses. best_w are the weights at the lowest watched loss, waited the
+    epochs since.
     """
 
     w: Array
@@ -147,7 +161,7 @@ class State:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    batch_losses: np.ndarray | None = None
+    batch_losses: Array | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     best_loss: float = math.inf
     best_epoch: int = 0
@@ -211,13 +225,11 @@ def train(
     Raises InputError for data or settings that do not fit. If the loss becomes non-finite, the run
     ends with the last finite weights and warns what to try.
     """
-    if settings is None:
-        try:
-            settings = Settings(**options)
-        except TypeError:
-            raise _unknown_option(options) from None
-    elif options:
-        settings = replace(settings, **options)
+    for name in options:
+        if name not in Settings.__dataclass_fields__:
+            hint = did_you_mean(name, Settings.__dataclass_fields__)
+            raise InputError(f"train has no setting {name!r}{hint}")
+    settings = replace(settings or Settings(), **options)
     backend = model.backend
     X = check_inputs(backend, X, model.network.inputs, model.columns)
     t = model.scaled_targets(t, X.shape[0])
@@ -229,21 +241,18 @@ def train(
             return trainer.train()
 
 
-def _unknown_option(options: Mapping[str, Any]) -> InputError:
-    from mlp.errors import did_you_mean
-
-    known = list(Settings.__dataclass_fields__)
-    wrong = next(name for name in options if name not in known)
-    return InputError(f"train has no setting {wrong!r}{did_you_mean(wrong, known)}")
-
-
 def _validation(
     model: Model, X: Array, t: np.ndarray, s: np.ndarray | None, validation: Any, seed: int
 ) -> tuple[Array, np.ndarray, np.ndarray | None, tuple[Array, np.ndarray, Any] | None]:
     """(X, t, s) to train on, and (X, t, s) to watch."""
     if validation is None:
         return X, t, s, None
-    if isinstance(validation, (tuple, list)):
+    pair = isinstance(validation, (tuple, list)) and len(validation) == 2
+    if not pair and not isinstance(validation, (int, float, np.number)):
+        raise InputError(
+            f"validation is the share of the rows to hold out or a pair (X, t), not {validation!r}"
+        )
+    if pair:
         X_v = check_inputs(
             model.backend, validation[0], model.network.inputs, model.columns, "validation X"
         )
@@ -329,10 +338,10 @@ class Trainer:
             raise InputError(
                 f"the state to go on from has {state.w.shape[0]} parameters, the network {shape[0]}"
             )
-        if state.batch_losses is not None and len(state.batch_losses) != len(self.rows):
+        if state.batch_losses is not None and state.batch_losses.shape[0] != len(self.rows):
             raise InputError(
-                f"the state to go on from has {len(state.batch_losses)} batches an epoch, these "
-                f"data and batch_size have {len(self.rows)}"
+                f"the state to go on from has {state.batch_losses.shape[0]} batches an epoch, "
+                f"these data and batch_size have {len(self.rows)}"
             )
 
         def mine(x: Any) -> Array:
@@ -355,22 +364,21 @@ class Trainer:
         state, settings = self.state, self.settings
         diverged = False
         self._call("on_run_start")
-        self._keep_finite()
-        if self.measure_train and state.epoch == 0 and state.batch == 0:
+        self.backend.copy(self.model.w, self.checkpoint_w)
+        if state.batch == 0:  # a run gone on with may be over already
             self._stop_on_target()
+            self._stop_on_patience()
         while state.epoch < settings.epochs and not self.run.stopping:
             self._call("on_epoch_start")
             started = time.perf_counter()
             self._epoch()
-            if state.batch < len(self.rows):
-                break  # stopped within the epoch; its losses go into the state
+            if state.batch < len(self.rows) and self._finite():
+                break  # stopped within the epoch; its losses are in the state
             diverged = not self._close_epoch(started)
             if diverged:
-                self.run.stop(self._advice())
+                self.run.stopping = self._advice()
                 break
             self._call("on_epoch_end")
-        if state.batch:
-            state.batch_losses = self.backend.to_numpy(self.losses)
         stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
         model = self.model.to()  # the state keeps the weights of the last step
         if settings.patience and settings.restore_best and state.best_w is not None:
@@ -384,9 +392,12 @@ class Trainer:
     def _epoch(self) -> None:
         """The batches of one epoch that are still to be done."""
         state, backend = self.state, self.backend
+        state.batch_losses = self.losses
         index = backend.asarray(self._order()) if self.shuffle else None
         starts, ends = self.hooks["on_batch_start"], self.hooks["on_batch_end"]
         for i in range(state.batch, len(self.rows)):
+            if self.run.stopping:
+                return
             for hook in starts:
                 hook(self.run)
             rows, losses = self.rows[i], self.losses[i : i + 1, :]
@@ -399,8 +410,6 @@ class Trainer:
             state.batch = i + 1
             for hook in ends:
                 hook(self.run)
-            if self.run.stopping:
-                return
 
     def _order(self) -> np.ndarray:
         """The order of the samples in the epoch under way."""
@@ -412,10 +421,11 @@ class Trainer:
         """Read the losses, write the history, decide whether to go on. False: not finite."""
         state, settings = self.state, self.settings
         sums = self.backend.to_numpy(self.losses).astype(np.float64)
-        if not np.isfinite(sums).all() or not self._keep_finite():
+        if not np.isfinite(sums).all() or not self._finite():
             self.model.w = self.checkpoint_w
-            state.batch = 0
+            state.batch, state.batch_losses = 0, None
             return False
+        self.backend.copy(self.model.w, self.checkpoint_w)
         s = self.s[self._order()] if self.s is not None and self.shuffle else self.s
         loss = mean_or_sum(self.objective, sums[:, 0], shares(self.rows, s))
         state.epoch, state.batch, state.batch_losses = state.epoch + 1, 0, None
@@ -438,9 +448,10 @@ class Trainer:
 
     def _stop_on_target(self) -> float:
         """E over the training set, eq. (1)."""
-        assert self.measure_train is not None
+        if self.measure_train is None or self.settings.target_loss is None:
+            return math.nan
         error = self.measure_train(penalty=True)["loss"]
-        if self.settings.target_loss is not None and error <= self.settings.target_loss:
+        if error <= self.settings.target_loss:
             self.run.stop("the wanted loss is reached")
         return error
 
@@ -454,26 +465,28 @@ class Trainer:
             state.best_loss, state.best_epoch, state.waited = loss, state.epoch, 0
             return
         state.waited += 1
+        self._stop_on_patience()
+
+    def _stop_on_patience(self) -> None:
+        state, settings = self.state, self.settings
         if settings.patience and state.waited >= settings.patience:
             self.run.stop(
                 f"no better {self.watch.replace('_', ' ')} for {state.waited} epochs "
                 f"(the best was in epoch {state.best_epoch})"
             )
 
-    def _keep_finite(self) -> bool:
-        """Remember the weights if they are finite."""
+    def _finite(self) -> bool:
+        """Whether all weights are finite."""
         xp = self.backend.xp
-        if not bool(self.backend.to_numpy(xp.all(xp.isfinite(self.model.w)))):
-            return False
-        self.backend.copy(self.model.w, self.checkpoint_w)
-        return True
+        return bool(self.backend.to_numpy(xp.all(xp.isfinite(self.model.w))))
 
     def _advice(self) -> str:
         eta = self.state.learning_rate
+        mean = " or use reduction 'mean'" if self.objective.reduction == "sum" else ""
         return (
             f"the loss became non-finite in epoch {self.state.epoch + 1} (learning rate {eta:g}); "
             f"the weights from before that epoch are kept: try a learning rate of {eta / 10:g}, "
-            "scale the inputs and targets, or use reduction 'mean'"
+            f"scale the inputs and targets{mean}"
         )
 
     def _call(self, event: str) -> None:

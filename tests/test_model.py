@@ -1,0 +1,300 @@
+"""The model: given weights, views of them, predictions, metrics, gradients, other backends."""
+
+import numpy as np
+import pytest
+
+from backends import BackendError, get_backend
+from mlp import Dense, InputError, Model, Network, train
+from mlp.data import Scaling
+
+
+def three_classes(backend="numpy", **options):
+    net = Network(4, [Dense(6, "tanh"), Dense(3, "softmax")])
+    return Model(net, "cross_entropy", seed=2, backend=backend, **options)
+
+
+def rows(n=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 4)), rng.integers(0, 3, n)
+
+
+def by_hand(model, X):
+    """softmax(tanh(X W01 + b1) W12 + b2), in plain NumPy."""
+    W, b = model.network.unpack(np.asarray(model.backend.to_numpy(model.w), dtype=float))
+    z = np.tanh(X @ W[0, 1] + b[1]) @ W[1, 2] + b[2]
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+# ------------------------------------------------------------------------------------ weights
+
+
+def test_given_weights(backend, dtype):
+    """Weights given as matrices by `pack`, or as a flat vector, are the model's, in its dtype."""
+    net = Network(2, [Dense(2, "sigmoid"), Dense(1)])
+    w = net.pack(
+        {(0, 1): [[1.0, 2.0], [3.0, 4.0]], (1, 2): [[5.0], [6.0]]}, {1: [7.0, 8.0], 2: [9.0]}
+    )
+    assert w.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    for given in (w, w.tolist(), backend.asarray(w)):
+        model = Model(net, "mean_squared_error", w=given, backend=backend, dtype=dtype)
+        found = backend.to_numpy(model.w)
+        assert (found == w).all()
+        assert found.dtype == dtype
+    assert backend.to_numpy(model.W[0, 1]).tolist() == [[1, 2], [3, 4]]
+    assert backend.to_numpy(model.b[2]).tolist() == [9]
+
+
+def test_the_given_vector_is_copied():
+    w = np.zeros(51)
+    Model(three_classes().network, "cross_entropy", w=w, dtype="float64").w[:] = 1.0
+    assert (w == 0.0).all()
+
+
+def test_W_and_b_are_views(backend):
+    """Writing into W[k, l] or b[l] writes into w, and predictions follow."""
+    model, (X, _) = three_classes(backend), rows()
+    before = model.predict(X)
+    model.W[1, 2][...] = backend.full((6, 3), 0.0, "float32")
+    model.b[2][...] = backend.asarray([0.0, 50.0, 0.0], "float32")
+    assert backend.to_numpy(model.w)[24:42].tolist() == [0.0] * 18
+    assert abs(model.predict(X) - before).max() > 0.1
+    np.testing.assert_allclose(model.predict(X), [[0.0, 1.0, 0.0]] * 12, atol=1e-6)
+
+
+def test_assigning_w_copies(backend):
+    model, other = three_classes(backend), three_classes(backend)
+    other.w = other.network.initial_weights(9)
+    at = model.w
+    model.w = other.w
+    assert model.w is at
+    assert (backend.to_numpy(model.w) == backend.to_numpy(other.w)).all()
+    with pytest.raises(InputError, match=r"w has shape \(2,\), this network has 51 parameters"):
+        model.w = np.zeros(2)
+
+
+def test_to_another_backend_and_dtype(backend):
+    """A copy of its own, with the same predictions to the rounding of its dtype."""
+    model, (X, _) = three_classes("numpy"), rows()
+    there = model.to(backend, "float64")
+    assert (there.backend.name, there.dtype) == (backend.name, "float64")
+    assert backend.owns(there.w)
+    np.testing.assert_allclose(there.predict(X), model.predict(X), rtol=1e-5)
+    np.testing.assert_allclose(there.predict(X), by_hand(model, X), rtol=1e-12)
+    back = there.to("numpy", "float32")
+    assert (back.w == model.w).all()
+    there.w = np.zeros(51)
+    assert (back.w == model.w).all()
+
+
+# -------------------------------------------------------------------------------- predictions
+
+
+def test_predict(backend, dtype):
+    model, (X, _) = three_classes(backend, dtype=dtype), rows()
+    y = model.predict(X)
+    assert isinstance(y, np.ndarray)
+    assert (y.shape, y.dtype) == ((12, 3), dtype)
+    rtol = 1e-12 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(y, by_hand(model, X), rtol=rtol)
+    np.testing.assert_allclose(model.predict(X.tolist()), y, rtol=rtol)
+
+
+def test_device_arrays_in_device_arrays_out(backend):
+    """An array of the backend stays on its device all the way; one of the host comes back."""
+    model, (X, t) = three_classes(backend), rows()
+    y = model.predict(backend.asarray(X, "float32"))
+    assert backend.owns(y)
+    np.testing.assert_allclose(backend.to_numpy(y), model.predict(X), rtol=1e-6)
+    assert (model.classify(backend.asarray(X)) == model.classify(X)).all()
+    on_device = model.evaluate(backend.asarray(X), backend.asarray(t))
+    assert on_device == pytest.approx(model.evaluate(X, t), rel=1e-6)
+    E, g = model.value_and_gradient(backend.asarray(X), backend.asarray(t))
+    assert backend.owns(g)
+    assert pytest.approx(model.value_and_gradient(X, t)[0], rel=1e-6) == E
+    result = train(model, backend.asarray(X), backend.asarray(t), epochs=1)
+    assert backend.owns(result.model.w)
+
+
+def test_chunks_are_the_whole():
+    """More rows than are predicted at once: as each row on its own, also in loss and metrics."""
+    net = Network(4, [Dense(2000, "relu"), Dense(3, "softmax")])
+    model = Model(net, "cross_entropy", dtype="float64")
+    X, t = rows(500)
+    assert model._chunk() < 250  # so that there are three chunks or more
+    whole = model.predict(X)
+    one_by_one = np.vstack([model.predict(X[i : i + 1]) for i in range(0, 500, 50)])
+    np.testing.assert_allclose(whole[::50], one_by_one, rtol=1e-10)
+    E, _ = model.value_and_gradient(X, t)
+    assert model.evaluate(X, t)["loss"] == pytest.approx(E, rel=1e-12)
+    s = np.random.default_rng(1).uniform(size=500)
+    E, _ = model.value_and_gradient(X, t, s)
+    assert model.evaluate(X, t, s)["loss"] == pytest.approx(E, rel=1e-12)
+    total = Model(net, "cross_entropy", reduction="sum", w=model.w, dtype="float64")
+    E, _ = total.value_and_gradient(X, t, s)
+    assert total.evaluate(X, t, s)["loss"] == pytest.approx(E, rel=1e-12)
+
+
+def test_predictions_follow_the_weights():
+    """What is kept between calls is no copy of the weights."""
+    model, (X, _) = three_classes(), rows()
+    model.predict(X)
+    model.w = model.network.initial_weights(7)
+    np.testing.assert_allclose(model.predict(X), by_hand(model, X), rtol=1e-5)
+    for n in range(1, 9):  # more sizes than are kept
+        assert model.predict(X[:n]).shape == (n, 3)
+
+
+def test_classify():
+    X, _ = rows()
+    model = three_classes()
+    best = model.predict(X).argmax(axis=1)
+    assert (model.classify(X) == best).all()
+    named = three_classes(classes=["ant", "bee", "cat"])
+    assert named.classify(X).tolist() == [["ant", "bee", "cat"][k] for k in best]
+
+    one = Model(Network(4, [Dense(1, "sigmoid")]), "binary_cross_entropy", classes=["no", "yes"])
+    assert one.classify(X).tolist() == ["yes" if y > 0.5 else "no" for y in one.predict(X)[:, 0]]
+    several = Model(Network(4, [Dense(3, "sigmoid")]), "binary_cross_entropy")
+    assert (several.classify(X) == (several.predict(X) > 0.5)).all()
+    numbers = Model(Network(4, [Dense(3)]), "mean_squared_error")
+    with pytest.raises(InputError, match="classify: this model's loss is for numbers; use predict"):
+        numbers.classify(X)
+
+
+# ------------------------------------------------------------------------ metrics and gradients
+
+
+def test_evaluate(backend):
+    """The loss without penalties and the metrics, each as its formula says."""
+    X, t = rows()
+    model = three_classes(backend, dtype="float64")
+    y = by_hand(model, X)
+    assert model.evaluate(X, t) == pytest.approx(
+        {
+            "loss": -np.log(y[np.arange(12), t]).mean(),
+            "accuracy": (y.argmax(axis=1) == t).mean(),
+        },
+        rel=1e-12,
+    )
+    assert model.evaluate(X, np.eye(3)[t]) == pytest.approx(model.evaluate(X, t), rel=1e-12)
+
+    net = Network(4, [Dense(3, "tanh", l2=5.0), Dense(2)])
+    T = np.random.default_rng(1).normal(size=(12, 2))
+    model = Model(net, "mean_squared_error", backend=backend, dtype="float64")
+    y = model.predict(X)
+    r2 = 1 - ((y - T) ** 2).sum(axis=0) / ((T - T.mean(axis=0)) ** 2).sum(axis=0)
+    mse = ((y - T) ** 2).mean()
+    assert model.evaluate(X, T) == pytest.approx({"loss": mse, "mse": mse, "r2": r2.mean()})
+
+    model = Model(Network(4, [Dense(2)]), "binary_cross_entropy", backend=backend, dtype="float64")
+    y, labels = model.predict(X), (T > 0).astype(int)
+    loss = -np.log(np.where(labels, y, 1 - y)).sum(axis=1).mean()
+    right = ((y > 0.5) == labels).all(axis=1).mean()
+    assert model.evaluate(X, labels) == pytest.approx({"loss": loss, "accuracy": right})
+
+
+def test_value_and_gradient(backend):
+    """E with penalties; g in the layout of w, of the given rows, masks drawn by the seed alone."""
+    net = Network(4, [Dense(5, "tanh", dropout=0.4, l1=0.1, l2=0.2), Dense(2)])
+    model = Model(net, "half_squared_error", seed=1, backend=backend, dtype="float64")
+    X, T = rows()[0], np.random.default_rng(1).normal(size=(12, 2))
+    E, g = model.value_and_gradient(X, T)
+    assert isinstance(E, float)
+    W = backend.to_numpy(model.W[0, 1])
+    penalty = 0.1 * abs(W).sum() + 0.1 * (W**2).sum()
+    assert pytest.approx(model.evaluate(X, T)["loss"] + penalty, rel=1e-12) == E
+    gW, gb = net.unpack(backend.to_numpy(g))
+    y = model.predict(X)
+    a = np.tanh(X @ W + backend.to_numpy(model.b[1]))
+    np.testing.assert_allclose(gb[2], (y - T).sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(gW[1, 2], a.T @ (y - T), rtol=1e-12, atol=1e-13)
+
+    dropped = [model.value_and_gradient(X, T, dropout_seed=seed)[0] for seed in (1, 1, 2)]
+    assert dropped[0] == dropped[1] != dropped[2] != E
+    weighted, _ = model.value_and_gradient(X, T, np.full(12, 2.0))
+    assert pytest.approx(2 * (E - penalty) + penalty, rel=1e-12) == weighted
+
+
+# -------------------------------------------------------------------------------- standardisation
+
+
+def test_standardisation_round_trip(backend):
+    """Inputs and targets in the user's units in and out: the same as scaling them by hand."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 4)) * [1.0, 100.0, 0.01, 1.0] + [0.0, 1e3, -5.0, 2.0]
+    T = (X @ [[1.0], [0.02], [3.0], [1.0]]) * 50.0 + 700.0
+    ins, outs = Scaling.standard(X), Scaling.standard(T)
+    net = Network(4, [Dense(6, "tanh"), Dense(1)])
+    options = {"seed": 3, "backend": backend, "dtype": "float64"}
+    scaled = Model(net, "mean_squared_error", input_scaling=ins, target_scaling=outs, **options)
+    plain = Model(net, "mean_squared_error", **options)
+    Xs, Ts = ins.apply(X, "float64"), outs.apply(T, "float64")
+    np.testing.assert_allclose(scaled.predict(X), outs.invert(plain.predict(Xs)), rtol=1e-11)
+    settings = {"epochs": 30, "learning_rate": 0.05, "batch_size": 10, "validation": 0.2}
+    a, b = train(scaled, X, T, **settings), train(plain, Xs, Ts, **settings)
+    np.testing.assert_allclose(a.history["loss"], b.history["loss"], rtol=1e-9)  # scaled units
+    np.testing.assert_allclose(a.model.predict(X), outs.invert(b.model.predict(Xs)), rtol=1e-9)
+    metrics = a.model.evaluate(X, T)  # in the user's units
+    assert metrics["mse"] == pytest.approx(((a.model.predict(X) - T) ** 2).mean(), rel=1e-9)
+    assert metrics["r2"] == pytest.approx(b.model.evaluate(Xs, Ts)["r2"], rel=1e-9)
+    assert metrics["r2"] > 0.9
+    X32 = a.model.to(dtype="float32").predict(backend.asarray(X))
+    np.testing.assert_allclose(backend.to_numpy(X32), a.model.predict(X), rtol=1e-4)
+
+
+def test_small_integers_stay_small(backend):
+    """Images as uint8 give what the same numbers as floats give."""
+    X = np.random.default_rng(0).integers(0, 256, (20, 4)).astype(np.uint8)
+    t = rows(20)[1]
+    for scaling in (None, Scaling.unit_range(X)):
+        model = three_classes(backend, dtype="float64", input_scaling=scaling)
+        np.testing.assert_allclose(
+            model.predict(X), model.predict(X.astype(float)), rtol=1e-12, atol=1e-300
+        )
+        assert model.evaluate(X, t) == pytest.approx(model.evaluate(X.astype(float), t), rel=1e-12)
+        trained = train(model, X, t, epochs=2, batch_size=6).history["loss"]
+        np.testing.assert_allclose(
+            trained, train(model, X.astype(float), t, epochs=2, batch_size=6).history["loss"],
+            rtol=1e-12,
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- bad settings
+
+
+BAD_MODELS = {
+    "dtype='float16'": (InputError, r"dtype must be one of float32, float64, not 'float16'"),
+    "w=np.zeros(3)": (InputError, r"w has shape \(3,\), this network has 51 parameters"),
+    "reduction='avg'": (InputError, r"reduction must be 'sum' or 'mean', not 'avg'"),
+    "loss='cross_entropi'": (InputError, r"unknown loss 'cross_entropi'; did you mean 'cross_ent"),
+    "loss=3": (
+        InputError,
+        r"a loss is a name or an object with methods cost and derivative, not 3",
+    ),
+    "backend='numpi'": (BackendError, r"unknown backend 'numpi'; did you mean 'numpy'\?"),
+    "seed=-1": (InputError, r"seed must be a whole number from 0 on, not -1"),
+    "seed=0.5": (InputError, r"seed must be a whole number from 0 on, not 0.5"),
+}
+
+
+@pytest.mark.parametrize("options", BAD_MODELS)
+def test_bad_models(options):
+    error, message = BAD_MODELS[options]
+    made = {"loss": "cross_entropy"} | eval(f"dict({options})")
+    with pytest.raises(error, match=message):
+        Model(three_classes().network, made.pop("loss"), **made)
+
+
+def test_to_refuses_a_wrong_dtype():
+    with pytest.raises(InputError, match="dtype must be one of float32, float64, not 'int8'"):
+        three_classes().to(dtype="int8")
+
+
+def test_the_backend_is_chosen_by_argument_then_environment(monkeypatch):
+    monkeypatch.setenv("MLP_BACKEND", "strict")
+    assert three_classes(None).backend.name == "strict"
+    assert three_classes("numpy").backend.name == "numpy"
+    assert three_classes(get_backend("strict:device1")).backend.name == "strict:device1"
+    monkeypatch.delenv("MLP_BACKEND")
+    assert three_classes(None).backend.name == "numpy"
