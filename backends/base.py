@@ -6,6 +6,7 @@ is right at once and fast later.
 """
 
 import inspect
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -30,6 +31,15 @@ class Memory:
 
     free: int | None = None
     total: int | None = None
+
+
+def host_memory() -> Memory:
+    """Free and total memory of this machine."""
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        return Memory(os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page)
+    except (AttributeError, ValueError, OSError):  # not on this operating system
+        return Memory()
 
 
 class Kernel:

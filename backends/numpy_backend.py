@@ -14,7 +14,15 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from backends import numba_kernel
-from backends.base import Array, Backend, BackendError, Kernel, Memory, TracedKernel
+from backends.base import (
+    Array,
+    Backend,
+    BackendError,
+    Kernel,
+    Memory,
+    TracedKernel,
+    host_memory,
+)
 from backends.block_kernel import BlockKernel
 from backends.formula import Formula, Program
 
@@ -70,12 +78,7 @@ class NumpyBackend(Backend):
         return HostKernel(formula, into, self.jit)
 
     def memory(self) -> Memory:
-        try:
-            page = os.sysconf("SC_PAGE_SIZE")
-            free, total = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, ValueError, OSError):
-            return Memory()
-        return Memory(free * page, total * page)
+        return host_memory()
 
     def scope(self) -> AbstractContextManager[Any]:
         # A loss that is no longer finite is found by looking at it, once an epoch.

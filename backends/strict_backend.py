@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendError
+from backends.base import Array, Backend, BackendError, Memory, host_memory
 
 INSTALL = "pip install array-api-strict"
 
@@ -50,3 +50,9 @@ class StrictBackend(Backend):
     def scope(self) -> AbstractContextManager[Any]:
         # NumPy computes below; what is not finite is found as on a GPU, by looking at it.
         return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+    def memory(self) -> Memory:
+        return host_memory()
+
+    def device_name(self) -> str:
+        return str(self.device).partition("'")[2].rstrip("')")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendError, Memory
+from backends.base import Array, Backend, BackendError, Memory, host_memory
 
 INSTALL = "pip install 'array-mlp[torch]'"
 
@@ -70,7 +70,7 @@ class TorchBackend(Backend):
     def memory(self) -> Memory:
         if self.device.type == "cuda":
             return Memory(*self.torch.cuda.mem_get_info(self.device))
-        return Memory()
+        return host_memory()  # an Apple GPU shares it
 
     def scope(self) -> AbstractContextManager[Any]:
         return self.torch.no_grad()
