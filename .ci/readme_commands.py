@@ -8,7 +8,8 @@ from pathlib import Path
 def main() -> None:
     name = sys.argv[1]
     text = Path("README.md").read_text(encoding="utf-8")
-    found = re.search(rf"<!-- ci: {re.escape(name)} -->\s*```(?:bash|sh|console)\n(.*?)```", text, re.S)
+    block = rf"<!-- ci: {re.escape(name)} -->\s*```bash\n(.*?)```"
+    found = re.search(block, text, re.DOTALL)
     if not found:
         sys.exit(f"README.md has no shell block after <!-- ci: {name} -->")
     print(found[1])

@@ -64,11 +64,9 @@ def _auto(device: str) -> Backend:
     if device:
         raise BackendError(f"backend 'auto:{device}': auto takes no device; name it, as 'cupy:1'")
     try:
-        backend = _cupy("")
-        _try_out(backend)
-    except Exception:  # auto's whole meaning: whatever keeps CUDA from computing, NumPy computes
-        return _numpy("")
-    return backend
+        return get_backend("cupy")
+    except BackendError:  # auto's whole meaning: whatever keeps CUDA from computing
+        return get_backend("numpy")
 
 
 def get_backend(name: "str | Backend" = "numpy") -> Backend:
@@ -97,7 +95,18 @@ def _made(name: str) -> Backend:
         near = get_close_matches(library, BACKENDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(BACKENDS)}"
         raise BackendError(f"unknown backend {name!r}; {hint}")
-    return BACKENDS[library](device)
+    backend = BACKENDS[library](device)
+    try:
+        _try_out(backend)
+    except BackendError:
+        raise
+    except Exception as error:  # whatever a library raises that is there and does not work
+        cause = str(error).strip().splitlines()
+        raise BackendError(
+            f"backend '{name}' is installed and does not compute ({type(error).__name__}: "
+            f"{cause[0] if cause else 'no message'}); reinstall it, or use backend 'numpy'"
+        ) from error
+    return backend
 
 
 def choose(*names: "str | Backend | None") -> Backend:
@@ -136,12 +145,8 @@ def available(names: "tuple[str, ...] | None" = None) -> list[BackendInfo]:
     for name in names or ("numpy", "cupy", "torch", "strict"):
         try:
             backend = get_backend(name)
-            _try_out(backend)
         except BackendError as error:
             rows.append(BackendInfo(name, reason=str(error)))
-        except Exception as error:  # a broken installation must not hide the others
-            reason = f"backend '{name}' is installed and does not compute: {error}"
-            rows.append(BackendInfo(name, reason=reason))
         else:
             rows.append(
                 BackendInfo(

@@ -33,7 +33,7 @@ class CupyBackend(Backend):
         self.device = cupy.cuda.Device(self.index)
 
     def _check_driver(self) -> None:
-        """A kernel that cannot run is found here, not at the first array."""
+        """A driver or a device that is missing is told apart here, not at the first array."""
         runtime = self.cupy.cuda.runtime
         try:
             count = runtime.getDeviceCount()

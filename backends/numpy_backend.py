@@ -4,7 +4,6 @@ Formulas are compiled loops where numba is installed and pays for itself, else u
 that stay in the cache (`backends.numba_kernel`, `backends.block_kernel`).
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -101,6 +100,6 @@ class HostKernel(TracedKernel):
     def write(
         self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
     ) -> Callable[..., None]:
-        if self.jit and numba_kernel.worthwhile(program, math.prod(shape)):
+        if self.jit and numba_kernel.worthwhile(program, shape):
             return numba_kernel.bind(program, self.into, arrays, shape)
         return BlockKernel(program, self.into, arrays, shape).function()

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backends import BackendError, available, get_backend
+    from mlp.accelerate import patch_sklearn, unpatch_sklearn
     from mlp.check import GradientCheck, gradient_check
     from mlp.checkpoint import load_model, load_state, save_model, save_state
     from mlp.data import Scaling, class_labels, split
     from mlp.errors import InputError
+    from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn
     from mlp.model import Dense, Model, Network
     from mlp.readers import Dataset, read
     from mlp.training import Result, Run, Settings, State, train
@@ -33,6 +35,8 @@ __all__ = [
     "Dense",
     "GradientCheck",
     "InputError",
+    "MLPClassifier",
+    "MLPRegressor",
     "Model",
     "Network",
     "Result",
@@ -42,32 +46,37 @@ __all__ = [
     "State",
     "available",
     "class_labels",
+    "from_sklearn",
     "get_backend",
     "gradient_check",
     "load_model",
     "load_state",
+    "patch_sklearn",
     "read",
     "save_model",
     "save_state",
     "split",
     "train",
+    "unpatch_sklearn",
 ]
 
 # Names are imported when first used, so that the command line answers at once (PEP 562).
 _HOME = {
     "backends": ("BackendError", "available", "get_backend"),
+    "mlp.accelerate": ("patch_sklearn", "unpatch_sklearn"),
     "mlp.check": ("GradientCheck", "gradient_check"),
     "mlp.checkpoint": ("load_model", "load_state", "save_model", "save_state"),
     "mlp.data": ("Scaling", "class_labels", "split"),
     "mlp.errors": ("InputError",),
+    "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn"),
     "mlp.model": ("Dense", "Model", "Network"),
     "mlp.readers": ("Dataset", "read"),
     "mlp.training": ("Result", "Run", "Settings", "State", "train"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = (
-    *("activations", "initializers", "losses", "metrics", "network", "objective", "optimizers"),
-    *("schedules", *(module.removeprefix("mlp.") for module in _HOME if "." in module)),
+    *("activations", "check", "checkpoint", "data", "errors", "initializers", "losses", "metrics"),
+    *("model", "network", "objective", "optimizers", "readers", "schedules", "training"),
 )
 
 

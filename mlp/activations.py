@@ -33,6 +33,7 @@ from typing import Any, Protocol
 from backends import Array
 from mlp.errors import InputError
 from mlp.tables import make
+from mlp.units import sigmoid, softmax
 
 
 class Activation(Protocol):
@@ -66,8 +67,7 @@ class Sigmoid:
     from_output = True
 
     def f(self, xp: Any, z: Array) -> Array:
-        e = xp.exp(-xp.abs(z))  # never above 1
-        return xp.where(z < 0.0, e, 1.0) / (1.0 + e)
+        return sigmoid(xp, z)
 
     def df(self, xp: Any, v: Array, z: Array, a: Array) -> Array:
         return v * (a * (1.0 - a))
@@ -173,10 +173,10 @@ class Silu:
     """
 
     def f(self, xp: Any, z: Array) -> Array:
-        return z * Sigmoid.f(_SIGMOID, xp, z)
+        return z * sigmoid(xp, z)
 
     def df(self, xp: Any, v: Array, z: Array, a: Array) -> Array:
-        sigma = Sigmoid.f(_SIGMOID, xp, z)
+        sigma = sigmoid(xp, z)
         return v * (sigma + a * (1.0 - sigma))
 
 
@@ -217,18 +217,15 @@ class Softmax:
     from_output = True
 
     def f(self, xp: Any, z: Array) -> Array:
-        e = xp.exp(z - xp.max(z, axis=1, keepdims=True))
-        return e / xp.sum(e, axis=1, keepdims=True)
+        return softmax(xp, z)
 
     def df(self, xp: Any, v: Array, z: Array, a: Array) -> Array:
         return a * (v - xp.sum(v * a, axis=1, keepdims=True))
 
 
-_SIGMOID = Sigmoid()
-
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Identity(),
-    "sigmoid": _SIGMOID,
+    "sigmoid": Sigmoid(),
     "tanh": Tanh(),
     "relu": Relu(),
     "leaky_relu": LeakyRelu(),

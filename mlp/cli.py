@@ -5,7 +5,11 @@ Exit codes: 0, 1 for a gradient check that fails, 2 for a mistake that the messa
 after Ctrl-C.
 """
 
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,15 +131,34 @@ def train(
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
     config = load(file, overrides or [])
-    with progress(quiet) as callbacks:
+    with _ended_gently(), progress(quiet) as callbacks:
         finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=callbacks)
     if finished.result.diverged:
         _say_error(f"{finished.result.stopped}; the run is in {finished.folder}")
         raise typer.Exit(2)
     if not quiet:
-        typer.echo(_summary(finished, config.data.file))
+        try:
+            typer.echo(_summary(finished, config.data.file))
+            sys.stdout.flush()
+        except OSError as error:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
+            _say_error(f"no output ({error.strerror}); the run is in {finished.folder}")
     if finished.interrupted:
         raise typer.Exit(130)
+
+
+@contextmanager
+def _ended_gently() -> Iterator[None]:
+    """SIGTERM and SIGHUP, as of a shutdown or a lost terminal, do what Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _summary(finished: "Finished", data: str) -> str:
@@ -211,7 +234,7 @@ def predict(
     from mlp.runs import load_run
 
     if out is not None:
-        predictions.check_ending(out)
+        predictions.check_new(out)
     model, config = load_run(run, backend)
     rows = read_more(config, data, model.columns or (), need_targets=False)
     if out is None:

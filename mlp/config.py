@@ -145,6 +145,13 @@ class Data(Section):
     scale_targets: Literal["standard", "none"] = "none"
 
     @model_validator(mode="after")
+    def _target_is_no_input(self) -> "Data":
+        both = [name for name in self.target or [] if name in (self.inputs or [])]
+        if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
+            raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
+        return self
+
+    @model_validator(mode="after")
     def _one_source_each(self) -> "Data":
         for part in ("validation", "test"):
             share, file = getattr(self, part), getattr(self, f"{part}_file")

@@ -35,6 +35,7 @@ from typing import Any, Literal, Protocol
 from backends import Array
 from mlp.errors import InputError
 from mlp.tables import make
+from mlp.units import sigmoid, softmax
 
 Reduction = Literal["sum", "mean"]
 
@@ -56,58 +57,25 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True)
-class HalfSquaredError:
-    """c = ½ (y - t)², derivative y - t.
+class SquaredError:
+    """c = factor (y - t)², derivative 2 factor (y - t).
 
-    Summed over outputs and samples: derivation 003 (E_tot, its deltas carry the other sign) and
-    004 (L).
+    With factor ½, summed over outputs and samples, it is the E_tot of derivation 003, whose deltas
+    carry the other sign, and the L of 004; with the mean over both, 000's E = 1/(2cN) ΣΣ (y - t)².
     """
 
-    unit = None
-    average = False
-    reduction: Reduction = "sum"
-    targets = "numbers"
-
-    def cost(self, xp: Any, y: Array, t: Array) -> Array:
-        d = y - t
-        return 0.5 * d * d
-
-    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        return y - t
-
-
-@dataclass(frozen=True)
-class HalfMeanSquaredError:
-    """E = 1/(2cN) ΣΣ (y - t)²: half the mean over c outputs and N samples. Derivation 000."""
-
-    unit = None
-    average = True
+    factor: float = 1.0
+    average: bool = True
     reduction: Reduction = "mean"
-    targets = "numbers"
-
-    def cost(self, xp: Any, y: Array, t: Array) -> Array:
-        d = y - t
-        return 0.5 * d * d
-
-    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        return y - t
-
-
-@dataclass(frozen=True)
-class MeanSquaredError:
-    """E = 1/(cN) ΣΣ (y - t)²: the plain mean over outputs and samples."""
-
     unit = None
-    average = True
-    reduction: Reduction = "mean"
     targets = "numbers"
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
         d = y - t
-        return d * d
+        return self.factor * d * d
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        return 2.0 * (y - t)
+        return 2.0 * self.factor * (y - t)
 
 
 @dataclass(frozen=True)
@@ -127,8 +95,7 @@ class BinaryCrossEntropy:
         return xp.maximum(y, 0.0) - y * t + xp.log1p(xp.exp(-xp.abs(y)))
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        e = xp.exp(-xp.abs(y))
-        return xp.where(y < 0.0, e, 1.0) / (1.0 + e) - t
+        return sigmoid(xp, y) - t  # (2)
 
 
 @dataclass(frozen=True)
@@ -150,8 +117,7 @@ class CrossEntropy:
         return xp.where(t == 0.0, 0.0, t * (log_sum - s))
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        e = xp.exp(y - xp.max(y, axis=1, keepdims=True))
-        return e / xp.sum(e, axis=1, keepdims=True) - t
+        return softmax(xp, y) - t  # (2)
 
 
 @dataclass(frozen=True)
@@ -172,13 +138,13 @@ class Poisson:
         return t * (log_t - y) - t + xp.exp(y)
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        return xp.exp(y) - t
+        return xp.exp(y) - t  # (2)
 
 
 LOSSES: dict[str, Loss] = {
-    "half_squared_error": HalfSquaredError(),
-    "half_mean_squared_error": HalfMeanSquaredError(),
-    "mean_squared_error": MeanSquaredError(),
+    "half_squared_error": SquaredError(0.5, average=False, reduction="sum"),
+    "half_mean_squared_error": SquaredError(0.5),
+    "mean_squared_error": SquaredError(),
     "binary_cross_entropy": BinaryCrossEntropy(),
     "cross_entropy": CrossEntropy(),
     "poisson": Poisson(),

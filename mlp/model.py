@@ -76,6 +76,10 @@ class Model:
                     f"w has shape {tuple(given.shape)}, this network has {network.parameters} "
                     "parameters"
                 )
+            if not bool(
+                self.backend.to_numpy(self.backend.xp.all(self.backend.xp.isfinite(given)))
+            ):
+                raise InputError("w has values that are NaN or infinite")
             self._w = self.backend.empty((network.parameters,), dtype)
             self.backend.copy(given, self._w)
         self._predictors: dict[int, tuple[Evaluation, Arena]] = {}

@@ -30,7 +30,7 @@ training then runs for every batch.
 ({1: (0,), 2: (0, 1)}, 15)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,13 +69,23 @@ class Dense:
     def __post_init__(self) -> None:
         if isinstance(self.units, bool) or not isinstance(self.units, int) or self.units < 1:
             raise InputError(f"Dense: units must be a whole number from 1 on, not {self.units!r}")
+        for name, value in (("dropout", self.dropout), ("l1", self.l1), ("l2", self.l2)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise InputError(f"Dense: {name} must be a number, not {value!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"Dense: dropout must be in [0, 1), not {self.dropout!r}")
         for name, value in (("l1", self.l1), ("l2", self.l2)):
             if not (value >= 0.0 and np.isfinite(value)):
                 raise InputError(f"Dense: {name} must be 0 or above, not {value!r}")
+        if not isinstance(self.bias, (bool, np.bool_)):
+            raise InputError(f"Dense: bias must be True or False, not {self.bias!r}")
         if self.sources is not None:
-            object.__setattr__(self, "sources", tuple(self.sources))
+            whole = isinstance(self.sources, Iterable) and not isinstance(self.sources, str)
+            if not whole or not all(isinstance(k, (int, np.integer)) for k in self.sources):
+                raise InputError(
+                    f"Dense: sources must list numbers of layers, as (0, 1), not {self.sources!r}"
+                )
+            object.__setattr__(self, "sources", tuple(int(k) for k in self.sources))
 
 
 class Network:
@@ -381,7 +391,11 @@ class Pass:
             self.tape.apply(add, ("x",), out, part)
 
     def _activate(self, l: int) -> None:
-        """a <- f(z + b), over z where the derivative can do without it."""
+        """a <- f(z + b), over z where the derivative can do without it.
+
+        A normalisation of z would stand here, between eq. (1) and (2): its own calls on the tape,
+        then f of what it gives; its parameters would follow the biases in w.
+        """
         f = self.network.activations[l].f
         z, b = self.z[l], [self.b[l]] if l in self.b else []
 

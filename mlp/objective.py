@@ -139,8 +139,8 @@ class Objective:
     def _delta_formula(self, xp: Any, z: Array, t: Array, r: Array) -> Any:
         """δ_L and the sample's share of E, from z_L with its bias."""
         y = self.inner.f(xp, z)
-        cost = xp.sum(self.loss.cost(xp, y, t), axis=1, keepdims=True)
-        delta = self.inner.df(xp, self.loss.derivative(xp, y, t) * r, z, y)
+        cost = xp.sum(self.loss.cost(xp, y, t), axis=1, keepdims=True)  # (1)
+        delta = self.inner.df(xp, self.loss.derivative(xp, y, t) * r, z, y)  # network eq. (3)
         return delta, cost * r
 
     def _measure_formula(self, xp: Any, z: Array, t: Array, r: Array) -> Any:

@@ -204,7 +204,8 @@ class Adam:
 class AdamW:
     """Adam, with w <- (1 - eta weight_decay) w before it, on weights and never on biases.
 
-    Source: Loshchilov, Hutter, arXiv:1711.05101, Algorithm 2.
+    Source: Loshchilov, Hutter, arXiv:1711.05101, Algorithm 2, whose decay is multiplied by the
+    schedule alone; multiplied by eta, as here, it is what most libraries do.
     """
 
     beta_1: float = 0.9
@@ -218,12 +219,16 @@ class AdamW:
         _check("adamw", beta_1=self.beta_1, beta_2=self.beta_2, weight_decay=self.weight_decay)
         _check_positive("adamw", epsilon=self.epsilon)
 
+    @property
+    def _adam(self) -> Adam:
+        return Adam(self.beta_1, self.beta_2, self.epsilon)
+
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0, 0.0)
 
     def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
         keep = 1.0 if bias else 1.0 - eta * self.weight_decay
-        return (keep, *Adam(self.beta_1, self.beta_2, self.epsilon).constants(eta, step))
+        return (keep, *self._adam.constants(eta, step))
 
     def update(
         self,
@@ -240,9 +245,7 @@ class AdamW:
         rest2: Array,
         eps: Array,
     ) -> Any:
-        m = b1 * m + rest1 * g
-        v = b2 * v + rest2 * (g * g)
-        return keep * w - eta * m / (xp.sqrt(v) + eps), m, v
+        return self._adam.update(xp, keep * w, g, m, v, eta, b1, rest1, b2, rest2, eps)
 
 
 @dataclass(frozen=True)

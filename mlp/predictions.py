@@ -54,8 +54,10 @@ def write(model: Model, X: Any, target: Sequence[str] | None, path: Path) -> Non
         write_atomically(path, array.getvalue())
 
 
-def check_ending(path: Path) -> None:
-    """InputError unless `write` knows this kind of file."""
+def check_new(path: Path) -> None:
+    """InputError unless `write` knows this kind of file and it is not there yet."""
+    if path.exists():
+        raise InputError(f"{path} is there already and stays as it is; name another --out")
     if path.suffix.lower() not in (".csv", ".npy"):
         raise InputError(f"{path}: predictions are written as .csv or .npy; name it so")
 

@@ -7,7 +7,7 @@ epoch only batches are counted.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from mlp.training import Run
@@ -65,7 +65,8 @@ class Lines:
         self.shown = int(run.last["epoch"])
         width = len(str(self.epochs))
         head = f"epoch {self.shown:{width}}/{self.epochs}"
-        print(f"{head}  {describe(run)}", file=self.stream, flush=True)
+        with suppress(OSError):  # a closed pipe or a full disk must not end the run
+            print(f"{head}  {describe(run)}", file=self.stream, flush=True)
 
 
 @contextmanager

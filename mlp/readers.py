@@ -72,6 +72,10 @@ def read(
     """
     path, t = Path(path), None
     columns, names = ((n,) if isinstance(n, str) else tuple(n or ()) for n in (inputs, target))
+    with _disk(path), path.open("rb"):
+        pass  # whether it is there comes before what it should hold
+    if path.suffix.lower() in (".tsv", ".xlsx", ".parquet"):
+        raise InputError(f"{path}: a table is read from .csv, with commas; save it so")
     if need_targets:
         source = path if targets_file is None else Path(targets_file)
         with _disk(source):

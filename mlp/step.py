@@ -66,7 +66,7 @@ class Step:
             self.fill[n](rows)
         if evaluation.masks:
             fill_masks(self.backend, self.model.network, evaluation, seed, number)
-        evaluation.run()
+        evaluation.run()  # training eq. (2)
         self.backend.copy(evaluation.sums, losses)
         for update, bias in self.updates:
-            update(*self.optimizer.constants(eta, number, bias))
+            update(*self.optimizer.constants(eta, number, bias))  # training eq. (3)

@@ -233,6 +233,8 @@ def train(
     backend = model.backend
     X = check_inputs(backend, X, model.network.inputs, model.columns)
     t = model.scaled_targets(t, X.shape[0])
+    if model.objective.targets == "classes" and len(t) and (t == t[0]).all():
+        raise InputError("t holds only one class; a classifier needs at least two")
     s = check_sample_weight(sample_weight, X.shape[0])
     with backend.scope():
         X, t, s, held_out = _validation(model, X, t, s, validation, settings.seed)
@@ -368,7 +370,7 @@ class Trainer:
         if state.batch == 0:  # a run gone on with may be over already
             self._stop_on_target()
             self._stop_on_patience()
-        while state.epoch < settings.epochs and not self.run.stopping:
+        while state.epoch < settings.epochs and not self.run.stopping:  # (1)
             self._call("on_epoch_start")
             started = time.perf_counter()
             self._epoch()

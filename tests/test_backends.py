@@ -13,6 +13,7 @@ import backends
 from backends import Backend, BackendError, Memory, available, choose, get_backend
 from backends.base import Kernel
 from backends.cupy_backend import CupyBackend
+from backends.numpy_backend import NumpyBackend
 
 # ------------------------------------------------------------------ names
 
@@ -166,14 +167,29 @@ def test_the_first_cause_is_kept(fake_cupy):
     assert isinstance(caught.value.__cause__, CudaError)
 
 
-def test_cuda_is_another_name_for_cupy(fake_cupy):
+def test_cuda_is_another_name_for_cupy(fake_cupy, monkeypatch):
     fake_cupy(count=2)
+    monkeypatch.setattr(backends, "_try_out", lambda backend: None)  # the fake cannot compute
     assert [get_backend(name).name for name in ("cuda", "cuda:1", "cupy")] == [
         "cupy",
         "cupy:1",
         "cupy",
     ]
     assert get_backend("cuda:1").index == 1
+
+
+def test_a_device_that_does_not_compute_is_found_at_once(monkeypatch):
+    class Broken(NumpyBackend):
+        def matmul(self, a, b, out):
+            raise RuntimeError("failed to load libnvrtc.so.13\nand more")
+
+    monkeypatch.setitem(backends.BACKENDS, "broken", lambda device: Broken())
+    cause = r"'broken' is installed and does not compute \(RuntimeError: failed to load libnvrtc"
+    with pytest.raises(BackendError, match=rf"{cause}\.so\.13\); .* use backend 'numpy'"):
+        get_backend("broken")
+    (row,) = available(("broken",))
+    assert not row.usable
+    assert "libnvrtc" in row.reason
 
 
 def test_auto_is_numpy_where_cuda_does_not_compute(fake_cupy):

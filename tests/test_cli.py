@@ -365,6 +365,16 @@ BAD = {
     "infinity": ([], {"plants.csv": HEAD + "1,inf,fern\n"}, ["plants.csv", "'b' (1)"]),
     "text among numbers": ([], {"plants.csv": HEAD + "1,x,fern\n"}, ["line 4", "'b'", "'x'"]),
     "a row too short": ([], {"plants.csv": HEAD + "1,fern\n"}, ["line 4 has 2 cells"]),
+    "a table with tabs": (
+        ["--set", "data.file=plants.tsv"],
+        {"plants.tsv": HEAD.replace(",", "\t")},
+        ["plants.tsv: a table is read from .csv, with commas"],
+    ),
+    "the target among the inputs": (
+        ["--set", "data.inputs=['a', 'kind']"],
+        {},
+        ["plants.toml: data: 'kind' is in inputs and is the target"],
+    ),
     "no target column": (
         ["--set", "data.target=kidn"],
         {},
@@ -531,6 +541,35 @@ def test_ctrl_c_writes_the_run(here):
     more = f"training.epochs={epochs + 2}"
     assert "s for 2 epochs" in run("train", "--resume", "runs/plants", "--set", more)
     assert model.network.outputs == 3
+
+
+def test_a_shutdown_writes_the_run(here):
+    process = program("train", "plants.toml", "--set", "training.epochs=40000")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    load_run(Path("runs/plants"))
+
+
+def test_output_that_nobody_reads_does_not_end_the_run(here):
+    process = program("train", "plants.toml")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr is not None
+    assert "the run is in runs/plants" in process.stderr.read()
+    process.stderr.close()
+    load_run(Path("runs/plants"))
+
+
+def test_predictions_replace_no_file(here):
+    run("train", "plants.toml")
+    before = Path("plants.csv").read_bytes()
+    message = run("predict", "runs/plants", "plants.csv", "--out", "plants.csv", code=2)
+    assert "plants.csv is there already and stays as it is; name another --out" in message
+    assert Path("plants.csv").read_bytes() == before
 
 
 def test_help_imports_nothing_heavy():

@@ -1,6 +1,7 @@
 """The TOML file: what it means, and how each mistake in it is answered."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,13 @@ def test_the_starter_file_is_valid():
         if "=" in line and not line.startswith("#   ") and not line.startswith("# or"):
             assert line.lstrip("# ").split(" =")[0] in known, line
             assert "#" in line[2:] or "seed" in line, f"{line}: say what it is for"
+
+
+def test_the_starter_file_names_every_setting():
+    text = Path(load.__code__.co_filename).with_name("starter.toml").read_text(encoding="utf-8")
+    for section in (Config, Data, Layer, Training):
+        for name in section.model_fields:
+            assert re.search(rf"\b{name}\b", text), name
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])

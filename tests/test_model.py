@@ -298,3 +298,9 @@ def test_the_backend_is_chosen_by_argument_then_environment(monkeypatch):
     assert three_classes(get_backend("strict:device1")).backend.name == "strict:device1"
     monkeypatch.delenv("MLP_BACKEND")
     assert three_classes(None).backend.name == "numpy"
+
+
+def test_weights_that_are_not_finite_are_refused():
+    net = Network(1, [Dense(1)])
+    with pytest.raises(InputError, match="w has values that are NaN or infinite"):
+        Model(net, "mean_squared_error", w=[np.nan, 0.0])

@@ -60,6 +60,10 @@ def test_graphs_that_are_refused(inputs, layers, message):
         ({"dropout": float("nan")}, "dropout must be in [0, 1), not nan"),
         ({"l1": -1.0}, "l1 must be 0 or above, not -1.0"),
         ({"l2": float("inf")}, "l2 must be 0 or above, not inf"),
+        ({"dropout": "x"}, "dropout must be a number, not 'x'"),
+        ({"bias": "no"}, "bias must be True or False, not 'no'"),
+        ({"sources": 0}, "sources must list numbers of layers, as (0, 1), not 0"),
+        ({"sources": ("a",)}, "sources must list numbers of layers, as (0, 1), not ('a',)"),
     ],
 )
 def test_layers_that_are_refused(settings, message):

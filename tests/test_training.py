@@ -584,3 +584,12 @@ def test_nothing_is_warned_of_in_a_common_run():
         warnings.simplefilter("error")
         result = train(classifier(), X, LABELS, epochs=3, validation=0.2)
     assert math.isfinite(result.history["validation_loss"][-1])
+
+
+@pytest.mark.parametrize(
+    "t", [np.zeros(6, int), np.tile([0.0, 1.0], (6, 1))], ids=["numbers", "rows"]
+)
+def test_one_class_only_is_refused(t):
+    model = Model(Network(1, [Dense(2, "softmax")]), "cross_entropy")
+    with pytest.raises(InputError, match="t holds only one class; a classifier needs at least two"):
+        train(model, np.ones((6, 1)), t)
