@@ -1,124 +1,254 @@
-"""Time of one training step against its floor: the step's own matrix products, nothing else.
+"""Time of one training step: ours, its peers' and its floor, the step's own matrix products.
 
-    python -m benchmarks.step [--backend numpy] [WORKLOAD ...]
-
-Step and products alternate within one run, after a warm-up; medians and the spread are printed.
-A net n_0-...-n_L at batch n has the products a_k W_kl, a_kᵀ δ_l and, but for the input, δ_l W_klᵀ.
+A step is: gather a batch by row numbers, forward, backward, Adam. All contenders start from the
+same weights and see the same batches. The floor is a_k W_kl, a_kᵀ δ_l and, but for the input,
+δ_l W_klᵀ, by the same BLAS on arrays that exist already.
 """
 
-import argparse
 import itertools
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-import mlp
-from backends import Backend, get_backend
-from mlp.feed import Feed
-from mlp.optimizers import Adam
-from mlp.step import Step
+from benchmarks import nets
+from benchmarks.report import FLOOR, Options, Table, ratios, spread, style, summary
+from benchmarks.worker import Contender, alternate
 
-# units of each layer, batch
-WORKLOADS = {
-    "small": ([64, 32, 10], 32),
-    "deep": ([64, *[64] * 16, 10], 128),
-    "tabular": ([28, 300, 300, 300, 1], 1024),
-    "medium": ([784, 512, 512, 10], 256),
-    "large": ([1024, 2048, 2048, 2048, 10], 1024),
-    "wide": ([4096, 4096, 10], 64),
-}
+BATCHES = 4  # that the steps go round
+ETA, B1, B2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
-def products(backend: Backend, units: list[int], batch: int) -> Callable[[], None]:
-    """The step's matrix products on arrays of their own."""
-    a = [backend.full((batch, m), 0.01, "float32") for m in units]
-    W = [backend.full((m, k), 0.01, "float32") for m, k in itertools.pairwise(units)]
-    out = [backend.full((batch, m), 0.0, "float32") for m in units]
-    gW = [backend.full((m, k), 0.0, "float32") for m, k in itertools.pairwise(units)]
+def moved(units: list[int], W: np.ndarray) -> float:
+    """How far the first layer's weights have gone, by which contenders are seen to agree."""
+    return float(np.abs(W - nets.weights(units)[0][0]).sum())
+
+
+def floor(units: list[int], batch: int, backend: str) -> Contender:
+    """The products alone."""
+    from backends import get_backend
+
+    chosen = get_backend(backend)
+    pairs = list(itertools.pairwise(units))
+    a = [chosen.full((batch, m), 0.01, "float32") for m in units]
+    W = [chosen.full((m, k), 0.01, "float32") for m, k in pairs]
+    out = [chosen.full((batch, m), 0.0, "float32") for m in units]
+    gW = [chosen.full((m, k), 0.0, "float32") for m, k in pairs]
 
     def run() -> None:
         for l in range(len(W)):
-            backend.matmul(a[l], W[l], out[l + 1])
+            chosen.matmul(a[l], W[l], out[l + 1])
         for l in reversed(range(len(W))):
-            backend.matmul(a[l].T, a[l + 1], gW[l])
+            chosen.matmul(a[l].T, a[l + 1], gW[l])
             if l:
-                backend.matmul(a[l + 1], W[l].T, out[l])
+                chosen.matmul(a[l + 1], W[l].T, out[l])
 
-    return run
+    return Contender(run, chosen.synchronize)
 
 
-def step(backend: Backend, units: list[int], batch: int) -> Callable[[], None]:
-    """A whole training step: gather, forward, backward, Adam."""
-    rng = np.random.default_rng(0)
-    n, outputs = 4 * batch, units[-1]
-    X = rng.standard_normal((n, units[0]), dtype=np.float32)
-    hidden = [mlp.Dense(m, "relu") for m in units[1:-1]]
-    if outputs == 1:
-        network = mlp.Network(units[0], [*hidden, mlp.Dense(1)])
-        model = mlp.Model(network, "mean_squared_error", backend=backend)
-        t = rng.standard_normal((n, 1))
-    else:
-        network = mlp.Network(units[0], [*hidden, mlp.Dense(outputs, "softmax")])
-        model = mlp.Model(network, "cross_entropy", backend=backend)
-        t = rng.integers(0, outputs, n)
-    feed = Feed(backend, "float32", X, model.scaled_targets(t, n))
-    vectors = [backend.full((network.parameters,), 0.0, "float32") for _ in Adam.state]
-    built = Step(model, feed, [batch], Adam(), vectors)
-    rows = backend.asarray(rng.permutation(n)[:batch])
-    losses = backend.full((1, 2), 0.0, "float32")
-    number = 0
+def ours(units: list[int], batch: int, backend: str, jit: bool | None = None) -> Contender:
+    """A built `mlp.step.Step`, as `mlp.train` runs it for every batch."""
+    from mlp.feed import Feed
+    from mlp.optimizers import Adam
+    from mlp.step import Step
+
+    n = BATCHES * batch
+    X, t = nets.data(units, n)
+    model = nets.our_model(units, backend, jit)
+    chosen = model.backend
+    chosen.scope().__enter__()  # for as long as the process lives
+    feed = Feed(chosen, "float32", X, model.scaled_targets(t, n))
+    vectors = [chosen.full(model.w.shape, 0.0, "float32") for _ in Adam.state]
+    step = Step(model, feed, [batch], Adam(), vectors)
+    losses = chosen.full((1, 2), 0.0, "float32")
+    rows = itertools.cycle([chosen.asarray(r) for r in nets.orders(n, batch)])
+    numbers = itertools.count(1)
 
     def run() -> None:
-        nonlocal number
-        number += 1
-        built(batch, rows, 1e-3, number, 0, losses)
+        step(batch, next(rows), ETA, next(numbers), 0, losses)
 
-    return run
+    def check() -> float:
+        return moved(units, chosen.to_numpy(model.W[0, 1]))
 
-
-def compare(
-    backend: Backend, units: list[int], batch: int, rounds: int, seconds: float
-) -> list[tuple[float, float]]:
-    """(step, floor) in seconds, once a round."""
-    contenders = [step(backend, units, batch), products(backend, units, batch)]
-
-    def timed(run: Callable[[], None], times: int) -> float:
-        start = time.perf_counter()
-        for _ in range(times):
-            run()
-        backend.synchronize()
-        return (time.perf_counter() - start) / times
-
-    with backend.scope():
-        once = max(timed(run, 3) for run in contenders)  # and the warm-up
-        times = max(1, round(seconds / once))
-        rows = [tuple(timed(run, times) for run in contenders) for _ in range(rounds)]
-    return rows  # type: ignore[return-value]
+    return Contender(run, chosen.synchronize, check=check)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
-    parser.add_argument("--backend", default="numpy")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.2, help="of each round")
-    options = parser.parse_args()
-    if unknown := set(options.workloads) - set(WORKLOADS):
-        parser.error(f"unknown workload {unknown.pop()!r}; known: {', '.join(WORKLOADS)}")
-    backend = get_backend(options.backend)
-    print(f"{backend.version()} on {backend.device_name()}, float32, Adam")
-    print(f"{'workload':<9}{'step us':>10}{'floor us':>10}{'ratio':>7}   lowest-highest ratio")
-    for name in options.workloads or WORKLOADS:
-        rows = compare(backend, *WORKLOADS[name], options.rounds, options.seconds)
-        ratios = sorted(s / f for s, f in rows)
-        medians = [statistics.median(column) * 1e6 for column in zip(*rows, strict=True)]
-        print(
-            f"{name:<9}{medians[0]:>10.0f}{medians[1]:>10.0f}{statistics.median(ratios):>7.2f}"
-            f"   {ratios[0]:.2f}-{ratios[-1]:.2f}"
+def sklearn(units: list[int], batch: int, backend: str) -> Contender:
+    """`partial_fit`: one pass over enough batches that what it does once does not count."""
+    estimator = nets.sklearn_estimator(units, batch)
+    steps = max(BATCHES, min(256, 2_000_000 // (batch * units[0])))
+    X, t = nets.data(units, steps * batch)
+    classes = {} if units[-1] == 1 else {"classes": np.arange(units[-1])}
+
+    def run() -> None:
+        estimator.partial_fit(X, t.ravel(), **classes)
+
+    return Contender(run, steps=steps)
+
+
+def torch(units: list[int], batch: int, backend: str, compiled: bool = False) -> Contender:
+    """PyTorch with fused Adam, batches by hand from a tensor; ``compiled``: net and loss through
+    torch.compile."""
+    import torch
+
+    device, n = nets.torch_device(backend), BATCHES * batch
+    X, t = (torch.from_numpy(x).to(device) for x in nets.data(units, n))
+    net, cost = nets.torch_net(units, device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=ETA, fused=True)
+    rows = itertools.cycle([torch.from_numpy(r).to(device) for r in nets.orders(n, batch)])
+
+    def objective(x: Any, t: Any) -> Any:
+        return cost(net(x), t)
+
+    if compiled:
+        objective = torch.compile(objective)
+
+    def run() -> None:
+        r = next(rows)
+        optimizer.zero_grad()
+        objective(X[r], t[r]).backward()
+        optimizer.step()
+
+    def check() -> float:
+        return moved(units, net[0].weight.detach().cpu().numpy().T)
+
+    return Contender(run, nets.torch_wait(device), check=check)
+
+
+def jax(units: list[int], batch: int, backend: str) -> Contender:
+    """JAX: one jitted step, its state donated, Adam by hand."""
+    import jax
+    from jax import numpy as jnp
+
+    n = BATCHES * batch
+    X, t = (jnp.asarray(x) for x in nets.data(units, n))
+    rows = itertools.cycle([jnp.asarray(r) for r in nets.orders(n, batch)])
+
+    def objective(w: Any, x: Any, t: Any) -> Any:
+        for W, b in w[:-1]:
+            x = jax.nn.relu(x @ W + b)
+        z = x @ w[-1][0] + w[-1][1]
+        if units[-1] == 1:
+            return ((z - t) ** 2).mean()
+        shares = jax.nn.log_softmax(z)
+        return -jnp.take_along_axis(shares, t[:, None], axis=1).mean()
+
+    def update(state: Any, g: Any) -> Any:
+        w, m, v, k = state
+        k = k + 1
+        m = jax.tree.map(lambda m, g: B1 * m + (1 - B1) * g, m, g)
+        v = jax.tree.map(lambda v, g: B2 * v + (1 - B2) * g * g, v, g)
+
+        def move(w: Any, m: Any, v: Any) -> Any:
+            return w - ETA * (m / (1 - B1**k)) / (jnp.sqrt(v / (1 - B2**k)) + EPSILON)
+
+        return jax.tree.map(move, w, m, v), m, v, k
+
+    def step(state: Any, X: Any, t: Any, r: Any) -> Any:
+        return update(state, jax.grad(objective)(state[0], X[r], t[r]))
+
+    step = jax.jit(step, donate_argnums=0)
+    w = jax.tree.map(jnp.array, nets.weights(units))
+    state = (w, jax.tree.map(jnp.zeros_like, w), jax.tree.map(jnp.zeros_like, w), jnp.float32(0.0))
+
+    def run() -> None:
+        nonlocal state
+        state = step(state, X, t, next(rows))
+
+    def check() -> float:
+        return moved(units, np.asarray(state[0][0][0]))
+
+    return Contender(run, lambda: jax.block_until_ready(state), check=check)
+
+
+CONTENDERS = {
+    FLOOR: floor,
+    "array-mlp[jit]": partial(ours, jit=True),
+    "array-mlp": partial(ours, jit=False),
+    "PyTorch compiled": partial(torch, compiled=True),
+    "PyTorch": torch,
+    "JAX": jax,
+    "scikit-learn": sklearn,
+}
+NEEDED = (FLOOR, "array-mlp")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure and print the chosen workloads."""
+    known = nets.QUICK if options.quick else nets.WORKLOADS
+    results = {}
+    for workload in options.workloads or known:
+        units, batch = known[workload]
+        shape = f"{'-'.join(map(str, units))} at batch {batch}"
+        print(f"\nstep, {workload}: {shape}", flush=True)
+        arguments = {"units": units, "batch": batch, "backend": options.backend}
+        names = options.chosen(list(CONTENDERS), NEEDED)
+        timing = (options.rounds, options.seconds, options.pause)
+        times = alternate("benchmarks.step", names, arguments, *timing, NEEDED)
+        results[workload] = {
+            "units": units,
+            "batch": batch,
+            "seconds": times,
+            "over_floor": {n: summary(ratios(times[n], times[FLOOR])) for n in times},
+        }
+        print(table(times), flush=True)
+    return results
+
+
+def table(times: dict[str, list[float]]) -> Table:
+    """A row a contender: time, ratio to the floor, and ours to it."""
+    best = next(n for n in ("array-mlp[jit]", "array-mlp") if n in times)
+    made = Table(["", "us", "quartiles", "/ floor", "quartiles", f"/ {best}"])
+    for name, seconds in times.items():
+        time, ratio = summary([s * 1e6 for s in seconds]), summary(ratios(seconds, times[FLOOR]))
+        to_ours = summary(ratios(seconds, times[best]))["median"]
+        made.rows.append(
+            [
+                name,
+                f"{time['median']:.0f}",
+                spread(time, 0),
+                f"{ratio['median']:.2f}",
+                spread(ratio),
+                f"{to_ours:.2f}",
+            ]
         )
+    return made
 
 
-if __name__ == "__main__":
-    main()
+def draw(result: dict[str, Any], figure: Any) -> None:
+    """A row a workload, a mark a contender, at its multiple of the floor."""
+    workloads = result["results"]
+    figure.set_size_inches(8, 1.4 + 0.5 * len(workloads))
+    axes = figure.add_subplot()
+    axes.axvline(1.0, color="#555", linewidth=1)
+    seen = set()
+    for row, measured in enumerate(workloads.values()):
+        axes.axhline(row, color="#eee", zorder=0)
+        for contender, stats in measured["over_floor"].items():
+            if contender == FLOOR:
+                continue
+            label = None if contender in seen else contender
+            seen.add(contender)
+            look = style(contender)
+            axes.plot([stats["q1"], stats["q3"]], [row, row], color=look["color"], linewidth=2)
+            axes.plot(stats["median"], row, label=label, linestyle="", markersize=7, **look)
+    axes.set_xscale("log")
+    ticks = [1, 1.5, 2, 3, 5, 10, 20, 50]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(
+        range(len(workloads)),
+        [f"{n}\n{_shape(m['units'])}, {m['batch']}" for n, m in workloads.items()],
+        fontsize=8,
+    )
+    axes.invert_yaxis()
+    axes.set_xlabel("time of a training step / time of its matrix products (bars: quartiles)")
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False
+    )
+
+
+def _shape(units: list[int]) -> str:
+    """Units as text, a run of equal layers as 64x17."""
+    groups = [(m, len(list(group))) for m, group in itertools.groupby(units)]
+    return "-".join(str(m) if k == 1 else f"{m}x{k}" for m, k in groups)

@@ -1,0 +1,62 @@
+"""The benchmarks by name; without a name all of them.
+
+    python -m benchmarks [step|fit|predict|startup|memory|scaling ...] [--backend cupy] [--out DIR]
+
+Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
+"""
+
+import argparse
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import nets, report
+
+BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling")
+# The shortest run that goes through everything; its numbers mean nothing.
+QUICK = {"rounds": 2, "seconds": 0.002, "pause": 0.0, "repeats": 1}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what the command line names."""
+    usual = report.Options()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--backend", default=usual.backend, help="numpy (default) or cupy")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), metavar="DIR")
+    parser.add_argument("--mnist", metavar="DIR", help="folder of the four IDX files, for fit")
+    parser.add_argument(
+        "--workloads", nargs="+", default=(), metavar="W", help=", ".join(nets.WORKLOADS)
+    )
+    parser.add_argument("--only", nargs="+", default=(), metavar="CONTENDER")
+    parser.add_argument("--rounds", type=int, default=usual.rounds)
+    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of a round")
+    parser.add_argument("--repeats", type=int, default=usual.repeats, help="of a fit or a start")
+    given = vars(parser.parse_args(arguments))
+    names, out = given.pop("names"), given.pop("out")
+    for name in names:
+        if name not in BENCHMARKS:
+            parser.error(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    for workload in given["workloads"]:
+        if workload not in nets.WORKLOADS:
+            parser.error(f"unknown workload {workload!r}; known: {', '.join(nets.WORKLOADS)}")
+    options = report.Options(**given)
+    if options.quick:
+        options = replace(options, **QUICK)
+
+    print(f"{report.device(options.backend)}, float32; {report.cpu()}")
+    for variable, value in report.environment().items():
+        print(f"the environment has {variable}={value}")
+    for name in names or BENCHMARKS:
+        module = import_module(f"benchmarks.{name}")
+        where = report.machine() | {"device": report.device(options.backend)}
+        results = module.run(options)
+        if results:
+            report.save(out, name, {"machine": where, "results": results}, module.draw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Full-batch descent by SciPy's L-BFGS-B; the value and the gradient come from the backend.
+
+The rows of a sparse X become dense a chunk at a time. With S_c the samples (their weights' sum) of
+chunk c out of C, S = Σ S_c, and alpha/C as the penalty of each, eq. (1) of `mlp.estimators` is
+
+    E = Σ_c (S_c/S) E_c            g = Σ_c (S_c/S) g_c                                    (1)
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
+from sklearn.utils.optimize import _check_optimize_result
+
+from mlp.estimators.arrays import Data, is_sparse
+from mlp.estimators.callbacks import Tasks
+from mlp.feed import Feed
+from mlp.model import Model
+from mlp.network import Arena
+
+CHUNK_BYTES = 1 << 28  # of dense rows at a time, if X is sparse
+STOPPED = 99  # SciPy's status after StopIteration
+
+
+def chunks_of(data: Data, dtype: str) -> tuple[Data, list[slice]]:
+    """The data and the rows to evaluate at once; of a sparse X those of weight 0 are left out."""
+    size = data.n
+    if is_sparse(data.X):
+        if data.weights is not None and data.weights.any():
+            data = data.rows(np.flatnonzero(data.weights))
+        size = max(1, CHUNK_BYTES // (data.X.shape[1] * np.dtype(dtype).itemsize))
+    return data, [slice(i, min(i + size, data.n)) for i in range(0, data.n, size)]
+
+
+class Descent:
+    """Value and gradient over all rows, as SciPy asks for them: in float64 on the host."""
+
+    def __init__(self, model: Model, data: Data, chunks: list[slice], averaged: int):
+        self.model, self.backend, self.averaged = model, model.backend, averaged
+        targets = model.objective.check_targets(data.targets, "y")
+        feed = Feed(self.backend, model.dtype, data.X, targets, data.weights)
+        self.g = self.backend.empty((model.network.parameters,), model.dtype)
+        arena = Arena(self.backend, model.xp_dtype, chunks[0].stop)
+        if len(chunks) == 1 and feed.in_place:
+            arena.buffers["a", 0] = feed.X  # what is never written to need not be copied
+        weights = np.ones(data.n) if data.weights is None else data.weights
+        self.shares = [weights[rows].sum() / (weights.sum() or 1.0) for rows in chunks]
+        self.chunks = chunks
+        self.evaluations = {
+            n: model.objective.gradient(
+                self.backend, model.w, self.g, arena, n, data.weights is not None
+            )
+            for n in {rows.stop - rows.start for rows in chunks}
+        }
+        self.fill = {n: feed.bind(e) for n, e in self.evaluations.items()}
+        if len(chunks) == 1:
+            self.fill[data.n](chunks[0])  # and stay there
+
+    def __call__(self, w: np.ndarray) -> tuple[float, np.ndarray]:
+        """(E, g), eq. (1)."""
+        to_numpy = self.backend.to_numpy
+        self.model.w = w
+        value, gradient = 0.0, np.zeros(len(w))
+        for rows, share in zip(self.chunks, self.shares, strict=True):
+            n = rows.stop - rows.start
+            if len(self.chunks) > 1:
+                self.fill[n](rows)
+            self.evaluations[n].run()
+            loss, penalty = to_numpy(self.evaluations[n].sums)[0].astype(np.float64)
+            value += share * (loss / self.averaged + penalty)
+            gradient += share * to_numpy(self.g)
+        return float(value), gradient
+
+
+def fit_lbfgs(estimator: Any, model: Model, data: Data, chunks: list[slice]) -> None:
+    """Descend from the model's weights, whose penalty is alpha / C; sets n_iter_ and loss_."""
+    averaged = estimator.n_outputs_ if estimator._is_squared_error() else 1
+    tasks = Tasks(estimator, model, data)
+
+    def iterated(intermediate_result: Any) -> None:
+        model.w = intermediate_result.x
+        estimator.n_iter_ += 1
+        estimator.loss_ = float(intermediate_result.fun)
+        if tasks.end():
+            raise StopIteration
+        if estimator.n_iter_ < estimator.max_iter:
+            tasks.begin()
+
+    estimator.n_iter_ = 0
+    tasks.begin()
+    found = scipy.optimize.minimize(
+        Descent(model, data, chunks, averaged),
+        model.backend.to_numpy(model.w).astype(np.float64),
+        method="L-BFGS-B",
+        jac=True,
+        callback=iterated if tasks.wanted else None,
+        options={
+            "maxfun": estimator.max_fun,
+            "maxiter": estimator.max_iter,
+            "gtol": estimator.tol,
+            **_get_additional_lbfgs_options_dict("iprint", 1 if estimator.verbose else -1),
+        },
+    )
+    if found.status == STOPPED:
+        estimator.n_iter_ = int(found.nit)
+    else:
+        estimator.n_iter_ = _check_optimize_result("lbfgs", found, estimator.max_iter)
+    estimator.loss_ = float(found.fun)
+    model.w = found.x

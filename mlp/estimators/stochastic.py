@@ -1,0 +1,368 @@
+"""The epochs of the stochastic solvers, in scikit-learn's order of draws, records and decisions."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from operator import is_
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score, get_scorer, r2_score
+from sklearn.model_selection import train_test_split
+from sklearn.utils import gen_batches
+
+from backends import Array, Backend
+from mlp.estimators.arrays import Data, home, to_host
+from mlp.estimators.callbacks import Tasks
+from mlp.estimators.engine import Engine
+from mlp.feed import Feed
+from mlp.model import Evaluator, Model
+from mlp.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
+from mlp.schedules import SCHEDULES
+from mlp.step import Step
+from mlp.tables import make
+
+LEARNING_RATES = ("constant", "invscaling", "adaptive")  # scikit-learn's
+
+
+@dataclass
+class SolverState:
+    """What a stochastic solver remembers; it lives on through `partial_fit` and pickling."""
+
+    rule: Optimizer
+    vectors: list[Any]
+    learning_rate: float
+    step: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a pickle: arrays on the host and numbers; the rule follows from the settings."""
+        vectors = [np.array(to_host(v)) for v in self.vectors]
+        return {"vectors": vectors, "learning_rate": self.learning_rate, "step": self.step}
+
+    @classmethod
+    def of(cls, estimator: Any, found: dict[str, Any]) -> "SolverState":
+        """From what `as_dict` gave."""
+        return cls(update_rule(estimator), **found)
+
+
+def update_rule(estimator: Any) -> Optimizer:
+    """The solver's rule, with scikit-learn's settings for its own two."""
+    if estimator.solver == "sgd":
+        # scikit-learn lets momentum be 1; the rule wants less, here by one unit of rounding.
+        momentum = min(estimator.momentum, float(np.nextafter(1.0, 0.0)))
+        return (Nesterov if estimator.nesterovs_momentum else Momentum)(momentum)
+    if estimator.solver == "adam":
+        return Adam(estimator.beta_1, estimator.beta_2, estimator.epsilon, corrected=False)
+    return make(OPTIMIZERS, estimator.solver, "solver")
+
+
+def fit_stochastic(
+    estimator: Any, backend: Backend, data: Data, held_out: Data | None, incremental: bool
+) -> Model:
+    """Run the epochs (one, if incremental) and return the model; sets the records of the fit."""
+    if estimator.early_stopping and held_out is None:
+        data, held_out = split(estimator, data)
+    engine = estimator._engine = _engine(estimator, backend, incremental)
+    solver = estimator._solver_state = _solver(estimator, engine.model, incremental)
+    if incremental:
+        # Weights and vectors go on in place, as scikit-learn's do.
+        with _restored_on_error(backend, [engine.model.w, *solver.vectors]):
+            Epochs(estimator, engine, data, None, incremental).run(1)
+    else:
+        Epochs(estimator, engine, data, held_out, incremental).run(estimator.max_iter)
+    return engine.model
+
+
+def _engine(estimator: Any, backend: Backend, incremental: bool) -> Engine:
+    """A model of its own for `fit`; in `partial_fit` the one before, if the settings still hold."""
+    if incremental and estimator._engine is not None:
+        engine: Engine = estimator._engine_on(backend)
+        network, loss = estimator._design(estimator.alpha)
+        if engine.model.network.layers == network.layers and engine.model.loss == loss:
+            return engine
+    return Engine(estimator._build(backend, estimator.alpha))
+
+
+def _solver(estimator: Any, model: Model, incremental: bool) -> SolverState:
+    """A fresh solver, or in `partial_fit` the one before, with its vectors beside the model."""
+    backend, dtype, before = model.backend, model.dtype, estimator._solver_state
+    if not incremental or before is None:
+        rule, rate = update_rule(estimator), float(estimator.learning_rate_init)
+        vectors = [backend.full(model.w.shape, x, dtype) for x in rule.initial(rate)]
+        return SolverState(rule, vectors, rate)
+    if all(backend.owns(v) for v in before.vectors):
+        return replace(before)
+    return replace(
+        before, vectors=[backend.asarray(np.array(to_host(v)), dtype) for v in before.vectors]
+    )
+
+
+@contextmanager
+def _restored_on_error(backend: Backend, arrays: Sequence[Array]) -> Iterator[None]:
+    kept = []
+    for x in arrays:
+        kept.append(backend.empty(x.shape, x.dtype))
+        backend.copy(x, kept[-1])
+    try:
+        yield
+    except BaseException:
+        for x, before in zip(arrays, kept, strict=True):
+            backend.copy(before, x)
+        raise
+
+
+def split(estimator: Any, data: Data) -> tuple[Data, Data]:
+    """Rows to train on, and rows held out for early stopping."""
+    single = is_classifier(estimator) and estimator.n_outputs_ == 1
+    train, held_out = train_test_split(
+        np.arange(data.n),
+        random_state=estimator._random_state,
+        test_size=estimator.validation_fraction,
+        stratify=data.targets.astype(bool) if single else None,
+    )
+    if len(held_out) < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' "
+            "or the size of your dataset."
+        )
+    return data.rows(train), data.rows(held_out)
+
+
+class Epochs:
+    """One run of a stochastic solver: its data, its step, its loop."""
+
+    def __init__(
+        self, estimator: Any, engine: Engine, data: Data, held_out: Data | None, incremental: bool
+    ):
+        self.estimator, self.model, self.incremental = estimator, engine.model, incremental
+        self.solver: SolverState = estimator._solver_state
+        self.backend, self.n = engine.model.backend, data.n
+        self.batches = list(gen_batches(self.n, self._batch_size()))
+        self.counts = [rows.stop - rows.start for rows in self.batches]
+        self.index = np.arange(self.n, dtype=np.int64)
+        targets = self.model.objective.check_targets(data.targets, "y")
+        self.feed = Feed(self.backend, self.model.dtype, data.X, targets, data.weights)
+        self.step = self._step(engine)
+        self.losses = self.backend.full((len(self.batches), 2), 0.0, self.model.dtype)
+        self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
+        self.schedule = self._schedule()
+        self.dropout_seed = 0
+        if np.any(estimator.dropout):
+            self.dropout_seed = int(estimator._random_state.randint(2**31))
+        self.tasks = Tasks(estimator, self.model, data)
+        # Records grow in lists of this run, so that a failing fit leaves the old ones.
+        estimator.loss_curve_ = [*estimator.loss_curve_]
+        self.watch = None
+        if held_out is not None:
+            self.watch = Watch(estimator, self.model, held_out)
+            estimator.validation_losses_ = [*(estimator.validation_losses_ or ())]
+            estimator.validation_scores_ = [*(estimator.validation_scores_ or ())]
+
+    def _batch_size(self) -> int:
+        size = self.estimator.batch_size
+        if size == "auto":
+            return min(200, self.n)
+        if size > self.n:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than "
+                "sample size. It is going to be clipped",
+                stacklevel=2,
+            )
+        return int(min(size, self.n))
+
+    def _step(self, engine: Engine) -> Step:
+        """The step on these data; `partial_fit` goes on with the one before if it is the like."""
+        vectors, feed = self.solver.vectors, self.feed
+        likeness = self.solver.rule, set(self.counts), feed.s is None, feed.labels
+        if self.incremental and engine.step is not None:
+            before, step = engine.step
+            if before[0] == likeness and all(map(is_, before[1], vectors)):
+                step.fill = {n: feed.bind(e) for n, e in step.evaluations.items()}
+                return step
+        step = Step(self.model, feed, self.counts, self.solver.rule, vectors)
+        if self.incremental:
+            engine.step = (likeness, vectors), step
+        return step
+
+    def _schedule(self) -> Callable[[int, int], float] | None:
+        """A schedule of this library; scikit-learn's own are in `_close_epoch`."""
+        spec = self.estimator.learning_rate
+        if isinstance(spec, str) and spec in LEARNING_RATES:
+            return None
+        if spec == "cosine":
+            spec = {"name": "cosine", "epochs": self.estimator.max_iter}
+        return make(SCHEDULES, spec, "learning_rate")
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, epochs: int) -> None:
+        """So many epochs, or fewer if they no longer improve or a callback asks to stop."""
+        estimator = self.estimator
+        if estimator.n_iter_ > 0:
+            # A warm start without a better epoch ends with its last weights, as in scikit-learn.
+            estimator._best_w = None
+        estimator.n_iter_ = 0
+        try:
+            for _ in range(epochs):
+                self.tasks.begin()
+                self._epoch()
+                stop = self._close_epoch()
+                if self.tasks.end() or stop:
+                    break
+            else:
+                if not self.incremental:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the "
+                        "optimization hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=2,
+                    )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+        if estimator.early_stopping and estimator._best_w is not None:
+            self.model.w = estimator._best_w
+        self.step.fill.clear()  # the step may be kept, the data not
+
+    def _epoch(self) -> None:
+        estimator, solver, step, schedule = self.estimator, self.solver, self.step, self.schedule
+        rows: Any = None
+        if estimator.shuffle:
+            # The draws of sklearn.utils.shuffle: an order of the order before.
+            order = np.arange(self.n)
+            estimator._random_state.shuffle(order)
+            self.index = self.index[order]
+            rows = self.feed.rows(self.index)
+        for batch, count, place in zip(self.batches, self.counts, self.places, strict=True):
+            solver.step += 1
+            eta = solver.learning_rate
+            if schedule is not None:
+                eta *= schedule(solver.step - 1, len(self.batches))
+            chosen = batch if rows is None else rows[batch]
+            step(count, chosen, eta, solver.step, self.dropout_seed, place)
+
+    # ------------------------------------------------------------------ at the end of an epoch
+
+    def _close_epoch(self) -> bool:
+        """Records and decisions; whether to stop."""
+        estimator, solver = self.estimator, self.solver
+        estimator.n_iter_ += 1
+        self._record()
+        estimator.t_ += self.n
+        score = None
+        if self.watch is not None:
+            loss, score = self.watch()
+            estimator.validation_losses_.append(loss)
+            estimator.validation_scores_.append(score)
+            if estimator.verbose:
+                print(f"Validation score: {score:f}")
+        self._count(score)
+        if estimator.learning_rate == "invscaling" and estimator.solver != "adam":
+            decay = (estimator.t_ + 1) ** estimator.power_t
+            solver.learning_rate = float(estimator.learning_rate_init) / decay
+        return estimator._no_improvement_count > estimator.n_iter_no_change and self._give_up()
+
+    def _record(self) -> None:
+        """The epoch's loss: each batch's with its penalty, weighed by its rows."""
+        estimator = self.estimator
+        data, penalty = self.backend.to_numpy(self.losses).astype(np.float64).T
+        if estimator._is_squared_error():
+            data = data / estimator.n_outputs_  # reported as the mean over outputs
+        estimator.loss_ = float(np.dot(data + penalty, self.counts) / self.n)
+        estimator.loss_curve_.append(estimator.loss_)
+        if estimator.verbose:
+            print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
+
+    def _count(self, score: float | None) -> None:
+        """Count the epochs without improvement; keep the best weights when stopping early."""
+        estimator = self.estimator
+        if estimator.early_stopping:
+            worse = score < estimator.best_validation_score_ + estimator.tol
+        else:
+            lowest = np.inf if estimator.best_loss_ is None else estimator.best_loss_
+            worse = estimator.loss_ > lowest - estimator.tol
+            estimator.best_loss_ = min(lowest, estimator.loss_)
+        estimator._no_improvement_count = estimator._no_improvement_count + 1 if worse else 0
+        if score is not None:
+            best = estimator.best_validation_score_
+            if best is None or score > best:
+                estimator.best_validation_score_ = score
+                if estimator.early_stopping:
+                    estimator._best_w = np.array(self.backend.to_numpy(self.model.w))
+
+    def _give_up(self) -> bool:
+        """Whether training ends now that it no longer improves; adaptive rates first shrink."""
+        estimator, solver = self.estimator, self.solver
+        what = "Validation score did" if estimator.early_stopping else "Training loss did"
+        say = print if estimator.verbose else _nothing
+        message = (
+            f"{what} not improve more than tol={estimator.tol:f} for "
+            f"{estimator.n_iter_no_change} consecutive epochs."
+        )
+        if estimator.learning_rate != "adaptive" or estimator.solver == "adam":
+            say(f"{message} Stopping.")
+            return True
+        if solver.learning_rate <= 1e-6:
+            say(f"{message} Learning rate too small. Stopping.")
+            return True
+        solver.learning_rate /= 5.0
+        estimator._no_improvement_count = 0
+        say(f"{message} Setting learning rate to {solver.learning_rate:f}")
+        return False
+
+
+def _nothing(message: str) -> None:
+    """In place of print, where nothing is to be said."""
+
+
+class Watch:
+    """Loss and score on held-out rows, with the weights as they are."""
+
+    def __init__(self, estimator: Any, model: Model, data: Data):
+        self.estimator, self.model, self.data = estimator, model, data
+        targets = model.objective.check_targets(data.targets, "y_val")
+        self.evaluate = Evaluator(model, data.X, targets, data.weights)
+        self.over = estimator.n_outputs_ if estimator._is_squared_error() else 1
+        self.scorer = estimator.scoring
+        if isinstance(self.scorer, str):
+            self.scorer = get_scorer(self.scorer)
+
+    def __call__(self) -> tuple[float, float]:
+        """(loss without penalties, score)."""
+        loss = self.evaluate()["loss"] / self.over
+        if self.scorer is not None:
+            return loss, self._asked()
+        answers = self.estimator._answers(self.evaluate.predictions)
+        if answers.dtype.kind == "f" and not np.isfinite(answers).all():
+            return loss, float("nan")
+        metric = accuracy_score if is_classifier(self.estimator) else r2_score
+        return loss, float(metric(self.data.y, answers, sample_weight=self.data.weights))
+
+    def _asked(self) -> float:
+        """The score by ``scoring``."""
+        data, estimator = self.data, self.estimator
+        estimator._take_over(self.model, data.X)
+        seen = estimator if home(data.X) is None else _AnswersOnHost(estimator)
+        options = {} if data.weights is None else {"sample_weight": data.weights}
+        return float(self.scorer(seen, data.named_X, data.y, **options))
+
+
+class _AnswersOnHost:
+    """An estimator for a scorer: X stays on its device, what is predicted comes to the host."""
+
+    def __init__(self, estimator: Any):
+        self._estimator = estimator
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._estimator, name)
+        if not name.startswith("predict"):
+            return found
+
+        @wraps(found)  # scorers look for the method by its name
+        def on_host(X: Any) -> Any:
+            return to_host(found(X))
+
+        return on_host
