@@ -6,15 +6,16 @@ Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to
 """
 
 import argparse
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks import nets, report
+from benchmarks.worker import Timing
 
 BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling")
 # The shortest run that goes through everything; its numbers mean nothing.
-QUICK = {"rounds": 2, "seconds": 0.002, "pause": 0.0, "repeats": 1}
+QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,9 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--workloads", nargs="+", default=(), metavar="W", help=", ".join(nets.WORKLOADS)
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="CONTENDER")
-    parser.add_argument("--rounds", type=int, default=usual.rounds)
-    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of a round")
-    parser.add_argument("--repeats", type=int, default=usual.repeats, help="of a fit or a start")
+    group = parser.add_argument_group("timing", Timing.__doc__)
+    for field in fields(Timing):
+        group.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    parser.add_argument("--repeats", type=int, default=usual.repeats, help="of a fit, its seeds")
     given = vars(parser.parse_args(arguments))
     names, out = given.pop("names"), given.pop("out")
     for name in names:
@@ -43,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     for workload in given["workloads"]:
         if workload not in nets.WORKLOADS:
             parser.error(f"unknown workload {workload!r}; known: {', '.join(nets.WORKLOADS)}")
-    options = report.Options(**given)
+    timing = Timing(**{field.name: given.pop(field.name) for field in fields(Timing)})
+    options = report.Options(**given, timing=timing)
     if options.quick:
         options = replace(options, **QUICK)
 

@@ -142,8 +142,7 @@ def run(options: Options) -> dict[str, Any]:
         for rows in QUICK_ROWS if options.quick else ROWS:
             arguments = {"units": units, "rows": rows, "backend": options.backend}
             names = options.chosen(list(CONTENDERS), NEEDED)
-            timing = (options.rounds, options.seconds, options.pause)
-            times = alternate("benchmarks.predict", names, arguments, *timing, NEEDED)
+            times = alternate("benchmarks.predict", names, arguments, options.timing, NEEDED)
             measured[rows] = {
                 "seconds": times,
                 "over_floor": {n: summary(ratios(times[n], times[FLOOR])) for n in times},

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.worker import Timing
+
 VERSIONS = (
     *("array-mlp", "numpy", "numba", "scikit-learn", "torch", "jax", "jaxlib", "onnxruntime"),
     *("cupy-cuda12x", "cupy-cuda13x"),
@@ -38,9 +40,7 @@ class Options:
     quick: bool = False
     workloads: Sequence[str] = ()
     only: Sequence[str] = ()
-    rounds: int = 15
-    seconds: float = 0.2
-    pause: float = 0.1
+    timing: Timing = field(default_factory=Timing)
     repeats: int = 5
     mnist: str | None = None
 

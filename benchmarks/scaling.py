@@ -5,6 +5,7 @@ others: one step. A slope of 1 is proportional growth, of 2 the square (width, o
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ SIZES = {
     "depth": [2**k for k in range(1, 8)],
     "batch": [2**k for k in range(3, 14)],
 }
-QUICK_SIZES = {"rows": [256, 512], "width": [8, 16], "depth": [2, 4], "batch": [8, 16]}
+QUICK_SIZES = {"rows": [256, 512], "batch": [8, 16]}
 
 
 def workload(axis: str, size: int) -> dict[str, Any]:
@@ -70,14 +71,14 @@ NEEDED = (FLOOR, "array-mlp")
 def run(options: Options) -> dict[str, Any]:
     """Measure and print each axis."""
     results: dict[str, Any] = {}
+    timing = replace(options.timing, rounds=max(2, options.timing.rounds // 3))
     for axis, sizes in (QUICK_SIZES if options.quick else SIZES).items():
         print(f"\nscaling, {axis}", flush=True)
         points: dict[int, dict[str, float]] = {}
         names = options.chosen(list(CONTENDERS), NEEDED)
         for size in sizes:
             arguments = workload(axis, size) | {"backend": options.backend}
-            timing = (max(2, options.rounds // 3), options.seconds, options.pause)
-            times = alternate("benchmarks.scaling", names, arguments, *timing, NEEDED)
+            times = alternate("benchmarks.scaling", names, arguments, timing, NEEDED)
             points[size] = {name: summary(seconds)["median"] for name, seconds in times.items()}
         results[axis] = points
         print(table(axis, points), flush=True)
@@ -108,9 +109,10 @@ def table(axis: str, points: dict[int, dict[str, float]]) -> Table:
 
 def draw(result: dict[str, Any], figure: Any) -> None:
     """A panel an axis, both scales logarithmic, a straight line of slope 1 to compare."""
-    figure.set_size_inches(8, 5.6)
-    panels = figure.subplots(2, 2)
-    for panel, (axis, points) in zip(panels.flat, result["results"].items(), strict=True):
+    axes = result["results"]
+    figure.set_size_inches(8, 0.4 + 1.3 * len(axes))
+    panels = figure.subplots(len(axes) // 2, 2, squeeze=False)
+    for panel, (axis, points) in zip(panels.flat, axes.items(), strict=True):
         sizes = list(points)
         for name in points[sizes[0]]:
             values = [1e3 * points[size][name] for size in sizes]

@@ -48,7 +48,7 @@ def run(options: Options) -> dict[str, Any]:
             starts[name] = [sys.executable, *arguments]
     times: dict[str, list[float]] = {name: [] for name in starts}
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    for turn in range(options.rounds + 1):
+    for turn in range(options.timing.rounds + 1):
         for name, command in starts.items():
             begin = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)

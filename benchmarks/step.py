@@ -183,8 +183,7 @@ def run(options: Options) -> dict[str, Any]:
         print(f"\nstep, {workload}: {shape}", flush=True)
         arguments = {"units": units, "batch": batch, "backend": options.backend}
         names = options.chosen(list(CONTENDERS), NEEDED)
-        timing = (options.rounds, options.seconds, options.pause)
-        times = alternate("benchmarks.step", names, arguments, *timing, NEEDED)
+        times = alternate("benchmarks.step", names, arguments, options.timing, NEEDED)
         results[workload] = {
             "units": units,
             "batch": batch,
@@ -218,20 +217,21 @@ def table(times: dict[str, list[float]]) -> Table:
 def draw(result: dict[str, Any], figure: Any) -> None:
     """A row a workload, a mark a contender, at its multiple of the floor."""
     workloads = result["results"]
-    figure.set_size_inches(8, 1.4 + 0.5 * len(workloads))
+    figure.set_size_inches(8, 1.4 + 0.6 * len(workloads))
     axes = figure.add_subplot()
     axes.axvline(1.0, color="#555", linewidth=1)
+    axes.annotate("products alone", (1.0, -0.5), xytext=(3, 0), textcoords="offset points", size=7)
     seen = set()
     for row, measured in enumerate(workloads.values()):
         axes.axhline(row, color="#eee", zorder=0)
-        for contender, stats in measured["over_floor"].items():
-            if contender == FLOOR:
-                continue
-            label = None if contender in seen else contender
-            seen.add(contender)
-            look = style(contender)
-            axes.plot([stats["q1"], stats["q3"]], [row, row], color=look["color"], linewidth=2)
-            axes.plot(stats["median"], row, label=label, linestyle="", markersize=7, **look)
+        names = [name for name in measured["over_floor"] if name != FLOOR]
+        for place, name in enumerate(names):
+            stats, look = measured["over_floor"][name], style(name)
+            y = row + 0.1 * (place - (len(names) - 1) / 2)  # so that equals do not hide each other
+            axes.plot([stats["q1"], stats["q3"]], [y, y], color=look["color"], linewidth=2)
+            label = None if name in seen else name
+            axes.plot(stats["median"], y, label=label, linestyle="", markersize=6, **look)
+            seen.add(name)
     axes.set_xscale("log")
     ticks = [1, 1.5, 2, 3, 5, 10, 20, 50]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -241,7 +241,7 @@ def draw(result: dict[str, Any], figure: Any) -> None:
         [f"{n}\n{_shape(m['units'])}, {m['batch']}" for n, m in workloads.items()],
         fontsize=8,
     )
-    axes.invert_yaxis()
+    axes.set_ylim(len(workloads) - 0.4, -0.6)
     axes.set_xlabel("time of a training step / time of its matrix products (bars: quartiles)")
     figure.legend(
         *axes.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False

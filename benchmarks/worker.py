@@ -3,7 +3,7 @@
 Two thread pools slow each other down (OpenBLAS's threads spin for milliseconds after a product),
 so each contender lives alone in a fresh process that stays alive, and the parent alternates them:
 a pause in which threads fall asleep, a call that wakes this contender's, and then the calls that
-are timed.
+are timed. A measurement during which other processes used the machine is taken again.
 
 A module's CONTENDERS names functions; what they take is sent as JSON. A function that returns a
 `Contender` is asked for timings; one that returns anything else has done its work, and that is the
@@ -39,7 +39,20 @@ class Contender:
     check: Callable[[], float] | None = None
 
 
+@dataclass(frozen=True)
+class Timing:
+    """rounds: measurements of a contender. seconds: of each. pause: seconds before each. patience:
+    seconds to wait for a quiet machine, each time; then the least disturbed measurement counts."""
+
+    rounds: int = 15
+    seconds: float = 0.2
+    pause: float = 0.1
+    patience: float = 20.0
+
+
 WARM_UP = 4  # runs, compilation included
+TICK = 0.01  # seconds by which the system counts CPU time
+QUIET = 0.08  # the others' share of the machine up to which a measurement counts
 
 
 # ---------------------------------------------------------------------------- in the contender
@@ -54,18 +67,43 @@ def serve(module: str, name: str, arguments: str) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
+    others = Others()
     try:
         made = import_module(module).CONTENDERS[name](**json.loads(arguments))
     except ImportError as error:
         return answer(absent=str(error))
     if not isinstance(made, Contender):
-        return answer(result=made)
+        return answer(result=made, others=others.share())
     for _ in range(WARM_UP):
         made.run()
     made.wait()
     answer(check=made.check() if made.check else None)
     for line in sys.stdin:
-        answer(seconds=_timed(made, **json.loads(line)))
+        others = Others()
+        seconds = _timed(made, **json.loads(line))
+        answer(seconds=seconds, others=others.share())
+
+
+class Others:
+    """What other processes use of the machine, from now on; Linux tells, elsewhere it is 0."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def share(self) -> float:
+        """Their share of all cores' time since the start."""
+        wall, busy, own = (b - a for a, b in zip(self.start, self._now(), strict=True))
+        return max(0.0, busy - own - 2 * TICK) / (wall * (os.cpu_count() or 1))
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds: of the clock, of CPU used by all processes, by this one."""
+        wall, own, path = time.perf_counter(), time.process_time(), Path("/proc/stat")
+        if not path.exists():
+            return wall, own, own
+        with path.open() as file:
+            ticks = [int(number) for number in file.readline().split()[1:9]]
+        return wall, (sum(ticks) - ticks[3] - ticks[4]) * TICK, own
 
 
 def _timed(contender: Contender, seconds: float) -> float:
@@ -111,10 +149,19 @@ class Worker:
             self.close()
             raise Absent(self.first["absent"])
 
-    def seconds(self, aim: float) -> float:
-        """Seconds for one unit of work, measured for about the given time."""
-        print(json.dumps({"seconds": aim}), file=self.process.stdin, flush=True)
-        return self._answer()["seconds"]
+    def seconds(self, timing: "Timing") -> tuple[float, float]:
+        """Seconds for one unit of work, and the others' share of the machine meanwhile."""
+        end = time.perf_counter() + timing.patience
+        found: list[tuple[float, float]] = []
+        while True:
+            time.sleep(timing.pause)
+            print(json.dumps({"seconds": timing.seconds}), file=self.process.stdin, flush=True)
+            answer = self._answer()
+            found.append((answer["others"], answer["seconds"]))
+            if found[-1][0] < QUIET or time.perf_counter() > end:
+                others, seconds = min(found)
+                return seconds, others
+            time.sleep(10 * timing.pause)
 
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
@@ -133,20 +180,24 @@ class Worker:
         self.process.wait()
 
 
-def once(module: str, name: str, arguments: dict[str, Any]) -> Any:
-    """What the contender's function returns, from a fresh process. Raises Absent."""
-    worker = Worker(module, name, arguments)
-    worker.close()
-    return worker.first["result"]
+def once(module: str, name: str, arguments: dict[str, Any], tries: int = 1) -> Any:
+    """What the contender's function returns, from a fresh process: the first try on a quiet
+    machine, or the least disturbed one. Raises Absent."""
+    found = []
+    for _ in range(tries):
+        worker = Worker(module, name, arguments)
+        worker.close()
+        found.append(worker.first)
+        if worker.first["others"] < QUIET:
+            break
+    return min(found, key=lambda answer: answer["others"])["result"]
 
 
 def alternate(
     module: str,
     names: Sequence[str],
     arguments: dict[str, Any],
-    rounds: int,
-    seconds: float,
-    pause: float,
+    timing: Timing,
     needed: Sequence[str] = (),
 ) -> dict[str, list[float]]:
     """{contender: seconds for one unit of work, once a round}, all of them in turn each round.
@@ -164,10 +215,14 @@ def alternate(
                 print(f"  {name} is left out: {reason}", flush=True)
         _same_work({worker.name: worker.first["check"] for worker in workers})
         times: dict[str, list[float]] = {worker.name: [] for worker in workers}
-        for _ in range(rounds):
+        worst = 0.0
+        for _ in range(timing.rounds):
             for worker in workers:
-                time.sleep(pause)
-                times[worker.name].append(worker.seconds(seconds))
+                seconds, others = worker.seconds(timing)
+                times[worker.name].append(seconds)
+                worst = max(worst, others)
+        if worst >= QUIET and timing.patience:
+            print(f"  disturbed: other processes used up to {worst:.0%} of the machine")
         return times
     finally:
         for worker in workers:

@@ -164,8 +164,9 @@ class Model:
         return index if self.classes is None else self.classes[index]
 
     def _chunk(self) -> int:
-        """Rows that are predicted at once: about a megabyte of the widest layer."""
-        return max(64, min(4096, (1 << 18) // max(self.network.units)))
+        """Rows that are predicted at once: about a megabyte of the widest layer, and at least as
+        many as products need to run at full speed."""
+        return max(1024, min(4096, (1 << 18) // max(self.network.units)))
 
     def _predictor(self, n: int) -> Evaluation:
         if n not in self._predictors:

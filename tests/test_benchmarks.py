@@ -42,7 +42,7 @@ def test_an_unknown_name_is_an_error(capsys):
 def test_a_contender_that_cannot_run_is_left_out_aloud(capsys):
     arguments = {"units": [4, 3], "batch": 2, "backend": "numpy"}
     names = ["products alone", "no such contender"]
-    times = worker.alternate("benchmarks.step", names, arguments, 1, 0.0, 0.0)
+    times = worker.alternate("benchmarks.step", names, arguments, worker.Timing(1, 0.0, 0.0, 0.0))
     assert list(times) == ["products alone"]
     assert "no such contender is left out" in capsys.readouterr().out
 

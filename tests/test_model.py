@@ -118,16 +118,16 @@ def test_device_arrays_in_device_arrays_out(backend):
 
 def test_chunks_are_the_whole():
     """More rows than are predicted at once: as each row on its own, also in loss and metrics."""
-    net = Network(4, [Dense(2000, "relu"), Dense(3, "softmax")])
+    net = Network(4, [Dense(300, "relu"), Dense(3, "softmax")])
     model = Model(net, "cross_entropy", dtype="float64")
-    X, t = rows(500)
-    assert model._chunk() < 250  # so that there are three chunks or more
+    X, t = rows(2500)
+    assert model._chunk() < 1250  # so that there are three chunks or more
     whole = model.predict(X)
-    one_by_one = np.vstack([model.predict(X[i : i + 1]) for i in range(0, 500, 50)])
+    one_by_one = np.vstack([model.predict(X[i : i + 1]) for i in range(0, 2500, 50)])
     np.testing.assert_allclose(whole[::50], one_by_one, rtol=1e-10)
     E, _ = model.value_and_gradient(X, t)
     assert model.evaluate(X, t)["loss"] == pytest.approx(E, rel=1e-12)
-    s = np.random.default_rng(1).uniform(size=500)
+    s = np.random.default_rng(1).uniform(size=2500)
     E, _ = model.value_and_gradient(X, t, s)
     assert model.evaluate(X, t, s)["loss"] == pytest.approx(E, rel=1e-12)
     total = Model(net, "cross_entropy", reduction="sum", w=model.w, dtype="float64")
