@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,33 @@ class TracedKernel(Kernel, ABC):
         scalars."""
 
 
+class Staging:
+    """Rows on their way to the device: ``host`` (a NumPy array to write into) and ``device``.
+
+    In turn: `wait`, write into ``host``, `send`; then `receive` before the first kernel that reads
+    ``device``, and `release` after the last. This one copies at once; a device's own copies beside
+    what it computes, and the four calls say what has to wait for what.
+    """
+
+    def __init__(self, backend: "Backend", shape: Sequence[int], dtype: str):
+        self.backend = backend
+        self.host = np.empty(tuple(shape), dtype)
+        self.device = backend.empty(shape, dtype)
+
+    def wait(self) -> None:
+        """Until ``host`` may be written: its last copy has left."""
+
+    def send(self, rows: int) -> None:
+        """Start the copy of the first ``rows`` rows, once the last reader of ``device`` is done."""
+        self.backend.upload(self.host[:rows], self.device[:rows])
+
+    def receive(self) -> None:
+        """What is asked of the device from now on waits for the copy."""
+
+    def release(self) -> None:
+        """What was asked of the device until now is the last that reads this copy."""
+
+
 class Backend(ABC):
     """One array library on one device.
 
@@ -143,6 +171,17 @@ class Backend(ABC):
 
     # ------------------------------------------------------------------ defaults
 
+    out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)  # what `empty` raises then
+
+    def require(self, precision: str) -> None:
+        """BackendError if this backend cannot compute in the precision: float32 and float64 are
+        the dtype of everything, tf32 and mixed need hardware (see `mlp.model.Model`)."""
+        if precision not in ("float32", "float64"):
+            raise BackendError(
+                f"precision {precision!r}: backend '{self.name}' has float32 and float64; tf32 and "
+                "mixed are for backend 'cupy'"
+            )
+
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
         """An array not yet written to. ``dtype`` is a name or one of ``xp``'s dtypes."""
         dtype = getattr(self.xp, dtype) if isinstance(dtype, str) else dtype
@@ -166,9 +205,20 @@ class Backend(ABC):
         """out <- a @ b. Operands may be transposed views; out is contiguous."""
         out[...] = a @ b
 
+    def product(
+        self, a: Array, b: Array, out: Array, precision: str = "float32"
+    ) -> Callable[[], None]:
+        """`matmul` on these arrays, as a call to be made again and again. With precision tf32 the
+        factors may be rounded to TF32; with mixed, a and b are float16 and out is either."""
+        return partial(self.matmul, a, b, out)
+
     def sum(self, x: Array, out: Array) -> None:
         """out <- the sum over the first axis of x: (n, m) -> (m,), or (n,) -> (1,)."""
         out[...] = self.xp.sum(x, axis=0)
+
+    def total(self, x: Array, out: Array) -> Callable[[], None]:
+        """`sum` on these arrays, as a call to be made again and again."""
+        return partial(self.sum, x, out)
 
     def take(self, x: Array, index: Array, out: Array) -> None:
         """out <- the rows of x at index, cast to out's dtype."""
@@ -184,6 +234,26 @@ class Backend(ABC):
         """The formula as the fastest thing this backend has; equal to the plain one in value and
         dtype. See `Kernel` and `backends.formula`."""
         return Kernel(self.xp, formula, into)
+
+    def keeps(self, size: int) -> bool:
+        """Whether a data set of so many bytes should be sent to the device once and stay there,
+        rather than stream through `staging` batch by batch. Host libraries keep everything."""
+        return True
+
+    def upload(self, x: np.ndarray, out: Array) -> None:
+        """out <- a host array of its shape and dtype, without allocating on the device."""
+        self.copy(self.asarray(x), out)
+
+    def staging(self, shape: Sequence[int], dtype: str) -> "Staging":
+        """A host buffer and its copy on the device, for data that are sent while the device
+        computes."""
+        return Staging(self, shape, dtype)
+
+    def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The device's work in the call, recorded once, as something to be replayed on the same
+        arrays. The call has been made before, so that all its kernels are compiled. BackendError
+        where there is no such thing, or if something in the call cannot be recorded."""
+        raise BackendError(f"backend '{self.name}' cannot record steps; it is for backend 'cupy'")
 
     def synchronize(self) -> None:  # noqa: B027, a host library has nothing to wait for
         """Wait until the device has done what was asked of it."""

@@ -288,17 +288,17 @@ class Tape:
     the tape reads nothing back from the device.
     """
 
-    def __init__(self, backend: Backend):
-        self.backend = backend
+    def __init__(self, backend: Backend, precision: str = "float32"):
+        self.backend, self.precision = backend, precision
         self.calls: list[Callable[[], None]] = []
 
     def product(self, a: Array, b: Array, out: Array) -> None:
         """out <- a b."""
-        self.calls.append(partial(self.backend.matmul, a, b, out))
+        self.calls.append(self.backend.product(a, b, out, self.precision))
 
     def total(self, x: Array, out: Array) -> None:
         """out <- the sum of the rows of x."""
-        self.calls.append(partial(self.backend.sum, x, out))
+        self.calls.append(self.backend.total(x, out))
 
     def apply(
         self,
