@@ -29,6 +29,8 @@ from mlp.objective import Evaluation, Objective
 
 __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
+SCALE = 2.0**10  # of the deltas of a single gradient in mixed precision; training adapts its own
+PRECISIONS = ("float32", "tf32", "float64", "mixed")
 DTYPES = ("float32", "float64")
 
 
@@ -37,7 +39,11 @@ class Model:
 
     network, loss, reduction, shared_penalties: as in `mlp.objective.Objective`. w: the flat
     weights, (parameters,); without them fresh ones are drawn from ``seed``. backend: a name or a
-    Backend; None is $MLP_BACKEND, else NumPy. dtype: "float32" or "float64". classes: labels of
+    Backend; None is $MLP_BACKEND, else NumPy. dtype: of the weights, "float32" or "float64".
+    precision: None computes in the dtype; "tf32" lets a GPU round the factors of products to 10
+    bits; "mixed" keeps activations and deltas in float16, adds up in float32 and leaves the weights
+    in float32 (GPU, half the memory; inputs must be scaled to float16's range, below 65,504).
+    classes: labels of
     the outputs, in their order. columns: names of the inputs. input_scaling, target_scaling:
     applied to what comes in and undone on what goes out, so that X, t and predictions are in the
     user's own units.
@@ -53,24 +59,25 @@ class Model:
         w: Any = None,
         seed: int = 0,
         backend: str | Backend | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
+        precision: str | None = None,
         classes: Any = None,
         columns: tuple[str, ...] | None = None,
         input_scaling: Scaling | None = None,
         target_scaling: Scaling | None = None,
     ):
-        if dtype not in DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         self.network, self.loss = network, loss
         self.objective = Objective(network, loss, reduction, shared_penalties)
-        self.backend, self.dtype = choose(backend), dtype
+        self.backend = choose(backend)
+        self.precision, self.dtype = _precision(precision, dtype)
+        self.backend.require(self.precision)
         self.classes = None if classes is None else np.asarray(classes)
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         if w is None:
             w = network.initial_weights(seed)
         with self.backend.scope():
-            given = self.backend.asarray(w, dtype)
+            given = self.backend.asarray(w, self.dtype)
             if given.shape != (network.parameters,):
                 raise InputError(
                     f"w has shape {tuple(given.shape)}, this network has {network.parameters} "
@@ -80,7 +87,7 @@ class Model:
                 self.backend.to_numpy(self.backend.xp.all(self.backend.xp.isfinite(given)))
             ):
                 raise InputError("w has values that are NaN or infinite")
-            self._w = self.backend.empty((network.parameters,), dtype)
+            self._w = self.backend.empty((network.parameters,), self.dtype)
             self.backend.copy(given, self._w)
         self._predictors: dict[int, tuple[Evaluation, Arena]] = {}
 
@@ -113,13 +120,22 @@ class Model:
         """b[l], (units_l,): views of w."""
         return self.network.unpack(self._w)[1]
 
-    def to(self, backend: str | Backend | None = None, dtype: str | None = None) -> "Model":
-        """A copy of this model with its weights on another backend or in another dtype."""
+    def to(
+        self,
+        backend: str | Backend | None = None,
+        dtype: str | None = None,
+        precision: str | None = None,
+    ) -> "Model":
+        """A copy of this model with its weights on another backend, in another dtype or precision.
+
+        On another backend, and in another dtype, the precision is the dtype unless it is given.
+        """
         other = copy.copy(self)
         other.backend = self.backend if backend is None else choose(backend)
-        other.dtype = dtype or self.dtype
-        if other.dtype not in DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        if precision is None and dtype is None:
+            precision = self.precision if other.backend is self.backend else self.dtype
+        other.precision, other.dtype = _precision(precision, dtype)
+        other.backend.require(other.precision)
         with other.backend.scope():
             other._w = other.backend.empty(self._w.shape, other.dtype)
             w = self.backend.to_numpy(self._w)
@@ -172,15 +188,10 @@ class Model:
         if n not in self._predictors:
             if len(self._predictors) > 4:
                 self._predictors.clear()
-            arena = Arena(self.backend, self.xp_dtype, n)
+            arena = Arena(self.backend, self.precision, n)
             evaluation = self.objective.predict(self.backend, self._w, arena, n)
             self._predictors[n] = (evaluation, arena)
         return self._predictors[n][0]
-
-    @property
-    def xp_dtype(self) -> Any:
-        """The dtype as the backend's namespace has it."""
-        return getattr(self.backend.xp, self.dtype)
 
     # ------------------------------------------------------------------ loss and gradient
 
@@ -206,8 +217,11 @@ class Model:
         t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
         with backend.scope():
             g = backend.empty(self._w.shape, self.dtype)
-            arena = Arena(backend, self.xp_dtype, n)
-            evaluation = self.objective.gradient(backend, self._w, g, arena, n, s is not None)
+            arena = Arena(backend, self.precision, n)
+            scale = backend.full((1,), SCALE, self.dtype) if self.precision == "mixed" else None
+            evaluation = self.objective.gradient(
+                backend, self._w, g, arena, n, s is not None, scale
+            )
             feed = Feed(backend, self.dtype, X, t, s, self.input_scaling)
             feed.bind(evaluation)(slice(0, n))
             fill_masks(backend, self.network, evaluation, dropout_seed, 0)
@@ -235,7 +249,7 @@ class Evaluator:
         backend, objective = model.backend, model.objective
         feed = Feed(backend, model.dtype, X, t, s, model.input_scaling)
         chunk = min(model._chunk(), feed.n)
-        arena = Arena(backend, model.xp_dtype, chunk)
+        arena = Arena(backend, model.precision, chunk)
         self.rows = [slice(i, min(i + chunk, feed.n)) for i in range(0, feed.n, chunk)]
         self.runs = {}
         for n in {rows.stop - rows.start for rows in self.rows}:
@@ -262,6 +276,19 @@ class Evaluator:
         if model.target_scaling is not None:
             y, t = model.target_scaling.invert(y), model.target_scaling.invert(t)
         return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, t)}
+
+
+def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
+    """(precision, dtype of the weights); InputError for unknown names or two that contradict."""
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    precision = precision or dtype or "float32"
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    of_weights = "float64" if precision == "float64" else "float32"
+    if dtype not in (None, of_weights):
+        raise InputError(f"precision {precision!r} has weights in {of_weights}, not in {dtype}")
+    return precision, of_weights
 
 
 def shares(batches: list[slice], s: np.ndarray | None) -> np.ndarray:

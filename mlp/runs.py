@@ -184,7 +184,7 @@ def _metrics(result: Result, parts: Parts, seconds: float, before: int) -> dict[
         "samples_per_second": round(samples / in_epochs) if in_epochs else None,
         "backend": model.backend.name,
         "device": model.backend.device_name(),
-        "dtype": model.dtype,
+        "precision": model.precision,
         "versions": {
             "array-mlp": mlp.__version__,
             "python": platform.python_version(),

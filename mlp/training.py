@@ -40,6 +40,7 @@ from backends import Array
 from mlp.data import order, split
 from mlp.errors import InputError, did_you_mean
 from mlp.feed import Feed, check_inputs
+from mlp.mixed import START
 from mlp.model import (
     Evaluator,
     Model,
@@ -49,7 +50,7 @@ from mlp.model import (
 )
 from mlp.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
 from mlp.schedules import SCHEDULES, Schedule, Warmup
-from mlp.step import Step
+from mlp.step import Recorded, Step
 from mlp.tables import make
 
 
@@ -65,7 +66,9 @@ class Settings:
     (eq. 1; costs one more forward pass an epoch). patience: stop after so many epochs without the
     watched loss falling by more than min_delta, and go back to the best weights (restore_best);
     watch: "validation_loss" or "loss", None is the validation loss where there is one. seed: of
-    the order, the validation split and dropout.
+    the order, the validation split and dropout. cuda_graphs: record the step on the device once and
+    replay it, which spares the time that starting its kernels takes; a learning rate that a
+    callback changes then counts from the next epoch on.
     """
 
     epochs: int = 100
@@ -81,6 +84,7 @@ class Settings:
     restore_best: bool = True
     watch: str | None = None
     seed: int = 0
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least, optional in (
@@ -94,6 +98,8 @@ class Settings:
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if value is None or not whole or value < least:
                 raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+        if not isinstance(self.cuda_graphs, (bool, np.bool_)):
+            raise InputError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
             number = getattr(self, name)
             if number is None and name in ("learning_rate", "target_loss"):
@@ -152,7 +158,7 @@ class State:
     w, vectors (the optimizer's), batch_losses and best_w are on the device. step counts updates
     from the start, epoch completed epochs, batch the completed batches of the epoch under way,
     whose losses are in batch_losses. best_w are the weights at the lowest watched loss, waited the
-    epochs since.
+    epochs since. loss_scale, (2,), is that of mixed precision (`mlp.mixed`).
     """
 
     w: Array
@@ -167,6 +173,7 @@ class State:
     best_epoch: int = 0
     best_w: Array | None = None
     waited: int = 0
+    loss_scale: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -297,13 +304,16 @@ class Trainer:
         self.state = self._start(state)
         vectors = [self.state.vectors[name] for name in self.optimizer.state]
         sizes = {rows.stop - rows.start for rows in self.rows}
-        self.step = Step(model, self.feed, sizes, self.optimizer, vectors)
+        self.step = Step(model, self.feed, sizes, self.optimizer, vectors, self.state.loss_scale)
         self.shuffle = settings.shuffle and len(self.rows) > 1
         if len(self.rows) == 1:
             self.step.fill[self.n](self.rows[0])  # a full batch stays where it is
         self.losses = backend.full((len(self.rows), 2), 0.0, dtype)
         if self.state.batch_losses is not None:
             backend.copy(backend.asarray(self.state.batch_losses, dtype), self.losses)
+        self.recorded = None
+        if settings.cuda_graphs:
+            self.recorded = Recorded(self.step, self.rows, self.losses)
         self.checkpoint_w = backend.empty(model.w.shape, dtype)  # the last finite weights
 
         self.measure_train = None
@@ -323,6 +333,14 @@ class Trainer:
         """A fresh state, or the given one on this backend; the model's w is the state's."""
         model, backend, dtype = self.model, self.backend, self.model.dtype
         eta, shape = self.settings.rate(), model.w.shape
+        loss_scale = None
+        if model.precision == "mixed":
+            given = None if state is None else state.loss_scale
+            loss_scale = backend.empty((2,), dtype)
+            backend.copy(
+                backend.asarray(np.array([START, 0.0]) if given is None else given, dtype),
+                loss_scale,
+            )
         if state is None:
             vectors = {
                 name: backend.full(shape, value, dtype)
@@ -330,7 +348,7 @@ class Trainer:
                     self.optimizer.state, self.optimizer.initial(eta), strict=True
                 )
             }
-            return State(model.w, vectors, eta)
+            return State(model.w, vectors, eta, loss_scale=loss_scale)
         if set(state.vectors) != set(self.optimizer.state):
             raise InputError(
                 f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
@@ -358,6 +376,7 @@ class Trainer:
             vectors={name: mine(x) for name, x in state.vectors.items()},
             best_w=None if state.best_w is None else mine(state.best_w),
             history={name: list(values) for name, values in state.history.items()},
+            loss_scale=loss_scale,
         )
 
     # ------------------------------------------------------------------ the loop
@@ -395,7 +414,13 @@ class Trainer:
         """The batches of one epoch that are still to be done."""
         state, backend = self.state, self.backend
         state.batch_losses = self.losses
+        step: Step | Recorded = self.step
         index = backend.asarray(self._order()) if self.shuffle else None
+        if self.recorded is not None:
+            step = self.recorded
+            ahead = range(state.step, state.step + len(self.rows) - state.batch)
+            rates = [state.learning_rate * self.schedule(s, len(self.rows)) for s in ahead]
+            step.begin(self._order() if self.shuffle else None, state.batch, state.step, rates)
         starts, ends = self.hooks["on_batch_start"], self.hooks["on_batch_end"]
         for i in range(state.batch, len(self.rows)):
             if self.run.stopping:
@@ -408,7 +433,7 @@ class Trainer:
             state.step += 1
             n = rows.stop - rows.start
             filled = len(self.rows) == 1
-            self.step(n, None if filled else chosen, eta, state.step, self.settings.seed, losses)
+            step(n, None if filled else chosen, eta, state.step, self.settings.seed, losses)
             state.batch = i + 1
             for hook in ends:
                 hook(self.run)

@@ -38,6 +38,7 @@ ALLOWED = {
     "network": FORMULAS | GROUND,
     "objective": {"network"} | FORMULAS | GROUND,
     "feed": BEFORE,
+    "mixed": {"optimizers"},
     "model": BEFORE,
     "step": BEFORE,
     "check": BEFORE,
@@ -131,7 +132,7 @@ def test_backends_know_nothing_of_mlp(path):
 def test_a_backend_is_an_argument(module):
     """Only the model and what stands above it find one by name."""
     used = {name for found, name in imports(MLP / f"{module}.py") if found == "backends"}
-    assert used <= {"Array", "Backend"}
+    assert used <= {"Array", "Backend", "BackendError"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}.{path.stem}")
