@@ -317,7 +317,8 @@ def _strides(x: Array, ndim: int) -> tuple[int, int]:
 
 def _literal(value: str, real: str) -> str:
     """A constant in its type: the number that NumPy would use, not one rounded a second time."""
-    number = np.dtype(real).type(float(value))
+    with np.errstate(over="ignore"):
+        number = np.dtype(real).type(float(value))
     if np.isinf(number):
         return ("-" if number > 0 else "") + _LOWEST[real]
     return f"{number!s}{'f' if real == 'float32' else ''}"
