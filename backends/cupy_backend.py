@@ -1,16 +1,21 @@
 """CuPy on a CUDA device: products by cuBLAS, every formula one kernel (`backends.cuda_kernel`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendError, Kernel, Memory
+from backends import cuda_rows
+from backends.base import Array, Backend, BackendError, Kernel, Memory, Staging
+from backends.cuda_blas import Blas
 from backends.cuda_kernel import CudaKernel
+from backends.cuda_stream import CudaStaging, record
 from backends.formula import Formula
 
 INSTALL = "pip install 'array-mlp[cuda12]' (CUDA 12 driver) or 'array-mlp[cuda13]' (CUDA 13 driver)"
+RESIDENT_SHARE = 0.5  # of the free memory, that a data set may take and stay
 
 
 class CupyBackend(Backend):
@@ -91,37 +96,92 @@ class CupyBackend(Backend):
         with self.device:
             return self.cupy.empty(tuple(shape), dtype=dtype)
 
+    def require(self, precision: str) -> None:
+        least = {"tf32": 80, "mixed": 70}.get(precision)
+        if least is None:
+            return super().require(precision)
+        has = int(self.device.compute_capability)
+        if has < least:
+            raise BackendError(
+                f"precision {precision!r}: {self.device_name()} (backend '{self.name}') has "
+                f"compute capability {has // 10}.{has % 10}, it needs {least // 10}.{least % 10} "
+                "or above; use 'float32'"
+            )
+
     def matmul(self, a: Array, b: Array, out: Array) -> None:
-        self.cupy.matmul(a, b, out=out)
+        self.product(a, b, out)()
+
+    def product(
+        self, a: Array, b: Array, out: Array, precision: str = "float32"
+    ) -> Callable[[], None]:
+        if 0 in (*a.shape, *b.shape):
+            return partial(self.fill, out, 0.0)
+        bound = self.blas.product(a, b, out, precision)
+        # Strides that cuBLAS does not take: CuPy makes copies, at every call.
+        return bound or partial(self.cupy.matmul, a, b, out=out)
 
     def sum(self, x: Array, out: Array) -> None:
-        self.cupy.sum(x, axis=0, out=out if x.ndim > 1 else out.reshape(()))
+        self.total(x, out)()
+
+    def total(self, x: Array, out: Array) -> Callable[[], None]:
+        return cuda_rows.total(x, out, self.empty)
 
     def take(self, x: Array, index: Array, out: Array) -> None:
-        if x.dtype == out.dtype:
-            self.cupy.take(x, index, axis=0, out=out)
-        else:
-            out[...] = self.cupy.take(x, index, axis=0)
+        cuda_rows.take(x, index, out)
+
+    def one_hot(self, labels: Array, out: Array) -> None:
+        cuda_rows.one_hot(labels, out)
+
+    def fill(self, x: Array, value: float) -> None:
+        x.fill(value)
 
     def copy(self, source: Array, out: Array) -> None:
         out[...] = source
 
-    def one_hot(self, labels: Array, out: Array) -> None:
-        cupy = self.cupy
-        cupy.equal(labels[:, None], cupy.arange(out.shape[1]), out=out, casting="unsafe")
+    def upload(self, x: np.ndarray, out: Array) -> None:
+        out.set(x)
 
     def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
         return CudaKernel(self.xp, formula, into)
 
+    def keeps(self, size: int) -> bool:
+        free = self.memory().free
+        return free is None or size <= RESIDENT_SHARE * free
+
+    def staging(self, shape: Sequence[int], dtype: str) -> Staging:
+        return CudaStaging(self, shape, dtype)
+
+    @cached_property
+    def copies(self) -> Any:
+        """The stream on which staged rows are copied, beside what the current stream computes."""
+        with self.device:
+            return self.cupy.cuda.Stream(non_blocking=True)
+
+    @cached_property
+    def blas(self) -> Blas:
+        with self.device:
+            return Blas(self.cupy)
+
+    def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        with self.device:
+            return record(self.cupy, self.blas, self.name, call)
+
     def synchronize(self) -> None:
         self.device.synchronize()
 
+    @property
+    def out_of_memory(self) -> tuple[type[BaseException], ...]:  # type: ignore[override]
+        return (self.cupy.cuda.memory.OutOfMemoryError,)
+
     def memory(self) -> Memory:
+        """What is free counts what CuPy's pool holds and has not given out."""
         with self.device:
             free, total = self.cupy.cuda.runtime.memGetInfo()
-        return Memory(free, total)
+            return Memory(free + self.cupy.get_default_memory_pool().free_bytes(), total)
 
     def scope(self) -> AbstractContextManager[Any]:
+        # Only the device: work stays on the caller's current stream, so that it is in order with
+        # what the caller does to the arrays that go in and come out.
         return self.device
 
     def device_name(self) -> str:

@@ -60,6 +60,7 @@ ALLOWED = {
 # Libraries beside NumPy and array-api-compat, and the modules that may import them.
 LIBRARIES = {
     "cupy": {"cupy_backend", "cuda_kernel"},
+    "cupy_backends": {"cuda_blas"},
     "torch": {"torch_backend"},
     "array_api_strict": {"strict_backend"},
     "numba": {"numba_kernel"},

@@ -1,7 +1,6 @@
 """A fused kernel equals its plain formula, in value and in dtype, on every backend."""
 
 import inspect
-import re
 import warnings
 from functools import partial
 
@@ -12,7 +11,6 @@ from conftest import assert_close
 from backends import get_backend
 from backends.base import Kernel
 from backends.block_kernel import BLOCK
-from backends.cuda_kernel import cuda_source
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
 from backends.numpy_backend import NumpyBackend
 from mlp.activations import ACTIVATIONS
@@ -123,29 +121,6 @@ def test_plain_formula_keeps_its_dtype(name, library, dtype):
     assert len(results) == len(into)
     for result in results:
         assert (result.dtype, result.shape) == (getattr(backend.xp, dtype), shape)
-
-
-def traced(name):
-    formula, into, numbers = FORMULAS[name]
-    names = arguments_of(formula)
-    arrays = len(names) - len(numbers)
-    places = [names.index(key) for key in into]
-    extents = [FULL] * arrays + [SCALAR] * len(numbers)
-    return trace(formula, extents, places), places, arrays
-
-
-LITERAL = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-
-
-@formulas
-def test_cuda_source_computes_in_the_type_of_its_arrays(name):
-    program, places, arrays = traced(name)
-    source = cuda_source(program, places, arrays)
-    text = source["operation"] + source["preamble"]
-    assert not re.search(r"double|half|float", text + source["in_params"] + source["out_params"])
-    text = re.sub(r"for \(long long j = 0;|j == 0", "", text)  # counts columns, not values
-    for literal in LITERAL.finditer(text):
-        assert text[: literal.start()].removesuffix("-").endswith("(T)"), literal.group()
 
 
 # ------------------------------------------------------------------ extents and reductions

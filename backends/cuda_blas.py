@@ -1,0 +1,121 @@
+"""Products of matrices by cuBLAS, everything about a call settled before it is made.
+
+CuPy's own handle takes a new stream, and with it a new workspace, at every call, and refuses to
+work while a stream is recorded. So each stream gets a handle of our own here, with a workspace
+that is ours and stays where it is: nothing is allocated when a product runs, and with one stream
+and one workspace to a handle cuBLAS gives the same bits from run to run.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backends.base import Array
+
+# cuBLAS's numbers: cudaDataType_t, cublasComputeType_t, cublasGemmAlgo_t.
+TYPES = {"float16": 2, "float32": 0, "float64": 1}
+COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
+DEFAULT = -1
+# Bytes that NVIDIA recommends for cublasSetWorkspace, from compute capability 9.0 on and before.
+WORKSPACE, WORKSPACE_BEFORE_90 = 32 << 20, 4 << 20
+
+
+class Blas:
+    """cuBLAS on one device; `product` binds a call."""
+
+    def __init__(self, cupy: Any):
+        from cupy_backends.cuda.libs import cublas  # loads the library that CuPy uses
+
+        self.cupy, self.cublas = cupy, cublas
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        name = f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}"
+        library = ctypes.CDLL(name)
+        self.gemm, self.set_workspace = library.cublasGemmEx, library.cublasSetWorkspace_v2
+        self.handles: dict[int, Handle] = {}
+
+    def handle(self) -> "Handle":
+        """The handle of the current stream."""
+        stream = self.cupy.cuda.get_current_stream()
+        if stream.ptr not in self.handles:
+            self.handles[stream.ptr] = Handle(self, stream)
+        return self.handles[stream.ptr]
+
+    def product(self, a: Array, b: Array, out: Array, precision: str) -> Callable[[], None] | None:
+        """out <- a b as a call, or None where strides are not what cuBLAS takes.
+
+        cuBLAS reads columns first: what it calls A is our b, what it calls B our a, and the result
+        is the transpose of its own.
+        """
+        first, second = _layout(b), _layout(a)
+        if first is None or second is None or not out.flags.c_contiguous:
+            return None
+        double = out.dtype == np.float64
+        compute = COMPUTE_64F if double else COMPUTE_32F
+        if precision == "tf32" and a.dtype == np.float32:
+            compute = COMPUTE_32F_FAST_TF32
+        real = ctypes.c_double if double else ctypes.c_float
+        whole, address = ctypes.c_int, ctypes.c_void_p
+        arguments = (
+            whole(first[0]),
+            whole(second[0]),
+            whole(out.shape[1]),
+            whole(out.shape[0]),
+            whole(a.shape[1]),
+            ctypes.byref(real(1.0)),
+            address(b.data.ptr),
+            whole(TYPES[b.dtype.name]),
+            whole(first[1]),
+            address(a.data.ptr),
+            whole(TYPES[a.dtype.name]),
+            whole(second[1]),
+            ctypes.byref(real(0.0)),
+            address(out.data.ptr),
+            whole(TYPES[out.dtype.name]),
+            whole(out.shape[1]),
+            whole(compute),
+            whole(DEFAULT),
+        )
+        gemm, handles, check = self.gemm, self.handles, self.cublas.check_status
+        current, kept = self.cupy.cuda.get_current_stream, (a, b, out)
+
+        def run(kept: Any = kept) -> None:  # holds the arrays, so that their memory stays theirs
+            handle = handles.get(current().ptr) or self.handle()
+            status = gemm(handle.pointer, *arguments)
+            if status:
+                check(status)
+
+        return run
+
+
+class Handle:
+    """A cuBLAS handle of one stream, with a workspace of its own."""
+
+    def __init__(self, blas: Blas, stream: Any):
+        device = blas.cupy.cuda.Device()
+        before = int(device.compute_capability) < 90
+        size = WORKSPACE_BEFORE_90 if before else WORKSPACE
+        self.cublas = blas.cublas
+        self.workspace = blas.cupy.cuda.alloc(size)
+        self.address = self.cublas.create()
+        self.pointer = ctypes.c_void_p(self.address)
+        self.cublas.setStream(self.address, stream.ptr)  # also takes any workspace away
+        workspace = ctypes.c_void_p(self.workspace.ptr)
+        self.cublas.check_status(blas.set_workspace(self.pointer, workspace, ctypes.c_size_t(size)))
+
+    def close(self) -> None:
+        self.cublas.destroy(self.address)
+
+
+def _layout(x: Array) -> tuple[bool, int] | None:
+    """(rows are apart by one element, what the other axis is apart by): cuBLAS's transposition
+    flag and leading dimension for a row-major factor. None where neither axis is dense."""
+    rows, columns = x.shape
+    down, along = (stride // x.itemsize for stride in x.strides)
+    if (along == 1 or columns == 1) and (down >= columns or rows == 1):
+        return False, max(columns, down if rows > 1 else 1)
+    if (down == 1 or rows == 1) and (along >= rows or columns == 1):
+        return True, max(rows, along if columns > 1 else 1)
+    return None

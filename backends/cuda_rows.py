@@ -1,0 +1,163 @@
+"""Rows gathered, labels spread out and columns added up: the kernels that are not formulas.
+
+    take     out[i, j] <- x[index[i], j], cast to out's type                              (1)
+    one_hot  out[i, k] <- 1 where labels[i] = k, else 0                                   (2)
+    total    out[j] <- Σ_i x[i, j]                                                        (3)
+
+(1) and (2) are one thread an element of out. (3) gives each block up to 32 columns; its 256 threads
+add up every so many rows each and then each other's sums, as a tree. Tall arrays are first cut into
+parts, one row of sums a part, which the same kernel then adds up. The order of a sum depends on the
+shape alone, so two runs agree to the bit. x is read once, and nothing is allocated when a bound
+total runs.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from backends.base import Array
+from backends.cuda_kernel import Launch, compiled
+from backends.cuda_source import BLOCK, C_TYPES, power_of_two, read, translation_unit
+
+ROWS_A_THREAD = 32  # that a thread of `total` adds up, before there are parts
+PARTS = 256  # at most
+
+
+def take(x: Array, index: Array, out: Array) -> None:
+    """(1). x (n, ...), index (k,) int64 from 0 to n - 1 (not checked), out (k, ...)."""
+    if out.size == 0:
+        return
+    function = _function(take_source, x.dtype.name, out.dtype.name)
+    x, out = _matrix(x), _matrix(out)
+    numbers = (*out.shape, *_steps(x), *_steps(out))
+    function((-(-out.size // BLOCK),), (BLOCK,), (x, index, out, *numbers))
+
+
+def one_hot(labels: Array, out: Array) -> None:
+    """(2). labels (n,) of whole numbers, out (n, c)."""
+    if out.size == 0:
+        return
+    function = _function(one_hot_source, labels.dtype.name, out.dtype.name)
+    numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
+    function((-(-out.size // BLOCK),), (BLOCK,), (labels, out, *numbers))
+
+
+def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], None]:
+    """(3) as a call. x (n, m) or (n,), out (m,) or (1,) contiguous."""
+    x = _matrix(x)
+    rows, columns = x.shape
+    real = "float64" if out.dtype == np.float64 or x.dtype == np.float64 else "float32"
+    width = power_of_two(columns)
+    strips = max(1, -(-columns // width))
+    lines = BLOCK // width
+    parts = min(PARTS, max(1, -(-rows // (lines * ROWS_A_THREAD))))
+
+    def step(x: Array, out: Array, parts: int) -> Launch:
+        function = _function(total_source, x.dtype.name, out.dtype.name, real)
+        return Launch(function, (strips, parts), BLOCK, [x, out, *x.shape, *_steps(x), width])
+
+    if parts == 1:
+        return step(x, out, 1)
+    sums = empty((parts, columns), real)
+    first, second = step(x, sums, parts), step(sums, out, 1)
+
+    def run() -> None:
+        first()
+        second()
+
+    return run
+
+
+def _function(source: Callable[..., tuple[str, str]], *kinds: str) -> Any:
+    name, unit = _unit(source, *kinds)
+    return compiled(unit, name)
+
+
+@cache
+def _unit(source: Callable[..., tuple[str, str]], *kinds: str) -> tuple[str, str]:
+    name, text = source(*kinds)
+    return name, translation_unit(text)
+
+
+def _matrix(x: Array) -> Array:
+    """x with one row for each of its entries, without a copy."""
+    if x.ndim == 2:
+        return x
+    return x[:, None] if x.ndim == 1 else x.reshape(x.shape[0], -1)
+
+
+def _steps(x: Array) -> tuple[int, ...]:
+    """Elements from one row to the next, and from one column to the next."""
+    return tuple(stride // x.itemsize for stride in x.strides)
+
+
+def take_source(kind: str, wanted: str) -> tuple[str, str]:
+    """Name and text of (1) from dtype ``kind`` into dtype ``wanted``."""
+    name = f"mlp_take_{kind}_{wanted}"
+    value = read(kind, "x[index[i] * down + j * along]", wanted)
+    return (
+        name,
+        f"""\
+extern "C" __global__ void __launch_bounds__({BLOCK})
+{name}(const {C_TYPES[kind]}* x, const long long* index, {C_TYPES[wanted]}* out,
+    long long rows, long long columns, long long down, long long along, long long p, long long q) {{
+  const long long k = (long long)blockIdx.x * {BLOCK} + threadIdx.x;
+  if (k >= rows * columns) return;
+  const long long i = k / columns, j = k - i * columns;
+  out[i * p + j * q] = {value};
+}}
+""",
+    )
+
+
+def one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
+    """Name and text of (2) from labels of dtype ``kind`` into dtype ``wanted``."""
+    name = f"mlp_one_hot_{kind}_{wanted}"
+    return (
+        name,
+        f"""\
+extern "C" __global__ void __launch_bounds__({BLOCK})
+{name}(const {C_TYPES[kind]}* labels, {C_TYPES[wanted]}* out,
+    long long rows, long long columns, long long step, long long p, long long q) {{
+  const long long k = (long long)blockIdx.x * {BLOCK} + threadIdx.x;
+  if (k >= rows * columns) return;
+  const long long i = k / columns, j = k - i * columns;
+  out[i * p + j * q] = {read("int32", "(labels[i * step] == j)", wanted)};
+}}
+""",
+    )
+
+
+def total_source(kind: str, wanted: str, real: str) -> tuple[str, str]:
+    """Name and text of (3) from dtype ``kind`` into dtype ``wanted``, added up in ``real``.
+
+    Thread (line, column) of a block adds up rows line, line + lines, ... of its part.
+    """
+    name = f"mlp_total_{kind}_{wanted}_{real}"
+    T = C_TYPES[real]
+    return (
+        name,
+        f"""\
+extern "C" __global__ void __launch_bounds__({BLOCK})
+{name}(const {C_TYPES[kind]}* x, {C_TYPES[wanted]}* out,
+    long long rows, long long columns, long long down, long long along, long long width) {{
+  __shared__ {T} sums[{BLOCK}];
+  const int w = (int)width, lines = {BLOCK} / w, line = threadIdx.x / w;
+  const long long j = (long long)blockIdx.x * w + threadIdx.x % w;
+  {T} s = 0;
+  if (j < columns)
+    for (long long i = (long long)blockIdx.y * lines + line; i < rows; i += gridDim.y * lines)
+      s += {read(kind, "x[i * down + j * along]", real)};
+  sums[threadIdx.x] = s;
+  __syncthreads();
+  for (int d = lines / 2; d > 0; d /= 2) {{
+    if (line < d) sums[threadIdx.x] += sums[threadIdx.x + d * w];
+    __syncthreads();
+  }}
+  s = sums[threadIdx.x];
+  if (line == 0 && j < columns) out[blockIdx.y * columns + j] = {read(real, "s", wanted)};
+}}
+""",
+    )

@@ -1,0 +1,206 @@
+"""What the CUDA kernels of this library need: registers, spills and stack, kernel by kernel.
+
+    python -m benchmarks.cuda_registers [--arch 75 80 86 89 90]
+
+Every formula of the tables, and every one that networks and objectives write themselves, is
+compiled by nvcc for each compute capability, with arrays of float32, of float64, and of float16
+and float32 in turns. No GPU is needed. tests/test_cuda_source.py asks that nothing spills.
+"""
+
+import argparse
+import inspect
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends import cuda_rows
+from backends.base import Array, Kernel, TracedKernel
+from backends.cuda_source import CudaSource, formula_source, translation_unit
+from backends.formula import Formula, Program
+from backends.numpy_backend import NumpyBackend
+from mlp.activations import ACTIVATIONS
+from mlp.feed import rescale
+from mlp.losses import LOSSES
+from mlp.network import Arena, Dense, Network
+from mlp.objective import Objective
+from mlp.optimizers import OPTIMIZERS
+
+ARCHITECTURES = ("75", "80", "86", "89", "90")
+KINDS = ("float32", "float64", "mixed")
+ROWS, CLASSES, WIDE = 7, 10, 2000  # rows of up to 32 and of more than 1024 columns
+
+
+# Label, program, places of the results, arrays, the shape they broadcast to.
+Found = tuple[str, Program, Sequence[int], Sequence[Array], tuple[int, ...]]
+
+
+class Collector(NumpyBackend):
+    """NumPy, with kernels that are noted instead of run."""
+
+    def __init__(self) -> None:
+        super().__init__(jit=False)
+        self.label = ""
+        self.found: list[Found] = []
+
+    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+        return _Noted(self, formula, into)
+
+
+class _Noted(TracedKernel):
+    def __init__(self, collector: Collector, formula: Formula, into: Sequence[str]):
+        super().__init__(collector.xp, formula, into)
+        self.collector = collector
+
+    def write(
+        self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
+    ) -> Callable[..., None]:
+        label = f"{self.collector.label}_{program.name}_{shape[-1]}"
+        self.collector.found.append((label, program, self.into, arrays, shape))
+        return lambda *scalars: None
+
+
+def collected() -> Collector:
+    """Every formula on arrays as training has them."""
+    backend = Collector()
+    for name, activation in ACTIVATIONS.items():
+        backend.label = name
+        for columns in (CLASSES, WIDE) if name == "softmax" else (CLASSES,):
+            _note(backend, activation.f, ("z",), (ROWS, columns))
+            _note(backend, activation.df, ("v",), (ROWS, columns))
+        hidden = [Dense(5, name), Dense(5, name, bias=False, dropout=0.5), Dense(2)]
+        _passes(backend, Network(3, hidden), "mean_squared_error")
+    for name, rule in OPTIMIZERS.items():
+        backend.label, made = name, rule()
+        numbers = len(made.constants(0.1, 1))
+        _note(backend, made.update, ("w", *made.state), (ROWS,), numbers)
+    for name, loss in LOSSES.items():
+        backend.label = name
+        for columns in (CLASSES, WIDE):
+            output = Dense(columns, getattr(loss, "unit", None) or "identity", l1=0.1, l2=0.1)
+            layers = [Dense(4, "tanh"), replace(output, sources=(0, 1))]
+            _passes(backend, Network(3, layers), name)
+    backend.label, x = "feed", np.zeros((ROWS, CLASSES))
+    backend.fuse(rescale, ("x",)).bind(x, x[0], x[0])
+    return backend
+
+
+def _note(
+    backend: Collector,
+    formula: Formula,
+    into: Sequence[str],
+    shape: tuple[int, ...],
+    numbers: int = 0,
+) -> None:
+    arrays = len(inspect.signature(formula).parameters) - 1 - numbers
+    backend.fuse(formula, into).bind(*(np.zeros(shape) for _ in range(arrays)))
+
+
+def _passes(backend: Collector, network: Network, loss: str) -> None:
+    w, g = np.zeros(network.parameters), np.zeros(network.parameters)
+    for weighted in (False, True):
+        objective = Objective(network, loss, "mean", shared_penalties=weighted)
+        arena = Arena(backend, "float64", ROWS)
+        objective.gradient(backend, w, g, arena, ROWS, weighted)
+        objective.measure(backend, w, arena, ROWS, weighted)
+        objective.predict(backend, w, arena, ROWS)
+
+
+def kernels(kind: str) -> Iterator[CudaSource]:
+    """The sources of all formulas for arrays of float32, of float64, or "mixed": float16 and
+    float32 in turns. Those whose text is the same come once."""
+    seen: set[str] = set()
+    names: Counter[str] = Counter()
+    for label, program, into, arrays, shape in collected().found:
+        kinds = ("float16", "float32") if kind == "mixed" else (kind,)
+        typed = [np.zeros(x.shape, kinds[i % len(kinds)]) for i, x in enumerate(arrays)]
+        text = formula_source(program, into, typed, shape, "name").text
+        if text not in seen:
+            seen.add(text)
+            names[label] += 1
+            name = f"{label}_{names[label]}" if names[label] > 1 else label
+            yield formula_source(program, into, typed, shape, name)
+
+
+def row_kernels(kind: str) -> list[str]:
+    """The texts of gathers, one-hot and sums into arrays of the kind."""
+    into = "float32" if kind == "mixed" else kind
+    stored = ("float16", "uint8") if kind == "mixed" else (kind, "uint8")
+    return [
+        *(cuda_rows.take_source(x, y)[1] for x in stored for y in {into, stored[0]}),
+        cuda_rows.one_hot_source("int64", stored[0])[1],
+        cuda_rows.total_source(stored[0], into, into)[1],
+    ]
+
+
+def unit(kind: str) -> str:
+    """All kernels of a kind as one source."""
+    return translation_unit(*(kernel.text for kernel in kernels(kind)), *row_kernels(kind))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a kernel needs, by ptxas: registers a thread, and bytes of stack and of spills."""
+
+    kernel: str
+    registers: int
+    stack: int
+    spills: int
+
+
+def compiled(source: str, architecture: str) -> list[Needs]:
+    """The needs of each kernel of the source, by nvcc for a compute capability.
+
+    Raises RuntimeError with nvcc's words where the source does not compile.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.cu"
+        path.write_text(source)
+        command = ["nvcc", "-cubin", f"-arch=sm_{architecture}", "-std=c++17", "-Xptxas", "-v"]
+        done = subprocess.run(
+            [*command, "-o", f"{folder}/kernels.cubin", path], capture_output=True, text=True
+        )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return [
+        Needs(name, int(registers), int(stack), int(stores) + int(loads))
+        for name, stack, stores, loads, registers in _REPORT.findall(done.stderr)
+    ]
+
+
+_REPORT = re.compile(
+    r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, "
+    r"(\d+) bytes spill loads\s+ptxas info\s+: Used (\d+) registers"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, help="compute capabilities")
+    chosen = parser.parse_args()
+    if shutil.which("nvcc") is None:
+        raise SystemExit("nvcc is not on the path: install the CUDA toolkit")
+    for kind in KINDS:
+        needs: dict[str, list[Any]] = {}
+        for architecture in chosen.arch:
+            for need in compiled(unit(kind), architecture):
+                needs.setdefault(need.kernel, []).append(need)
+        print(f"\n{kind}: registers a thread (stack, spills in bytes where there are any)")
+        print(f"{'':<44}" + "".join(f"{'sm_' + a:>12}" for a in chosen.arch))
+        for kernel, found in sorted(needs.items()):
+            cells = [
+                f"{n.registers}" + (f" ({n.stack}, {n.spills})" if n.stack or n.spills else "")
+                for n in found
+            ]
+            print(f"{kernel:<44}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
