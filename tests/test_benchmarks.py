@@ -52,10 +52,10 @@ def test_what_cannot_be_recorded_is_said(capsys):
     """A reader of the floor has to know whether it is a graph."""
 
     class Device(type(get_backend("numpy"))):
-        name = "cupy"
+        name = "cuda"
 
     found = nets.products_alone(Device(), lambda: None)
-    assert "call by call, not as a graph: backend 'cupy' cannot record" in found.note
+    assert "call by call, not as a graph: backend 'cuda' cannot record" in found.note
     assert nets.products_alone(get_backend("numpy"), lambda: None).note == ""
 
 
