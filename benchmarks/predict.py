@@ -137,7 +137,7 @@ def onnx(units: list[int], rows: int, backend: str) -> Contender:
     if index is not None:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise Absent(f"ONNX Runtime {onnxruntime.__version__} is a build without CUDA")
-        providers = [("CUDAExecutionProvider", {"device_id": index})]
+        providers = [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
     X = nets.data(units, rows)[0]
 
