@@ -117,10 +117,10 @@ class BackendCheck:
             yield ""
             yield from self._facts()
             yield from ("", "## Checks", "")
-            yield from self._table(columns["check"], checks(self.backend))
+            yield from self._table(columns["check"], checks(self.backend), "pass")
             yield from ("", "## Times", "")
             yield "Times are of this machine, with whatever else ran on it."
-            yield f"Medians of {rounds} rounds; in brackets the lowest and the highest."
+            yield f"Medians of up to {rounds} rounds; in brackets the lowest and the highest."
             yield ""
             yield from self._table(columns["product"], self._products())
             yield ""
@@ -142,7 +142,10 @@ class BackendCheck:
             "device": backend.device_name(),
             "memory": f"{gibibytes(memory.free)} free of {gibibytes(memory.total)}",
         }
-        facts |= instruments(backend).facts()
+        try:
+            facts |= instruments(backend).facts()
+        except Exception as error:  # as in `_table`
+            facts["not told"] = f"{type(error).__name__}: {error}"
         facts |= {name: os.environ[name] or "''" for name in ENVIRONMENT if name in os.environ}
         columns = [("", 22), ("", 40)]
         yield _row(columns, [])
@@ -150,14 +153,16 @@ class BackendCheck:
         for name, value in facts.items():
             yield _row(columns, [name, value])
 
-    def _table(self, columns: Sequence[Column], rows: Mapping[str, Measure]) -> Iterator[str]:
+    def _table(
+        self, columns: Sequence[Column], rows: Mapping[str, Measure], good: str = ""
+    ) -> Iterator[str]:
         """Each row as soon as it is known, then the texts of what was raised."""
         texts: dict[str, str] = {}
         yield _row(columns, [name for name, _ in columns])
         yield _row(columns, ["-" * width for _, width in columns])
         for name, measure in rows.items():
             try:
-                cells = ["pass", *measure()]
+                cells = [good, *measure()]
             except NotChecked as reason:
                 cells = ["-", str(reason)]
             except CheckFailed as error:

@@ -174,7 +174,18 @@ def test_what_was_raised_is_shown_whole():
     text = "\n".join(lines)
     assert "\ngradient:\n\n    RuntimeError: cudaErrorIllegalAddress: an illegal memory acc" in text
     assert "\n    was encountered\n" in text
-    assert "| float32            | pass |" in text  # the rest went on
+    assert "\n| products, float32  | pass |" in text  # the rest went on
+    assert "\n| float32            |      |" in text
+
+
+def test_a_device_that_tells_nothing_is_checked_all_the_same(monkeypatch):
+    def broken(self):
+        raise OSError("no such counter")
+
+    monkeypatch.setattr("backends.instruments.NumpyInstruments.facts", broken)
+    lines, check = report(get_backend("numpy"))
+    assert rows(lines)["not told"] == ["OSError: no such counter"]
+    assert check.failed == []
 
 
 def test_nan_is_no_small_error():

@@ -60,7 +60,7 @@ def test_what_cannot_be_recorded_is_said(capsys):
 
 
 @pytest.mark.parametrize("name", ["step", "fit", "predict"])
-def test_a_benchmark_runs_on_a_gpu(name, tmp_path, capsys):
+def test_a_benchmark_runs_on_cupy(name, tmp_path, capsys):
     """Ours is timed by the device's events; scikit-learn, which has no GPU, is left out aloud."""
     try:
         get_backend("cupy")
