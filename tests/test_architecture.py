@@ -48,6 +48,8 @@ ALLOWED = {
     "accelerate": BEFORE,
     "config": BEFORE,
     "__init__": BEFORE,  # the door: names of the modules above
+    "backend_times": BEFORE,
+    "backend_check": BEFORE,
     "plots": {"errors"},
     "progress": {"training"},
     "prepare": BEFORE,
