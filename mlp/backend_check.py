@@ -9,6 +9,7 @@ checks compare with NumPy and show the error that was measured beside the one th
     gradient    backpropagation against central differences (`mlp.check`)
     training    the losses of 50 steps against NumPy's from the same seed, relative
     repeated    the weights of two runs from one seed, bit for bit
+    recorded    the weights of a run whose steps are recorded and replayed, bit for bit
     moved       saved on this backend, gone on with on NumPy and then here again: the losses
                 against those of a run on NumPy that never stopped, relative
     memory      bytes held at the end of epoch 2, 3, ..., where the library tells
@@ -30,11 +31,12 @@ from typing import Any
 
 import numpy as np
 
-from backends import Backend
+from backends import Backend, BackendError
 from backends.instruments import instruments
 from mlp.backend_times import (
     PRECISIONS,
     Timing,
+    can_record,
     has,
     in_turn,
     product_rates,
@@ -48,7 +50,8 @@ from mlp.model import Dense, Model, Network
 from mlp.training import Result, train
 
 DTYPES = ("float64", "float32")
-ALLOWED = {"float64": 1e-10, "float32": 1e-4}  # of losses, relative
+# Of losses after 50 steps, relative; tf32 and mixed round factors to 10 bits in every product.
+ALLOWED = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-2, "mixed": 1e-2}
 TF32 = 2.0**-10  # of a factor, relative: 10 bits of fraction, rounded or cut off
 ENVIRONMENT = (
     *("CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE"),
@@ -104,7 +107,7 @@ class BackendCheck:
             "check": [("check", 18), ("", 4), ("error", 9), ("allowed", 9)],
             "product": [("product", 18), ("", 4), ("GFLOP/s", 26), ("n", 5)],
             "step": [
-                ("step", 34),
+                ("step", 55),
                 ("", 4),
                 ("ms", 24),
                 ("products alone, ms", 24),
@@ -192,13 +195,18 @@ class BackendCheck:
         return {name: rate(name) for name in PRECISIONS if has(self.backend, name)}
 
     def _steps(self) -> dict[str, Measure]:
-        def step(units: Sequence[int], batch: int) -> Measure:
+        def step(units: Sequence[int], batch: int, precision: str, graphs: bool) -> Measure:
             def measure() -> Sequence[str]:
                 backend = self.backend
                 X, t = points(units, 4 * batch)
                 orders = np.split(np.random.default_rng(3).permutation(4 * batch), 4)
-                run = training_step(net(units, "relu", backend), X, t, orders)
-                products, eager = recorded(backend, step_products(backend, units, batch))
+                model = net(units, "relu", backend, precision)
+                try:
+                    run = training_step(model, X, t, orders, cuda_graphs=graphs)
+                except BackendError as error:
+                    raise NotChecked(str(error)) from error
+                alone_on = step_products(backend, units, batch, precision)
+                products, eager = recorded(backend, alone_on)
                 steps, alone = in_turn(backend, [run, products], self.sizes.timing)
                 share = [a / s for a, s in zip(alone, steps, strict=True)]
                 return (
@@ -210,7 +218,15 @@ class BackendCheck:
 
             return measure
 
-        return {f"{'-'.join(map(str, u))}, batch {n}": step(u, n) for u, n in self.sizes.nets}
+        rows = {}
+        for units, batch in self.sizes.nets:
+            for precision in ("float32", "tf32", "mixed"):
+                if has(self.backend, precision):
+                    name = f"{'-'.join(map(str, units))}, batch {batch}, {precision}"
+                    rows[name] = step(units, batch, precision, graphs=False)
+                    if can_record(self.backend):
+                        rows[f"{name}, recorded"] = step(units, batch, precision, graphs=True)
+        return rows
 
 
 # ------------------------------------------------------------------ the checks
@@ -225,8 +241,9 @@ def checks(backend: Backend) -> dict[str, Measure]:
     rows = {f"kernel, {dtype}": row(kernel, dtype) for dtype in DTYPES}
     rows |= {f"products, {name}": row(products, name) for name in PRECISIONS}
     rows["gradient"] = row(gradient)
-    for name, check in (("training", training), ("repeated", repeated), ("moved", moved)):
-        rows |= {f"{name}, {dtype}": row(check, dtype) for dtype in DTYPES}
+    for name, check in (("training", training), ("repeated", repeated), ("recorded", replayed)):
+        rows |= {f"{name}, {precision}": row(check, precision) for precision in PRECISIONS}
+    rows |= {f"moved, {dtype}": row(moved, dtype) for dtype in DTYPES}
     rows["memory"] = row(memory)
     return rows
 
@@ -282,15 +299,28 @@ def gradient(backend: Backend) -> Sequence[str]:
     return within(found.error, found.tolerance)
 
 
-def training(backend: Backend, dtype: str) -> Sequence[str]:
+def training(backend: Backend, precision: str) -> Sequence[str]:
     """10 epochs of 5 batches."""
-    found, expected = (run(x, dtype).history["loss"] for x in (backend, plain()))
-    return within(difference(found, expected), ALLOWED[dtype])
+    found = run(backend, precision).history["loss"]
+    expected = run(plain(), PRECISIONS[precision].replace("float16", "float32")).history["loss"]
+    return within(difference(found, expected), ALLOWED[precision])
 
 
-def repeated(backend: Backend, dtype: str) -> Sequence[str]:
+def repeated(backend: Backend, precision: str) -> Sequence[str]:
     """The same bits: sums on the device have one order."""
-    one, other = (backend.to_numpy(run(backend, dtype).state.w) for _ in range(2))
+    return same_bits(*(backend.to_numpy(run(backend, precision).state.w) for _ in range(2)))
+
+
+def replayed(backend: Backend, precision: str) -> Sequence[str]:
+    """Steps that are recorded and replayed, against steps that are run call by call."""
+    if not can_record(backend):
+        raise NotChecked("this backend cannot record")
+    recorded, eager = (run(backend, precision, cuda_graphs=graphs) for graphs in (True, False))
+    return same_bits(backend.to_numpy(recorded.state.w), backend.to_numpy(eager.state.w))
+
+
+def same_bits(one: np.ndarray, other: np.ndarray) -> Sequence[str]:
+    """Raises CheckFailed, with the largest relative difference, if one bit differs."""
     if one.tobytes() != other.tobytes():
         raise CheckFailed(f"{difference(one, other):.1e}", "the same bits")
     return "0", "the same bits"
@@ -352,17 +382,22 @@ def points(units: Sequence[int], n: int) -> tuple[np.ndarray, np.ndarray]:
     return draw((n, units[0]), "float32"), np.random.default_rng(1).integers(0, units[-1], n)
 
 
-def net(units: Sequence[int], activation: str, backend: Backend, dtype: str = "float32") -> Model:
+def net(
+    units: Sequence[int], activation: str, backend: Backend, precision: str = "float32"
+) -> Model:
     """A classifier of these units."""
     layers = [Dense(m, activation) for m in units[1:-1]]
     network = Network(units[0], [*layers, Dense(units[-1], "softmax")])
-    return Model(network, "cross_entropy", seed=0, backend=backend, dtype=dtype)
+    return Model(network, "cross_entropy", seed=0, backend=backend, precision=precision)
 
 
-def run(backend: Backend, dtype: str, model: Model | None = None, **options: Any) -> Result:
-    """A run of 5 batches an epoch, of this model or a new one."""
+def run(backend: Backend, precision: str, model: Model | None = None, **options: Any) -> Result:
+    """A run of 5 batches an epoch, of this model or a new one. NotChecked if the backend does not
+    have the precision."""
+    if not has(backend, precision):
+        raise NotChecked("this backend has no such precision")
     settings = {"epochs": 10, "batch_size": 50, "learning_rate": 0.01} | options
-    return train(model or net(UNITS, "tanh", backend, dtype), *points(UNITS, 250), **settings)
+    return train(model or net(UNITS, "tanh", backend, precision), *points(UNITS, 250), **settings)
 
 
 def difference(found: Any, expected: Any) -> float:

@@ -15,9 +15,10 @@ import numpy as np
 from backends import Array, Backend, BackendError
 from backends.instruments import instruments
 from mlp.feed import Feed
+from mlp.mixed import START
 from mlp.model import Model
 from mlp.optimizers import Adam
-from mlp.step import Step
+from mlp.step import Recorded, Step
 
 # The dtype of the factors in each precision.
 PRECISIONS = {"float64": "float64", "float32": "float32", "tf32": "float32", "mixed": "float16"}
@@ -46,6 +47,12 @@ def has(backend: Backend, precision: str) -> bool:
     except BackendError:
         return False
     return True
+
+
+def can_record(backend: Backend) -> bool:
+    """Whether the backend records anything at all."""
+    x = backend.full((1,), 0.0, "float32")
+    return not recorded(backend, lambda: backend.fill(x, 1.0))[1]
 
 
 def in_turn(
@@ -89,20 +96,35 @@ def product_rates(
 
 
 def training_step(
-    model: Model, X: Array, t: np.ndarray, orders: Sequence[np.ndarray], eta: float = 1e-3
+    model: Model,
+    X: Array,
+    t: np.ndarray,
+    orders: Sequence[np.ndarray],
+    eta: float = 1e-3,
+    cuda_graphs: bool = False,
 ) -> Callable[[], None]:
     """A step of Adam as `mlp.train` makes it; each call takes the rows of the next batch of
-    ``orders``, round and round."""
+    ``orders``, round and round. With cuda_graphs it is recorded, or BackendError."""
     backend, batch = model.backend, len(orders[0])
     feed = Feed(backend, model.dtype, X, model.scaled_targets(t, len(X)))
     vectors = [backend.full(model.w.shape, 0.0, model.dtype) for _ in Adam.state]
-    step = Step(model, feed, [batch], Adam(), vectors)
-    losses = backend.full((1, 2), 0.0, model.dtype)
+    scale = None
+    if model.precision == "mixed":
+        scale = backend.asarray(np.array([START, 0.0], model.dtype))
+    eager = Step(model, feed, [batch], Adam(), vectors, scale)
+    step: Step | Recorded = eager
+    losses = backend.full((len(orders), 2), 0.0, model.dtype)
     rows = itertools.cycle([feed.rows(order) for order in orders])
     numbers = itertools.count(1)
+    if cuda_graphs:
+        slices = [slice(i * batch, (i + 1) * batch) for i in range(len(orders))]
+        replayed = Recorded(eager, slices, losses)
+        replayed.begin(np.concatenate(orders), 0, 0, [eta] * len(orders))
+        replayed.replays = {batch: recorded(backend, replayed.steps[batch], strict=True)[0]}
+        step = replayed
 
     def run() -> None:
-        step(batch, next(rows), eta, next(numbers), 0, losses)
+        step(batch, next(rows), eta, next(numbers), 0, losses[:1, :])
 
     return run
 
@@ -141,11 +163,16 @@ def _one_after_another(calls: Sequence[Callable[[], None]]) -> Callable[[], None
     return run
 
 
-def recorded(backend: Backend, run: Callable[[], None]) -> tuple[Callable[[], None], str]:
-    """(the recorded call, ""), or (the call itself, why it cannot be recorded)."""
+def recorded(
+    backend: Backend, run: Callable[[], None], strict: bool = False
+) -> tuple[Callable[[], None], str]:
+    """(the recorded call, ""), or (the call itself, why it cannot be recorded); strict: or
+    BackendError."""
     run()
     backend.synchronize()
     try:
         return backend.record(run), ""
     except BackendError as error:
+        if strict:
+            raise
         return run, str(error)

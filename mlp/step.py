@@ -143,6 +143,7 @@ class Recorded:
             n: backend.fuse(note, into=("losses",)).bind(losses, number, self.now[:, :1], e.sums)
             for n, e in step.evaluations.items()
         }
+        self.steps = {n: partial(self._run, n) for n in step.evaluations}
         self.replays: dict[int, Callable[[], None]] = {}
         self.made: set[int] = set()
 
@@ -177,20 +178,17 @@ class Recorded:
             self.replays[n]()
         elif n not in self.made:
             self.made.add(n)  # the first time compiles the kernels
-            self._run(n)
+            self.steps[n]()
         else:
             self._record(n)
 
     def _record(self, n: int) -> None:
-        run = partial(self._run, n)
         try:
-            replay = self.backend.record(run)
+            self.replays[n] = self.backend.record(self.steps[n])
         except BackendError as error:
             cause = f"steps are not recorded, and run one call at a time: {error}"
             warnings.warn(cause, RuntimeWarning, stacklevel=5)
-            self.replays = {size: partial(self._run, size) for size in self.step.evaluations}
-        else:
-            self.replays[n] = replay
+            self.replays = dict(self.steps)
         self.replays[n]()
 
     def _run(self, n: int) -> None:
