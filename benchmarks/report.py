@@ -21,6 +21,7 @@ FLOOR = "products alone"
 # One colour and marker a contender, in every chart.
 STYLES = {
     "array-mlp[jit]": ("#c1272d", "o"),
+    "array-mlp recorded": ("#c1272d", "P"),
     "array-mlp": ("#e8888c", "o"),
     "PyTorch CUDA graph": ("#4b2a8c", "P"),
     "PyTorch compiled": ("#7a4fbf", "s"),
@@ -47,8 +48,9 @@ class Options:
 
     def chosen(self, contenders: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
         """The contenders to run. Compiled formulas are a matter of NumPy, CUDA graphs of a GPU."""
-        elsewhere = "PyTorch CUDA graph" if self.backend == "numpy" else "array-mlp[jit]"
-        names = [n for n in contenders if n != elsewhere]
+        graphs = ("PyTorch CUDA graph", "array-mlp recorded")
+        elsewhere = graphs if self.backend == "numpy" else ("array-mlp[jit]",)
+        names = [n for n in contenders if n not in elsewhere]
         return [n for n in names if not self.only or n in self.only or n in needed]
 
 

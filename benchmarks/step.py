@@ -32,15 +32,21 @@ def floor(units: list[int], batch: int, backend: str) -> Contender:
     return nets.products_alone(chosen, step_products(chosen, units, batch))
 
 
-def ours(units: list[int], batch: int, backend: str, jit: bool | None = None) -> Contender:
-    """A built `mlp.step.Step`, as `mlp.train` runs it for every batch."""
+def ours(
+    units: list[int], batch: int, backend: str, jit: bool | None = None, graphs: bool = False
+) -> Contender:
+    """A built `mlp.step.Step`, as `mlp.train` runs it for every batch; graphs: recorded."""
+    from backends import BackendError
     from backends.instruments import instruments
     from mlp.backend_times import training_step
 
     n = BATCHES * batch
     X, t = nets.data(units, n)
     model = nets.our_model(units, backend, jit)
-    run = training_step(model, X, t, nets.orders(n, batch), ETA)
+    try:
+        run = training_step(model, X, t, nets.orders(n, batch), ETA, cuda_graphs=graphs)
+    except BackendError as error:
+        raise peers.Absent(str(error)) from error
 
     def check() -> float:
         return moved(units, model.backend.to_numpy(model.W[0, 1]))
@@ -101,6 +107,7 @@ CONTENDERS = {
     FLOOR: floor,
     "array-mlp[jit]": partial(ours, jit=True),
     "array-mlp": partial(ours, jit=False),
+    "array-mlp recorded": partial(ours, graphs=True),
     "PyTorch CUDA graph": partial(torch, how="graph"),
     "PyTorch compiled": partial(torch, how="compiled"),
     "PyTorch": torch,
