@@ -213,8 +213,8 @@ def compiled(source: str, architecture: str) -> list[Needs]:
 
 
 _REPORT = re.compile(
-    r"Function properties for (\S+)\s+(?:ptxas\s+\.\s+)?(\d+) bytes stack frame, (\d+) bytes spill stores, "
-    r"(\d+) bytes spill loads\s+ptxas info\s+: Used (\d+) registers"
+    r"Function properties for (\S+)\s+(?:ptxas\s+\.\s+)?(\d+) bytes stack frame, "
+    r"(\d+) bytes spill stores, (\d+) bytes spill loads\s+ptxas info\s+: Used (\d+) registers"
 )
 
 
