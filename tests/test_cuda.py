@@ -152,7 +152,6 @@ def test_products_follow_the_current_stream(backend):
     stream.synchronize()
     assert_close(backend.to_numpy(out), values((4, 4), "float32") @ values((4, 4), "float32"))
     del backend.blas.handles[stream.ptr]
-    handle.close()
 
 
 # ------------------------------------------------------------------ sums, gathers, one-hot
@@ -369,21 +368,20 @@ def test_bound_calls_allocate_nothing(backend, allocations, dtype):
 
 def test_bound_calls_keep_their_arrays(backend):
     """What was allocated since did not get their memory."""
-    x = values((64, 64), "float32")
+    x, y, u, v, s = (values((64, 64), "float32", seed) for seed in range(5))
     out = backend.empty((64, 64), "float32")
+    there = backend.asarray
+    add = backend.fuse(lambda xp, out, x, y: x + y, ("out",))
     calls = [
-        backend.product(backend.asarray(x), backend.asarray(x), out),
-        backend.fuse(lambda xp, out, x, y: x + y, ("out",)).bind(
-            out, backend.asarray(x), backend.asarray(x)
-        ),
-        backend.total(backend.asarray(x), out[0]),
+        backend.product(there(x), there(y), out),
+        add.bind(out, there(u), there(v)),
+        backend.total(there(s), out[0]),
     ]
     taken = [backend.full((64, 64), np.nan, "float32") for _ in range(20)]
-    expected = [x @ x, x + x, x.sum(axis=0)]
-    for call, e in zip(calls, expected, strict=True):
+    for call, expected in zip(calls, [x @ y, u + v, s.sum(axis=0)], strict=True):
         call()
         found = backend.to_numpy(out)
-        assert_close(found[0] if e.ndim == 1 else found, e, units=512.0)
+        assert_close(found[0] if expected.ndim == 1 else found, expected, units=512.0)
     assert len(taken) == 20
 
 
@@ -564,18 +562,21 @@ def test_recording_computes_nothing(backend):
 
 def test_a_recording_keeps_what_it_works_with(backend):
     """Temporary arrays of the call are not given to others as long as it can be replayed."""
-    x = backend.full((1000,), 3.0, "float32")
-    out = backend.empty((1000,), "float32")
+    n = 1 << 20
+    x, out = (backend.full((n,), 3.0, "float32") for _ in range(2))
 
     def call():
         backend.copy(backend.cupy.multiply(x, 2.0) + 1.0, out)
 
     call()
+    pool = backend.cupy.get_default_memory_pool()
+    pool.free_all_blocks()
     replay = backend.record(call)
-    taken = [backend.full((1000,), np.nan, "float32") for _ in range(50)]
+    pool.free_all_blocks()
+    taken = [backend.full((n,), 9.0, "float32") for _ in range(20)]
     replay()
     assert (backend.to_numpy(out) == 7.0).all()
-    assert len(taken) == 50
+    assert all((backend.to_numpy(y) == 9.0).all() for y in taken)
 
 
 def reads_back(backend, x):
@@ -616,10 +617,14 @@ def fails(backend, x):
         (fails, "ValueError: not today"),
     ],
 )
-def test_what_cannot_be_recorded_leaves_the_backend_as_it_was(backend, make, cause):
+def test_what_cannot_be_recorded_leaves_the_backend_as_it_was(backend, monkeypatch, make, cause):
     x = backend.full((4, 4), 1.0, "float32")
+    stream = backend.cupy.cuda.Stream(non_blocking=True)
+    monkeypatch.setattr(backend.cupy.cuda, "Stream", lambda non_blocking: stream)
     with pytest.raises(BackendError, match=f"backend '{backend.name}' cannot record.*({cause})"):
         backend.record(make(backend, x))
+    monkeypatch.undo()
+    assert not stream.is_capturing()
     assert (backend.to_numpy(x) == 1.0).all()
     handles = len(backend.blas.handles)
     _, losses, step = a_step(backend, "float32")
