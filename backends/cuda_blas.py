@@ -8,6 +8,7 @@ and one workspace to a handle cuBLAS gives the same bits from run to run.
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -105,8 +106,9 @@ class Handle:
         workspace = ctypes.c_void_p(self.workspace.ptr)
         self.cublas.check_status(blas.set_workspace(self.pointer, workspace, ctypes.c_size_t(size)))
 
-    def close(self) -> None:
-        self.cublas.destroy(self.address)
+    def __del__(self) -> None:
+        if hasattr(self, "address") and not sys.is_finalizing():
+            self.cublas.destroy(self.address)
 
 
 def _layout(x: Array) -> tuple[bool, int] | None:

@@ -15,7 +15,8 @@ cache (softmax with cross-entropy over 10,000 classes: 80 kB of float32 a row).
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,7 @@ def formula_source(
     relu(float* x0, float* x1, unsigned int n, unsigned int columns) {
       const unsigned int i = (unsigned int)blockIdx.x * 256 + threadIdx.x;
       if (i >= n) return;
-      const unsigned int r = i / columns, c = i - r * columns;
+      const unsigned int c = i % columns;
       const float s0 = x0[i];
       const float s1 = x1[c];
       const float s2 = s0 + s1;
@@ -185,13 +186,15 @@ class _Writer:
             f"const {self.index} i = ({self.index})blockIdx.x * {BLOCK} + threadIdx.x;",
             "if (i >= n) return;",
         ]
-        if any(self._place(position) != "i" for position in range(len(self.kinds))):
-            lines.append(f"const {self.index} r = i / columns, c = i - r * columns;")
-        lines += [self._step(n) for n in sorted(self._used()) if self._is_computed(n)]
-        return lines + [
+        body = [self._step(n) for n in self._used() if self._is_computed(n)]
+        body += [
             self._write(position, n)
             for position, n in zip(self.into, self.program.results, strict=True)
         ]
+        for name, value in (("r", "i / columns"), ("c", "i % columns")):
+            if any(re.search(rf"\[.*\b{name}\b.*\]", line) for line in body):
+                lines.append(f"const {self.index} {name} = {value};")
+        return lines + body
 
     # ------------------------------------------------------------------ a group of threads a row
 
@@ -212,11 +215,11 @@ class _Writer:
 
         def loop(results: Sequence[int], body: Sequence[str]) -> None:
             lines.append(f"for ({self.index} j = first; j < columns; j += {group}) {{")
-            lines.extend(f"  {self._step(n)}" for n in self._needed(results))
+            lines.extend(f"  {self._step(n)}" for n in self._along(results))
             lines.extend(f"  {line}" for line in body)
             lines.append("}")
 
-        for n in sorted(self._used()):
+        for n in self._used():
             step = steps[n]
             if step.extent[1] or not self._is_computed(n):
                 continue
@@ -242,20 +245,20 @@ class _Writer:
         lines += [f"if (first == 0) {self._write(position, n)}" for position, n in narrow]
         return lines
 
-    def _used(self) -> set[int]:
-        """The steps that others read or that are results: not arguments only written to."""
-        used = set(self.program.results)
-        for step in self.steps:
-            used |= set() if step.op == "argument" else set(step.operands)
-        return used
+    def _used(self) -> list[int]:
+        """The steps that the results need, in order: not arguments that are only written to."""
+        return self._behind(self.program.results, lambda n: True)
 
-    def _needed(self, results: Sequence[int]) -> list[int]:
+    def _along(self, results: Sequence[int]) -> list[int]:
         """The steps that vary along the row and that these need, in order."""
+        return self._behind(results, lambda n: self.steps[n].extent[1])
+
+    def _behind(self, results: Sequence[int], counts: Callable[[int], bool]) -> list[int]:
         found: set[int] = set()
         stack = list(results)
         while stack:
             n = stack.pop()
-            if n not in found and self.steps[n].extent[1]:
+            if n not in found and counts(n):
                 found.add(n)
                 stack += [] if self.steps[n].op == "argument" else self.steps[n].operands
         return sorted(found)

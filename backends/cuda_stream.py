@@ -60,7 +60,6 @@ def record(cupy: Any, blas: Blas, name: str, call: Callable[[], None]) -> Callab
     try:
         graph = _capture(cupy, stream, pool, call)
     except Exception as error:
-        handle.close()
         raise BackendError(
             f"backend '{name}' cannot record this call: {type(error).__name__}: {error}"
         ) from error

@@ -8,6 +8,8 @@ and float32 in turns. No GPU is needed. tests/test_cuda_source.py asks that noth
 """
 
 import argparse
+import ctypes
+import importlib.util
 import inspect
 import re
 import shutil
@@ -16,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,29 +158,63 @@ class Needs:
     spills: int
 
 
-def compiled(source: str, architecture: str) -> list[Needs]:
-    """The needs of each kernel of the source, by nvcc for a compute capability.
+def compiler() -> Callable[[str, str], tuple[bool, str]] | None:
+    """A function of source and compute capability that gives success and the compiler's words:
+    nvcc, or NVRTC from the wheels nvidia-cuda-nvrtc and nvidia-cuda-runtime, or None."""
+    if shutil.which("nvcc"):
+        return _by_nvcc
+    found = importlib.util.find_spec("nvidia")
+    for folder in (found.submodule_search_locations if found else None) or ():
+        libraries = [*Path(folder).rglob("libnvrtc.so.*"), *Path(folder).rglob("nvrtc64_*.dll")]
+        headers = list(Path(folder).rglob("cuda_fp16.h"))
+        if libraries and headers:
+            return partial(_by_nvrtc, ctypes.CDLL(str(libraries[0])), headers[0].parent)
+    return None
 
-    Raises RuntimeError with nvcc's words where the source does not compile.
-    """
+
+def _by_nvcc(source: str, architecture: str) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.cu"
         path.write_text(source)
         command = ["nvcc", "-cubin", f"-arch=sm_{architecture}", "-std=c++17", "-Xptxas", "-v"]
-        done = subprocess.run(
-            [*command, "-o", f"{folder}/kernels.cubin", path], capture_output=True, text=True
-        )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+        command += ["-o", f"{folder}/kernels.cubin", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def _by_nvrtc(library: Any, headers: Path, source: str, architecture: str) -> tuple[bool, str]:
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
+    options = [f"-arch=sm_{architecture}", "-std=c++17", f"-I{headers}", "--ptxas-options=-v"]
+    texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = library.nvrtcCompileProgram(program, len(options), texts)
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return not failed, log.value.decode()
+
+
+def compiled(source: str, architecture: str) -> list[Needs]:
+    """The needs of each kernel of the source, compiled for a compute capability.
+
+    Raises RuntimeError with the compiler's words where the source does not compile.
+    """
+    compile_ = compiler()
+    if compile_ is None:
+        raise RuntimeError("no CUDA compiler: nvcc is not on the path, nvidia-cuda-nvrtc not there")
+    right, words = compile_(source, architecture)
+    if not right:
+        raise RuntimeError(f"compute capability {architecture}: {words}")
     return [
         Needs(name, int(registers), int(stack), int(stores) + int(loads))
-        for name, stack, stores, loads, registers in _REPORT.findall(done.stderr)
+        for name, stack, stores, loads, registers in _REPORT.findall(words)
     ]
 
 
 _REPORT = re.compile(
-    r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, "
-    r"(\d+) bytes spill loads\s+ptxas info\s+: Used (\d+) registers"
+    r"Function properties for (\S+)\s+(?:ptxas\s+\.\s+)?(\d+) bytes stack frame, "
+    r"(\d+) bytes spill stores, (\d+) bytes spill loads\s+ptxas info\s+: Used (\d+) registers"
 )
 
 
@@ -185,8 +222,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, help="compute capabilities")
     chosen = parser.parse_args()
-    if shutil.which("nvcc") is None:
-        raise SystemExit("nvcc is not on the path: install the CUDA toolkit")
+    if compiler() is None:
+        raise SystemExit(
+            "no CUDA compiler: install the CUDA toolkit, or pip install nvidia-cuda-nvrtc "
+            "nvidia-cuda-runtime"
+        )
     for kind in KINDS:
         needs: dict[str, list[Any]] = {}
         for architecture in chosen.arch:

@@ -1,10 +1,9 @@
 """The CUDA source of every formula: its arithmetic is in one type, it compiles, nothing spills.
 
-No GPU and no CuPy is needed; without nvcc the compilation is skipped, aloud.
+No GPU and no CuPy is needed; without a CUDA compiler the compilation is skipped, aloud.
 """
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -137,12 +136,17 @@ def test_large_arrays_are_indexed_in_64_bits():
 # ------------------------------------------------------------------ compiled, without a GPU
 
 
+needs_compiler = pytest.mark.skipif(
+    cuda_registers.compiler() is None,
+    reason="neither nvcc nor the wheel nvidia-cuda-nvrtc is here: CUDA kernels were not compiled",
+)
+
+
+@needs_compiler
 @kinds
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel_compiles_and_nothing_spills(architecture, kind):
     """Nor has any kernel a stack: no function it calls needs memory of its own."""
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not on the path: the CUDA kernels were not compiled")
     found = cuda_registers.compiled(cuda_registers.unit(kind), architecture)
     assert len(found) == len(list(cuda_registers.kernels(kind))) + len(
         cuda_registers.row_kernels(kind)
@@ -152,17 +156,15 @@ def test_every_kernel_compiles_and_nothing_spills(architecture, kind):
         assert kernel.registers <= 64, kernel  # a block of 256 fits four times on any of them
 
 
-def test_nvcc_says_what_is_wrong():
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not on the path: the CUDA kernels were not compiled")
+@needs_compiler
+def test_the_compiler_says_what_is_wrong():
     with pytest.raises(RuntimeError, match="undefined_name"):
         cuda_registers.compiled(translation_unit("__device__ int x = undefined_name;"), "90")
 
 
+@needs_compiler
 def test_a_stack_is_seen():
     """A kernel with an array indexed at run time has one."""
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not on the path: the CUDA kernels were not compiled")
     text = """extern "C" __global__ void k(float* x, int n) {
         float held[64];
         for (int i = 0; i < n; ++i) held[(i * n) & 63] = x[i];
