@@ -30,10 +30,10 @@ class Step:
         vectors: Sequence[Array],
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
-        backend, network, weighted = model.backend, model.network, feed.s is not None
-        sizes = set(sizes)
+        backend, network, weighted = model.backend, model.network, feed.weighted
+        sizes = sorted(set(sizes), reverse=True)
         self.g = backend.full((network.parameters,), 0.0, model.dtype)
-        arena = Arena(backend, model.xp_dtype, max(sizes))
+        arena = Arena(backend, model.xp_dtype, sizes[0])
         self.evaluations, self.fill = {}, {}
         for n in sizes:
             self.evaluations[n] = model.objective.gradient(
