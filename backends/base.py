@@ -158,7 +158,7 @@ class Staging:
 
     def send(self, rows: int) -> None:
         """Start the copy of the first ``rows`` rows, once the last reader of ``device`` is done."""
-        self.backend.upload(self.host[:rows], self.device[:rows])
+        self.backend.upload(self.host[:rows], self.device[:rows, ...])
 
     def receive(self) -> None:
         """What is asked of the device from now on waits for the copy."""

@@ -142,8 +142,8 @@ class Feed:
             self.stream.send(rows)
 
     def room(self, columns: int) -> Array:
-        """Where `keep` gathers results for all rows, (n, columns): on the device, of a streamed data
-        set on the host."""
+        """Where `keep` gathers results for all rows, (n, columns): beside the data, on the device
+        or on the host."""
         if self.stream is not None:
             return np.empty((self.n, columns), self.dtype)
         return self.backend.empty((self.n, columns), self.dtype)

@@ -130,6 +130,31 @@ def shaped(shape: Sequence[int], dtype: Any) -> np.ndarray:
     return np.broadcast_to(np.zeros((), dtype), tuple(shape))
 
 
+# ------------------------------------------------------------------------------ out of memory
+
+
+def shortages(backend: Backend) -> tuple[type[BaseException], ...]:
+    """What is raised if the device or the host has no memory left."""
+    return (MemoryError, *backend.out_of_memory)
+
+
+@contextmanager
+def enough_memory(backend: Backend, what: str) -> Iterator[None]:
+    """InputError if memory runs out in what is done."""
+    try:
+        yield
+    except shortages(backend) as error:
+        raise InputError(
+            f"{what}: out of memory on {backend.device_name()} ({first_line(error)}); use smaller "
+            "batches or a smaller net, or end what else uses the memory"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, or what it is."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 # ------------------------------------------------------------------------------ a plan
 
 

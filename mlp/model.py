@@ -24,6 +24,7 @@ from mlp.data import Scaling
 from mlp.errors import InputError
 from mlp.feed import Feed, check_inputs, dtype_name
 from mlp.losses import Loss, Reduction
+from mlp.memory import enough_memory
 from mlp.network import Arena, Dense, Network, dropout_masks
 from mlp.objective import Evaluation, Objective
 
@@ -69,7 +70,7 @@ class Model:
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         if w is None:
             w = network.initial_weights(seed)
-        with self.backend.scope():
+        with self.backend.scope(), enough_memory(self.backend, "the weights"):
             given = self.backend.asarray(w, dtype)
             if given.shape != (network.parameters,):
                 raise InputError(
@@ -135,7 +136,7 @@ class Model:
         backend = self.backend
         given_on_device = backend.owns(X)
         X = check_inputs(backend, X, self.network.inputs, self.columns)
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "predict"):
             feed = Feed(backend, self.dtype, X, scaling=self.input_scaling)
             y = feed.room(self.network.outputs)
             for start in range(0, feed.n, self._chunk()):
@@ -204,7 +205,7 @@ class Model:
         X = check_inputs(backend, X, self.network.inputs, self.columns)
         n = X.shape[0]
         t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "value_and_gradient"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.xp_dtype, n)
             evaluation = self.objective.gradient(backend, self._w, g, arena, n, s is not None)
@@ -219,7 +220,7 @@ class Model:
         X = check_inputs(self.backend, X, self.network.inputs, self.columns)
         scaled = self.scaled_targets(t, X.shape[0])
         s = check_sample_weight(sample_weight, X.shape[0])
-        with self.backend.scope():
+        with self.backend.scope(), enough_memory(self.backend, "evaluate"):
             feed = Feed(self.backend, self.dtype, X, scaled, s, self.input_scaling)
             return Evaluator(self, feed, scaled, s)()
 

@@ -41,6 +41,7 @@ from backends import Array
 from mlp.data import order, split
 from mlp.errors import InputError, did_you_mean
 from mlp.feed import Feed, Rows, check_inputs
+from mlp.memory import Plan, enough_memory, first_line, megabytes, shortages
 from mlp.model import (
     Evaluator,
     Model,
@@ -49,7 +50,7 @@ from mlp.model import (
     shares,
 )
 from mlp.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
-from mlp.planning import HeldOut, Plan, megabytes, plan_for
+from mlp.planning import HeldOut, plan_for
 from mlp.schedules import SCHEDULES, Schedule, Warmup
 from mlp.step import Step
 from mlp.tables import make
@@ -245,7 +246,7 @@ def train(
             raise InputError(f"train has no setting {name!r}{hint}")
     settings = replace(settings or Settings(), **options)
     with model.backend.scope():
-        with _enough_memory(model):
+        with enough_memory(model.backend, "training, before its first step"):
             X, t, s, held_out = _checked(model, X, t, sample_weight, validation, settings.seed)
             plan = _plan(model, X, t, s, held_out, settings)
             plan.check()
@@ -286,24 +287,6 @@ def _plan(
         target_loss=settings.target_loss is not None,
         shuffle=settings.shuffle,
     )
-
-
-@contextmanager
-def _enough_memory(model: Model) -> Iterator[None]:
-    """InputError if memory runs out before the first step."""
-    backend = model.backend
-    out_of_memory = (MemoryError, *backend.out_of_memory)
-    try:
-        yield
-    except out_of_memory as error:
-        raise InputError(
-            f"out of memory on {backend.device_name()} before the first step "
-            f"({_first_line(error)}); use a smaller batch_size, or end what else uses the memory"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _checked(
@@ -451,7 +434,6 @@ class Trainer:
     def train(self) -> Result:
         state, settings = self.state, self.settings
         diverged, memory_ended = False, ""
-        out_of_memory = (MemoryError, *self.backend.out_of_memory)
         self._call("on_run_start")
         self.backend.copy(self.model.w, self.checkpoint_w)
         if state.batch == 0:  # a run gone on with may be over already
@@ -465,8 +447,8 @@ class Trainer:
                 if state.batch < len(self.rows) and self._finite():
                     break  # stopped within the epoch; its losses are in the state
                 diverged = not self._close_epoch(started)
-            except out_of_memory as error:
-                memory_ended = _first_line(error)
+            except shortages(self.backend) as error:
+                memory_ended = first_line(error)
                 break
             if diverged:
                 break

@@ -113,7 +113,8 @@ def everything(folder):
 
 
 def test_train_prints_progress_and_a_summary(here):
-    lines = run("train", "plants.toml").splitlines()
+    memory, *lines = run("train", "plants.toml").splitlines()
+    assert memory.startswith("memory: ")
     assert [line[:9] for line in lines[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     summary = "\n".join(lines[3:])
     assert lines[4].split() == ["rows", "loss", "accuracy"]
@@ -528,6 +529,7 @@ def test_a_mistake_ends_the_program_with_2_and_no_traceback(here):
 def test_ctrl_c_writes_the_run(here):
     process = program("train", "plants.toml", "--set", "training.epochs=40000")
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("memory: ")
     assert process.stdout.readline().startswith("epoch  2000/40000")
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
@@ -546,7 +548,8 @@ def test_ctrl_c_writes_the_run(here):
 def test_a_shutdown_writes_the_run(here):
     process = program("train", "plants.toml", "--set", "training.epochs=40000")
     assert process.stdout is not None
-    process.stdout.readline()
+    for _ in range(2):
+        process.stdout.readline()
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
