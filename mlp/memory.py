@@ -6,8 +6,7 @@ so the bytes that it counts are the bytes that will be asked for. What a library
 not counted: a copy while data are sent, work space of a product, and, with backends that have no
 kernels of their own (torch, array-api-strict), the intermediate results of a formula.
 
->>> from backends import get_backend
->>> count = Count(get_backend("numpy"))
+>>> count = Count()
 >>> with count.under("batch"):
 ...     x = count.empty((256, 784), "float32")
 >>> x.shape, count.bytes, megabytes(count.asked)
@@ -28,7 +27,8 @@ from mlp.errors import InputError
 
 
 class Count(Backend):
-    """The shapes of another backend, and none of its memory.
+    """The shapes of another backend, and none of its memory; with none, of a device that owns
+    nothing yet.
 
     ``bytes``: what was asked for, by the heading of the moment (`under`).
     """
@@ -36,8 +36,8 @@ class Count(Backend):
     xp = xp
     device = "cpu"
 
-    def __init__(self, real: Backend):
-        self.real, self.name = real, real.name
+    def __init__(self, real: Backend | None = None):
+        self.real, self.name = real, "count"
         self.bytes: dict[str, int] = {}
         self.heading = ""
 
@@ -56,11 +56,11 @@ class Count(Backend):
         return sum(self.bytes.values())
 
     def owns(self, x: Any) -> bool:
-        return self.real.owns(x)
+        return self.real is not None and self.real.owns(x)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         given = str(x.dtype).rpartition(".")[2]
-        if self.real.owns(x) and dtype in (None, given):
+        if self.owns(x) and dtype in (None, given):
             return shaped(x.shape, given)  # it is there already
         return self.empty(x.shape, dtype or given)
 
@@ -73,13 +73,16 @@ class Count(Backend):
         return x
 
     def keeps(self, size: int) -> bool:
-        return self.real.keeps(self.asked + size)
+        return self.real is None or self.real.keeps(self.asked + size)
 
     def staging(self, shape: Sequence[int], dtype: str) -> Staging:
         return _CountedStaging(self, shape, dtype)
 
+    def memory(self) -> Memory:
+        return Memory() if self.real is None else self.real.memory()
+
     def require(self, precision: str) -> None:
-        self.real.require(precision)
+        """Any: the backend itself is asked."""
 
     def fuse(self, formula: Any, into: Sequence[str]) -> Kernel:
         return _CountedKernel(self.xp, formula, into)
@@ -117,7 +120,7 @@ class _CountedKernel(Kernel):
 class _CountedStaging(Staging):
     def __init__(self, count: Count, shape: Sequence[int], dtype: str):
         self.device = self.host = count.empty(shape, dtype)
-        if count.real.memory().shared:
+        if count.memory().shared:
             count.empty(shape, dtype)  # the host's buffer is in the same memory
 
 

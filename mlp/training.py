@@ -436,23 +436,10 @@ class Trainer:
         diverged, memory_ended = False, ""
         self._call("on_run_start")
         self.backend.copy(self.model.w, self.checkpoint_w)
-        if state.batch == 0:  # a run gone on with may be over already
-            self._stop_on_target()
-            self._stop_on_patience()
-        while state.epoch < settings.epochs and not self.run.stopping:  # (1)
-            self._call("on_epoch_start")
-            started = time.perf_counter()
-            try:
-                self._epoch()
-                if state.batch < len(self.rows) and self._finite():
-                    break  # stopped within the epoch; its losses are in the state
-                diverged = not self._close_epoch(started)
-            except shortages(self.backend) as error:
-                memory_ended = first_line(error)
-                break
-            if diverged:
-                break
-            self._call("on_epoch_end")
+        try:
+            diverged = not self._epochs()
+        except shortages(self.backend) as error:
+            memory_ended = first_line(error)
         self._give_back()
         if memory_ended:
             self.run.stopping = self._short_of_memory(memory_ended)
@@ -469,6 +456,23 @@ class Trainer:
         if diverged:
             warnings.warn(stopped, RuntimeWarning, stacklevel=3)
         return result
+
+    def _epochs(self) -> bool:
+        """The epochs that are still to be done. False: the last one is not finite."""
+        state, settings = self.state, self.settings
+        if state.batch == 0:  # a run gone on with may be over already
+            self._stop_on_target()
+            self._stop_on_patience()
+        while state.epoch < settings.epochs and not self.run.stopping:  # (1)
+            self._call("on_epoch_start")
+            started = time.perf_counter()
+            self._epoch()
+            if state.batch < len(self.rows) and self._finite():
+                return True  # stopped within the epoch; its losses are in the state
+            if not self._close_epoch(started):
+                return False
+            self._call("on_epoch_end")
+        return True
 
     def _epoch(self) -> None:
         """The batches of one epoch that are still to be done."""
