@@ -10,7 +10,7 @@ kernels of their own (torch, array-api-strict), the intermediate results of a fo
 >>> with count.under("batch"):
 ...     x = count.empty((256, 784), "float32")
 >>> x.shape, count.bytes, megabytes(count.asked)
-((256, 784), {'batch': 802816}, '0.8 MB')
+((256, 784), {'batch': 802816}, '802.8 kB')
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -260,7 +260,10 @@ def _where(streamed: bool) -> str:
 def megabytes(size: int) -> str:
     """Bytes for people, 1 MB = 10^6.
 
-    >>> megabytes(12_345_678), megabytes(2_500_000_000)
-    ('12.3 MB', '2.5 GB')
+    >>> megabytes(900), megabytes(12_345_678), megabytes(2_500_000_000)
+    ('0.9 kB', '12.3 MB', '2.5 GB')
     """
-    return f"{size / 1e9:.1f} GB" if size >= 999_950_000 else f"{size / 1e6:.1f} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 1e3:.1f} kB"

@@ -4,7 +4,7 @@
 >>> model = Model(Network(784, [Dense(512, "relu"), Dense(10, "softmax")]), "cross_entropy")
 >>> found = plan(model, 60_000, batch_size=256, data_dtype="uint8", patience=True)
 >>> {part: megabytes(size) for part, size in found.parts.items()}
-{'weights': '5.3 MB', 'optimizer': '3.3 MB', 'data': '0.5 MB', 'step': '3.5 MB'}
+{'weights': '5.3 MB', 'optimizer': '3.3 MB', 'data': '481.9 kB', 'step': '3.5 MB'}
 """
 
 import copy

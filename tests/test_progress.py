@@ -45,7 +45,7 @@ def epochs(text):
 
 def test_a_line_an_epoch_with_loss_metric_and_speed():
     memory, *lines = run(io.StringIO(), epochs=3, validation=0.25).splitlines()
-    assert re.fullmatch(r"memory: 0\.\d MB of [\d.]+ GB free on CPU, .* \(weights .*\)", memory)
+    assert re.fullmatch(r"memory: [\d.]+ kB of [\d.]+ GB free on CPU, .* \(weights .*\)", memory)
     assert len(lines) == 3
     for number, line in enumerate(lines, start=1):
         pattern = (
