@@ -119,22 +119,34 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Go on from where this run stands.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what it takes of the device's memory, and stop.")
+    ] = False,
 ) -> None:
     """Train as FILE says, into a folder of its own."""
     from mlp.config import load
     from mlp.errors import InputError
     from mlp.progress import progress
-    from mlp.runs import SETTINGS, in_run, train_run
+    from mlp.runs import SETTINGS, in_run, plan_run, train_run
 
     if file is None and resume is not None:
         file = in_run(resume, SETTINGS)
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
     config = load(file, overrides or [])
+    if plan:
+        found = plan_run(config, backend)
+        typer.echo(str(found))
+        found.check()
+        return
     with _ended_gently(), progress(quiet) as callbacks:
         finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=callbacks)
-    if finished.result.diverged:
-        _say_error(f"{finished.result.stopped}; the run is in {finished.folder}")
+    if finished.result.diverged or finished.result.out_of_memory:
+        message = f"{finished.result.stopped}; the run is in {finished.folder}"
+        if not finished.result.diverged:
+            again = f"mlp train --resume {_quoted(finished.folder)} --set training.batch_size=N"
+            message += f"; go on by {again}"
+        _say_error(message)
         raise typer.Exit(2)
     if not quiet:
         try:
@@ -188,12 +200,12 @@ def _metrics_table(parts: dict[str, dict[str, Any]]) -> str:
     columns = list(next(iter(parts.values())))
     rows = [["", *columns]]
     for name, values in parts.items():
-        rows.append([name, *(_number(values[column]) for column in columns)])
+        rows.append([name, *(_number(values.get(column, "-")) for column in columns)])
     return _aligned(rows)
 
 
 def _number(value: Any) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _aligned(rows: list[list[str]]) -> str:

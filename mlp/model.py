@@ -22,8 +22,9 @@ from backends import Array, Backend, choose
 from mlp import metrics
 from mlp.data import Scaling
 from mlp.errors import InputError
-from mlp.feed import Feed, check_inputs
+from mlp.feed import Feed, check_inputs, dtype_name
 from mlp.losses import Loss, Reduction
+from mlp.memory import enough_memory
 from mlp.network import Arena, Dense, Network, dropout_masks
 from mlp.objective import Evaluation, Objective
 
@@ -76,7 +77,7 @@ class Model:
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         if w is None:
             w = network.initial_weights(seed)
-        with self.backend.scope():
+        with self.backend.scope(), enough_memory(self.backend, "the weights"):
             given = self.backend.asarray(w, self.dtype)
             if given.shape != (network.parameters,):
                 raise InputError(
@@ -151,20 +152,20 @@ class Model:
         backend = self.backend
         given_on_device = backend.owns(X)
         X = check_inputs(backend, X, self.network.inputs, self.columns)
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "predict"):
             feed = Feed(backend, self.dtype, X, scaling=self.input_scaling)
-            y = backend.empty((feed.n, self.network.outputs), self.dtype)
+            y = feed.room(self.network.outputs)
             for start in range(0, feed.n, self._chunk()):
                 rows = slice(start, min(start + self._chunk(), feed.n))
                 evaluation = self._predictor(rows.stop - rows.start)
                 feed.bind(evaluation)(rows)
                 evaluation.run()
-                backend.copy(evaluation.y, y[rows, :])
+                feed.keep(evaluation.y, rows, y)
             if self.target_scaling is not None:
                 scaling = self.target_scaling
-                factor = backend.asarray(scaling.scale, self.dtype)
-                y = y * factor + backend.asarray(scaling.shift, self.dtype)
-            return y if given_on_device else backend.to_numpy(y)
+                asarray = np.asarray if feed.stream is not None else backend.asarray
+                y = y * asarray(scaling.scale, self.dtype) + asarray(scaling.shift, self.dtype)
+            return y if given_on_device or feed.stream is not None else backend.to_numpy(y)
 
     def classify(self, X: Any) -> np.ndarray:
         """The label of each row, (n,) on the host: the class of the largest output, or with one
@@ -215,7 +216,7 @@ class Model:
         X = check_inputs(backend, X, self.network.inputs, self.columns)
         n = X.shape[0]
         t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "value_and_gradient"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, n)
             scale = backend.full((1,), SCALE, self.dtype) if self.precision == "mixed" else None
@@ -233,29 +234,30 @@ class Model:
         X = check_inputs(self.backend, X, self.network.inputs, self.columns)
         scaled = self.scaled_targets(t, X.shape[0])
         s = check_sample_weight(sample_weight, X.shape[0])
-        with self.backend.scope():
-            return Evaluator(self, X, scaled, s)()
+        with self.backend.scope(), enough_memory(self.backend, "evaluate"):
+            feed = Feed(self.backend, self.dtype, X, scaled, s, self.input_scaling)
+            return Evaluator(self, feed, scaled, s)()
 
 
 class Evaluator:
     """The objective and the metrics on a data set, again and again while the weights change.
 
-    The predictions and the losses of the chunks come to the host once a call; ``predictions`` are
-    those of the last one, (n, outputs), in scaled units.
+    t, s: of the feed, on the host. The predictions and the losses of the chunks come to the host
+    once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
+    the last call, (n, outputs), in scaled units.
     """
 
-    def __init__(self, model: Model, X: Array, t: np.ndarray, s: np.ndarray | None = None):
-        self.model, self.t, self.s = model, t, s
+    def __init__(self, model: Model, feed: Feed, t: np.ndarray, s: np.ndarray | None = None):
+        self.model, self.feed, self.t, self.s = model, feed, t, s
         backend, objective = model.backend, model.objective
-        feed = Feed(backend, model.dtype, X, t, s, model.input_scaling)
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
         self.rows = [slice(i, min(i + chunk, feed.n)) for i in range(0, feed.n, chunk)]
         self.runs = {}
-        for n in {rows.stop - rows.start for rows in self.rows}:
+        for n in sorted({rows.stop - rows.start for rows in self.rows}, reverse=True):
             evaluation = objective.measure(backend, model.w, arena, n, s is not None)
             self.runs[n] = evaluation, feed.bind(evaluation)
-        self.y = backend.empty((feed.n, model.network.outputs), model.dtype)
+        self.y = feed.room(model.network.outputs)
         self.sums = backend.empty((len(self.rows), 2), model.dtype)
 
     def __call__(self, penalty: bool = False) -> dict[str, float]:
@@ -265,10 +267,13 @@ class Evaluator:
             evaluation, fill = self.runs[rows.stop - rows.start]
             fill(rows)
             evaluation.run()
-            copy_to(evaluation.y, self.y[rows, :])
+            if i + 1 < len(self.rows):
+                self.feed.ahead(self.rows[i + 1])
             copy_to(evaluation.sums, self.sums[i : i + 1, :])
+            self.feed.keep(evaluation.y, rows, self.y)
         sums = model.backend.to_numpy(self.sums).astype(np.float64)
-        self.predictions = y = model.backend.to_numpy(self.y)
+        streamed = self.feed.stream is not None
+        self.predictions = y = self.y if streamed else model.backend.to_numpy(self.y)
         t = self.t
         loss = mean_or_sum(model.objective, sums[:, 0], shares(self.rows, self.s))
         if penalty:
@@ -329,4 +334,5 @@ def fill_masks(
             backend.fill(mask, 1.0)
     elif evaluation.masks:
         for l, mask in dropout_masks(network, evaluation.n, seed, step):
-            backend.copy(backend.asarray(mask), evaluation.masks[l])
+            out = evaluation.masks[l]
+            backend.upload(mask.astype(dtype_name(out), copy=False), out)

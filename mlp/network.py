@@ -42,7 +42,10 @@ from backends.formula import Formula
 from mlp.activations import Activation, get_activation
 from mlp.errors import InputError
 from mlp.initializers import Initializer, get_initializer
+from mlp.memory import Count, megabytes, shaped
+from mlp.optimizers import OPTIMIZERS, Optimizer
 from mlp.seeds import generator
+from mlp.tables import make
 
 
 @dataclass(frozen=True)
@@ -241,8 +244,16 @@ class Network:
                 return f"b[{number}][{index - part.start}]"
         raise InputError(f"parameter {index} of {self.parameters}")
 
-    def summary(self) -> str:
-        """The layers as a table.
+    def summary(
+        self,
+        batch_size: int | None = None,
+        precision: str = "float32",
+        optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+    ) -> str:
+        """The layers as a table; with a batch_size, also the memory that a step of training takes.
+
+        That is what the network alone knows of. The data, the loss and what is measured come to it:
+        `mlp.plan` has it all, for a model on its backend.
 
         >>> print(Network(64, [Dense(32, "relu"), Dense(10, "softmax")]).summary())
         layer   units  activation      from  parameters
@@ -262,7 +273,31 @@ class Network:
             origin = ",".join(str(k) for k in self.sources[number])
             lines.append(f"{number:>5} {self.units[number]:>7}  {name:<12} {origin:>7} {count:>11}")
         lines.append(f"{'total':>5} {'':>7}  {'':<12} {'':>7} {self.parameters:>11}")
+        if batch_size is not None:
+            memory = self.step_memory(batch_size, precision, optimizer)
+            listed = ", ".join(f"{name} {megabytes(size)}" for name, size in memory.items())
+            lines.append(f"memory of a step on {batch_size} rows: {listed}")
         return "\n".join(line.rstrip() for line in lines)
+
+    def step_memory(
+        self, batch_size: int, precision: str, optimizer: str | Mapping[str, Any] | Optimizer
+    ) -> dict[str, int]:
+        """Bytes of a step of training on so many rows, by what they are for."""
+        count, shape = Count(), (self.parameters,)
+        arena = Arena(count, precision, batch_size)
+        dtype = arena.dtype
+        with count.under("weights"):
+            w = count.empty(shape, dtype)
+        with count.under("gradient"):
+            g = count.empty(shape, dtype)
+        with count.under("optimizer"):
+            for _ in make(OPTIMIZERS, optimizer, "optimizer").state:
+                count.empty(shape, dtype)
+        with count.under("activations and deltas"):
+            network = Pass(self, Tape(count), arena, batch_size, w)
+            network.forward(dropout=True)
+            network.backward(g, shaped((1,), dtype))
+        return count.bytes
 
     def penalties(self) -> list[tuple[slice, float, float]]:
         """(part of w, l1, l2) for each run of weights with the same penalties, none left out that

@@ -42,10 +42,10 @@ class Step:
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
         self.feed, self.vectors = feed, vectors
-        backend, network, weighted = model.backend, model.network, feed.s is not None
-        sizes = set(sizes)
+        backend, network, weighted = model.backend, model.network, feed.weighted
+        sizes = sorted(set(sizes), reverse=True)
         self.g = backend.full((network.parameters,), 0.0, model.dtype)
-        arena = Arena(backend, model.precision, max(sizes))
+        arena = Arena(backend, model.precision, sizes[0])
         scale = None if loss_scale is None else loss_scale[:1]
         self.evaluations, self.fill = {}, {}
         for n in sizes:
@@ -122,7 +122,7 @@ class Recorded:
         self.step, self.backend = step, step.backend
         backend, dtype = step.backend, step.model.dtype
         batches, self.size = len(rows), rows[0].stop - rows[0].start
-        self.gathers = batches > 1 and step.feed.sparse is None
+        self.gathers = batches > 1 and step.feed.stream is None
         self.order = backend.asarray(np.zeros((batches, self.size), np.int64))
         self.index = backend.asarray(np.zeros((1, self.size), np.int64))
         self.batch = backend.asarray(np.zeros(1, np.int64))

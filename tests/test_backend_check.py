@@ -48,7 +48,11 @@ def test_a_backend_passes(backend):
             assert found[f"{name}, {dtype}"][0] == "pass"
     assert found["library"][0] == backend.version()
     assert found["device"][0] == backend.device_name()
-    times = [found["float32"][1], *found["16-12-4, batch 16"][1:3]]
+    times = [found["float32"][1], *found["16-12-4, batch 16, float32"][1:3]]
+    if backend.name.startswith("cupy"):
+        for name in ("training, tf32", "training, mixed", "recorded, float32", "recorded, mixed"):
+            assert found[name][0] == "pass"
+        times.append(found["16-12-4, batch 16, mixed, recorded"][1])
     assert all(float(re.match(r"[\d.e-]+", text)[0]) > 0.0 for text in times)
 
 
