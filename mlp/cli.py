@@ -192,12 +192,14 @@ def _summary(finished: "Finished", data: str) -> str:
     ]
     if finished.interrupted:
         lines[-1] = f"next     mlp train --resume {_quoted(folder)}"
+    if any("loss" not in values for values in parts.values()):
+        lines.append("note     memory did not suffice to measure all; `mlp evaluate` may, later")
     return "\n".join(lines)
 
 
 def _metrics_table(parts: dict[str, dict[str, Any]]) -> str:
     """A line for each part of the data, a column for each number."""
-    columns = list(next(iter(parts.values())))
+    columns = list(dict.fromkeys(name for values in parts.values() for name in values))
     rows = [["", *columns]]
     for name, values in parts.items():
         rows.append([name, *(_number(values.get(column, "-")) for column in columns)])

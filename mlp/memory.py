@@ -229,6 +229,7 @@ class Plan:
     def __str__(self) -> str:
         """A table: a line for each part, what is needed in all, and what is free."""
         notes = {
+            "weights": "and copies of them: the last finite, with patience the best",
             "data": _where(self.streamed[0]),
             "validation": _where(self.streamed[1]),
             "step": f"gradient, activations and deltas of {self.batch_size} rows",

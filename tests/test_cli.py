@@ -204,6 +204,7 @@ def test_a_run_that_cannot_be_measured_is_written_all_the_same(here, monkeypatch
     assert [line.split() for line in out.splitlines() if line.startswith("test")] == [
         ["test", "12"]
     ]
+    assert "note     memory did not suffice to measure all" in out
     load_run(Path("runs/plants"))
 
 

@@ -366,3 +366,17 @@ def test_out_of_memory_before_the_first_step(backend, monkeypatch):
             failing(backend, patch, "empty", error)
             with pytest.raises(InputError, match=f"^{what}: {said}"):
                 call()
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_out_of_memory_in_an_estimator(backend, solver):
+    """A message, and the estimator as it was."""
+    X, t = rows()
+    one = mlp.MLPClassifier((4,), solver=solver, max_iter=2000, backend=backend.name, tol=1e-2)
+    before = [w.copy() for w in one.fit(X, t).coefs_]
+    with pytest.MonkeyPatch.context() as patch:
+        failing(type(backend), patch, "copy", shortage(backend), at=6)
+        with pytest.raises(InputError, match=r"^fit: out of memory on .* \(.* 12 bytes"):
+            one.fit(X, t)
+    for w, kept in zip(one.coefs_, before, strict=True):
+        np.testing.assert_array_equal(w, kept)

@@ -36,6 +36,7 @@ from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.stochastic import LEARNING_RATES, SolverState, fit_stochastic
 from mlp.feed import check_inputs
 from mlp.losses import LOSSES
+from mlp.memory import enough_memory
 from mlp.model import Model
 from mlp.network import Dense, Network
 from mlp.optimizers import OPTIMIZERS
@@ -145,7 +146,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"{[W.shape[1] for W in self.coefs_[:-1]]}: set warm_start=False, or clone the "
                 "estimator"
             )
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "fit"):
             if self.solver == "lbfgs":
                 data, chunks = chunks_of(data, dtype_name(self.coefs_[0]))
                 model = self._build(backend, self.alpha / len(chunks))
