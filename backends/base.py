@@ -10,7 +10,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,19 +28,42 @@ class BackendError(RuntimeError):
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on a device. What a library cannot tell is None."""
+    """Bytes on a device. What a library cannot tell is None.
+
+    shared: with all programs of the machine. What is free there is a guess, since the page cache
+    gives way and there may be a swap; only more than ``total`` is surely too much.
+    """
 
     free: int | None = None
     total: int | None = None
+    shared: bool = False
+
+    @property
+    def limit(self) -> int | None:
+        """What no run can get more of: what is free, of shared memory all there is."""
+        return self.total if self.shared else self.free
 
 
 def host_memory() -> Memory:
-    """Free and total memory of this machine."""
+    """Free and total memory of this machine, shared with all that runs on it.
+
+    Free is what the system says is available, page cache included (MemAvailable of Linux), where it
+    says so; else the pages that nobody uses.
+    """
     try:
         page = os.sysconf("SC_PAGE_SIZE")
-        return Memory(os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page)
+        total = os.sysconf("SC_PHYS_PAGES") * page
+        return Memory(_available() or os.sysconf("SC_AVPHYS_PAGES") * page, total, shared=True)
     except (AttributeError, ValueError, OSError):  # not on this operating system
-        return Memory()
+        return Memory(shared=True)
+
+
+def _available() -> int | None:
+    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 class Kernel:
@@ -135,7 +158,7 @@ class Staging:
 
     def send(self, rows: int) -> None:
         """Start the copy of the first ``rows`` rows, once the last reader of ``device`` is done."""
-        self.backend.upload(self.host[:rows], self.device[:rows])
+        self.backend.upload(self.host[:rows], self.device[:rows, ...])
 
     def receive(self) -> None:
         """What is asked of the device from now on waits for the copy."""

@@ -23,6 +23,7 @@ class TorchBackend(Backend):
                 f"backend '{self.name}' needs the package torch ({error}): {INSTALL}"
             ) from error
         self.xp, self.torch = xp, torch
+        self.out_of_memory = (MemoryError, torch.OutOfMemoryError)
         try:
             self.device = torch.empty(1, device=device or "cpu").device
         except (RuntimeError, AssertionError) as error:

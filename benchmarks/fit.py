@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import nets
+from benchmarks import nets, peers
 from benchmarks.report import Options, Table, spread, style, summary
 from benchmarks.worker import Absent, once
 
@@ -108,7 +108,7 @@ def sklearn(
 ) -> dict[str, list[float]]:
     """`MLPClassifier.partial_fit`, which is an epoch."""
     X, t, X_test, t_test = digits(mnist)
-    estimator = nets.sklearn_estimator(units, batch).set_params(random_state=seed)
+    estimator = peers.sklearn_estimator(units, batch, backend).set_params(random_state=seed)
     clock = Clock(lambda: estimator.predict(X_test), t_test, target)
     for _ in range(EPOCHS):
         estimator.partial_fit(X, t, classes=np.arange(units[-1]))
@@ -124,41 +124,68 @@ def torch(
     seed: int,
     mnist: str | None,
     backend: str,
+    how: str = "eager",
     loader: bool = False,
 ) -> dict[str, list[float]]:
-    """PyTorch with fused Adam, its own initial weights; batches by hand or by its DataLoader."""
+    """PyTorch with fused Adam, its own initial weights; batches by hand or by its DataLoader. how:
+    see `peers.torch_step`."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
     torch.manual_seed(seed)
-    device = nets.torch_device(backend)
+    device = peers.torch_device(backend)
     X, t, X_test, t_test = (torch.from_numpy(x) for x in digits(mnist))
-    net, cost = nets.torch_net(units, device)
+    net, cost = peers.torch_net(units, device)
     for layer in net:
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
-    optimizer = torch.optim.Adam(net.parameters(), lr=ETA, fused=True)
-    if loader:
-        batches = DataLoader(TensorDataset(X, t), batch_size=batch, shuffle=True)
-    else:
-        X, t = X.to(device), t.to(device)
     X_test = X_test.to(device)
 
     def predict() -> np.ndarray:
         with torch.inference_mode():
             return net(X_test).argmax(dim=1).cpu().numpy()
 
-    def by_hand() -> Any:
-        for rows in torch.randperm(len(X), device=device).split(batch):
-            yield X[rows], t[rows]
+    if loader:
+        optimizer = torch.optim.Adam(net.parameters(), lr=ETA, fused=True)
+        batches = DataLoader(TensorDataset(X, t), batch_size=batch, shuffle=True)
+    else:
+        X, t = X.to(device), t.to(device)
+        step = peers.torch_step(net, cost, X, t, ETA, how, batch)
 
-    clock = Clock(predict, t_test.numpy(), target)
-    for _ in range(EPOCHS):
-        for x, y in batches if loader else by_hand():
+    def epoch() -> None:
+        if not loader:
+            for rows in torch.randperm(len(X), device=device).split(batch):
+                step(rows)
+            return
+        for x, y in batches:
             optimizer.zero_grad()
             cost(net(x.to(device)), y.to(device)).backward()
             optimizer.step()
-        nets.torch_wait(device)()
+
+    clock = Clock(predict, t_test.numpy(), target)
+    for _ in range(EPOCHS):
+        epoch()
+        peers.torch_wait(device)()
+        if clock.epoch():
+            break
+    return clock.answer()
+
+
+def jax(
+    units: list[int], batch: int, target: float, seed: int, mnist: str | None, backend: str
+) -> dict[str, list[float]]:
+    """JAX: a jitted step; it has no initial weights of its own, He's are drawn."""
+    jax = peers.jax_on(backend)
+    X, t, X_test, t_test = (jax.numpy.asarray(x) for x in digits(mnist))
+    step, state = peers.jax_step(jax, nets.weights(units, seed), ETA)
+    outputs = jax.jit(lambda w, x: peers.jax_outputs(jax, w, x).argmax(axis=1))
+    rng = np.random.default_rng(seed)
+    clock = Clock(lambda: np.asarray(outputs(state[0], X_test)), np.asarray(t_test), target)
+    for _ in range(EPOCHS):
+        order = jax.numpy.asarray(rng.permutation(len(X)))
+        for start in range(0, len(X), batch):
+            state = step(state, X, t, order[start : start + batch])
+        jax.block_until_ready(state)
         if clock.epoch():
             break
     return clock.answer()
@@ -167,8 +194,10 @@ def torch(
 CONTENDERS = {
     "array-mlp[jit]": partial(ours, jit=True),
     "array-mlp": ours,
+    "PyTorch CUDA graph": partial(torch, how="graph"),
     "PyTorch": torch,
     "PyTorch DataLoader": partial(torch, loader=True),
+    "JAX": jax,
     "scikit-learn": sklearn,
 }
 

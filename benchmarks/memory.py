@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import nets
+from benchmarks import nets, peers
 from benchmarks.report import Options, Table, style
 from benchmarks.worker import Absent, once
 
@@ -67,7 +67,7 @@ def sklearn(units: list[int], batch: int, rows: int, backend: str) -> dict:
     warnings.simplefilter("ignore", ConvergenceWarning)
 
     def fit(units: list[int], X: Any, t: Any, batch: int) -> None:
-        nets.sklearn_estimator(units, batch).fit(X, t.ravel())
+        peers.sklearn_estimator(units, batch).fit(X, t.ravel())
 
     return measured(fit, units, batch, rows)
 
@@ -78,7 +78,7 @@ def torch(units: list[int], batch: int, rows: int, backend: str) -> dict:
 
     def fit(units: list[int], X: Any, t: Any, batch: int) -> None:
         X, t = torch.from_numpy(X), torch.from_numpy(t)
-        net, cost = nets.torch_net(units, "cpu")
+        net, cost = peers.torch_net(units, "cpu")
         optimizer = torch.optim.Adam(net.parameters(), fused=True)
         for r in torch.randperm(len(X)).split(batch):
             optimizer.zero_grad()

@@ -1,13 +1,16 @@
-"""The same net, data and starting weights in each library.
+"""The same net, data and starting weights for each contender, and the net as ours.
 
 Workloads are nets n_0-...-n_L with relu between the layers, at a batch size. With more than one
 output they classify (softmax, cross-entropy), with one they fit numbers (squared error).
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from benchmarks.worker import Contender
 
 # units of each layer, batch
 WORKLOADS = {
@@ -23,9 +26,9 @@ QUICK = {"small": ([8, 8, 3], 16), "tabular": ([6, 8, 1], 16)}
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
 
-def weights(units: list[int]) -> Layers:
-    """(W, b) of each layer, float32."""
-    rng = np.random.default_rng(1)
+def weights(units: list[int], seed: int = 1) -> Layers:
+    """(W, b) of each layer, float32: He's normal distribution, biases zero."""
+    rng = np.random.default_rng(seed)
     return [
         (
             rng.standard_normal((m, k), dtype=np.float32) * np.float32((2.0 / m) ** 0.5),
@@ -49,14 +52,38 @@ def orders(n: int, batch: int) -> list[np.ndarray]:
     return np.split(np.random.default_rng(3).permutation(n), n // batch)
 
 
+def cuda_index(backend: str) -> int | None:
+    """Which CUDA device a backend of ours is on, None if it is on the CPU.
+
+    >>> [cuda_index(name) for name in ("numpy", "cupy", "cuda:1", "torch:cuda:2", "torch")]
+    [None, 0, 1, 2, None]
+    """
+    library, _, device = backend.removeprefix("torch:").partition(":")
+    return int(device or 0) if library in ("cupy", "cuda") else None
+
+
 def our_backend(name: str, jit: bool | None = None) -> Any:
-    """The backend; on NumPy with formulas compiled by numba or not, as asked."""
+    """The backend, within its scope for as long as the process lives; on NumPy with formulas
+    compiled by numba or not, as asked."""
     from backends import get_backend
     from backends.numpy_backend import NumpyBackend
 
     if jit:
         import numba  # noqa: F401, whether it is there
-    return get_backend(name) if name != "numpy" or jit is None else NumpyBackend(jit=jit)
+    chosen = get_backend(name) if name != "numpy" or jit is None else NumpyBackend(jit=jit)
+    chosen.scope().__enter__()
+    return chosen
+
+
+def products_alone(backend: Any, run: Callable[[], None]) -> Contender:
+    """The floor: products, recorded as one graph where the backend can."""
+    from backends.instruments import instruments
+    from mlp.backend_times import recorded
+
+    run, eager = recorded(backend, run)
+    gpu = cuda_index(backend.name) is not None
+    note = f"call by call, not as a graph: {eager}" if eager and gpu else ""
+    return Contender(run, backend.synchronize, clock=instruments(backend).seconds, note=note)
 
 
 def our_model(units: list[int], backend: str, jit: bool | None = None) -> Any:
@@ -72,41 +99,3 @@ def our_model(units: list[int], backend: str, jit: bool | None = None) -> Any:
     return mlp.Model(
         mlp.Network(units[0], [*hidden, last]), loss, w=w, backend=our_backend(backend, jit)
     )
-
-
-def sklearn_estimator(units: list[int], batch: int) -> Any:
-    """scikit-learn's estimator with its Adam, without a penalty."""
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
-    estimator = MLPRegressor if units[-1] == 1 else MLPClassifier
-    return estimator(hidden_layer_sizes=tuple(units[1:-1]), batch_size=batch, alpha=0.0, max_iter=1)
-
-
-def torch_net(units: list[int], device: str) -> tuple[Any, Any]:
-    """(net, loss) of PyTorch; the net gives raw outputs."""
-    import torch
-    from torch import nn
-
-    layers: list[nn.Module] = []
-    for W, b in weights(units):
-        linear = nn.Linear(*W.shape)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(W.T))
-            linear.bias.copy_(torch.from_numpy(b))
-        layers += [linear, nn.ReLU()]
-    loss = nn.MSELoss() if units[-1] == 1 else nn.CrossEntropyLoss()
-    return nn.Sequential(*layers[:-1]).to(device), loss
-
-
-def torch_device(backend: str) -> str:
-    """PyTorch's device beside our backend: CUDA with cupy, where it has one."""
-    import torch
-
-    return "cuda" if backend != "numpy" and torch.cuda.is_available() else "cpu"
-
-
-def torch_wait(device: str) -> Any:
-    """A function that waits for the device."""
-    import torch
-
-    return torch.cuda.synchronize if device == "cuda" else lambda: None

@@ -1,7 +1,8 @@
 """Predictions: rows a second at batch 1, 64, 4,096 and 10,000, and the latency of one row.
 
-From a host array to a host array of probabilities or numbers (with --backend cupy from one on the
-device to one there, for who can). The floor is the products, by the same BLAS, all rows at once.
+From a host array to a host array of probabilities or numbers; with --backend cupy from one on the
+device to one there, but for ONNX Runtime, which takes and gives host arrays. The floor is the
+products, by the same BLAS, all rows at once.
 """
 
 from functools import partial
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import nets
+from benchmarks import nets, peers
 from benchmarks.report import FLOOR, Options, Table, ratios, spread, style, summary
-from benchmarks.worker import Contender, alternate
+from benchmarks.worker import Absent, Contender, alternate
 
 ROWS = (1, 64, 4096, 10_000)
 QUICK_ROWS = (1, 64)
@@ -24,32 +25,27 @@ def _checked(units: list[int], rows: int, predict: Any, to_numpy: Any = np.asarr
 
 def floor(units: list[int], rows: int, backend: str) -> Contender:
     """The products alone."""
-    from backends import get_backend
+    from mlp.backend_times import predict_products
 
-    chosen = get_backend(backend)
-    W = [chosen.asarray(W) for W, _ in nets.weights(units)]
-    a = [chosen.full((rows, m), 0.01, "float32") for m in units]
-
-    def run() -> None:
-        for l in range(len(W)):
-            chosen.matmul(a[l], W[l], a[l + 1])
-
-    return Contender(run, chosen.synchronize)
+    chosen = nets.our_backend(backend)
+    return nets.products_alone(chosen, predict_products(chosen, units, rows))
 
 
 def ours(units: list[int], rows: int, backend: str, jit: bool | None = None) -> Contender:
     """`Model.predict`."""
+    from backends.instruments import instruments
+
     model = nets.our_model(units, backend, jit)
     X = model.backend.asarray(nets.data(units, rows)[0])
     predict = partial(model.predict, X)
-    to_numpy = model.backend.to_numpy
-    check = partial(_checked, units, rows, predict, to_numpy)
-    return Contender(predict, model.backend.synchronize, check=check)
+    check = partial(_checked, units, rows, predict, model.backend.to_numpy)
+    wait, clock = model.backend.synchronize, instruments(model.backend).seconds
+    return Contender(predict, wait, check=check, clock=clock)
 
 
 def sklearn(units: list[int], rows: int, backend: str) -> Contender:
     """`predict_proba`, or `predict` of numbers."""
-    estimator = nets.sklearn_estimator(units, 64)
+    estimator = peers.sklearn_estimator(units, 64, backend)
     X, t = nets.data(units, 64)
     classes = {} if units[-1] == 1 else {"classes": np.arange(units[-1])}
     estimator.partial_fit(X, t.ravel(), **classes)
@@ -64,23 +60,52 @@ def sklearn(units: list[int], rows: int, backend: str) -> Contender:
     return Contender(predict, check=check)
 
 
-def torch(units: list[int], rows: int, backend: str) -> Contender:
+def torch(units: list[int], rows: int, backend: str, compiled: bool = False) -> Contender:
     """PyTorch in inference mode."""
     import torch
 
-    device = nets.torch_device(backend)
-    net = nets.torch_net(units, device)[0].eval()
+    device = peers.torch_device(backend)
+    net = peers.torch_net(units, device)[0].eval()
+    if compiled:  # on a GPU replayed as CUDA graphs
+        net = torch.compile(net, mode="reduce-overhead" if device.type == "cuda" else None)
     X = nets.data(units, rows)[0]
     on_device = torch.from_numpy(X).to(device)
 
     def predict() -> Any:
         with torch.inference_mode():
-            y = net(torch.from_numpy(X) if device == "cpu" else on_device)
+            y = net(torch.from_numpy(X) if device.type == "cpu" else on_device)
             y = y if units[-1] == 1 else y.softmax(dim=1)
-            return y.numpy() if device == "cpu" else y
+            return y.numpy() if device.type == "cpu" else y
 
-    check = partial(_checked, units, rows, predict, lambda y: y if device == "cpu" else y.cpu())
-    return Contender(predict, nets.torch_wait(device), check=check)
+    check = partial(_checked, units, rows, predict, lambda y: np.asarray(torch.as_tensor(y).cpu()))
+    wait, clock = peers.torch_wait(device), peers.torch_clock(device)
+    return Contender(predict, wait, check=check, clock=clock)
+
+
+def jax(units: list[int], rows: int, backend: str) -> Contender:
+    """JAX, jitted; on a GPU the array stays there."""
+    jax = peers.jax_on(backend)
+    w = jax.tree.map(jax.numpy.array, nets.weights(units))
+    X = nets.data(units, rows)[0]
+    on_device = jax.numpy.asarray(X)
+
+    def outputs(w: Any, x: Any) -> Any:
+        z = peers.jax_outputs(jax, w, x)
+        return z if units[-1] == 1 else jax.nn.softmax(z, axis=1)
+
+    jitted = jax.jit(outputs)
+    if nets.cuda_index(backend) is None:
+        predict = lambda: np.asarray(jitted(w, X))  # noqa: E731
+        return Contender(predict, check=partial(_checked, units, rows, predict))
+    last = None
+
+    def on_there() -> Any:
+        nonlocal last
+        last = jitted(w, on_device)
+        return last
+
+    check = partial(_checked, units, rows, on_there)
+    return Contender(on_there, lambda: jax.block_until_ready(last), check=check)
 
 
 def onnx(units: list[int], rows: int, backend: str) -> Contender:
@@ -108,9 +133,11 @@ def onnx(units: list[int], rows: int, backend: str) -> Contender:
     opset = [helper.make_opsetid("", 17)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
     checker.check_model(model)
-    providers = onnxruntime.get_available_providers()
-    if backend == "numpy":
-        providers = ["CPUExecutionProvider"]
+    providers, index = ["CPUExecutionProvider"], nets.cuda_index(backend)
+    if index is not None:
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise Absent(f"ONNX Runtime {onnxruntime.__version__} is a build without CUDA")
+        providers = [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
     X = nets.data(units, rows)[0]
 
@@ -125,7 +152,9 @@ CONTENDERS = {
     "array-mlp[jit]": partial(ours, jit=True),
     "array-mlp": partial(ours, jit=False),
     "ONNX Runtime": onnx,
+    "PyTorch compiled": partial(torch, compiled=True),
     "PyTorch": torch,
+    "JAX": jax,
     "scikit-learn": sklearn,
 }
 NEEDED = (FLOOR, "array-mlp")

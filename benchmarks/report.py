@@ -15,13 +15,15 @@ from benchmarks.worker import Timing
 
 VERSIONS = (
     *("array-mlp", "numpy", "numba", "scikit-learn", "torch", "jax", "jaxlib", "onnxruntime"),
-    *("cupy-cuda12x", "cupy-cuda13x"),
+    *("cupy-cuda12x", "cupy-cuda13x", "onnxruntime-gpu", "jax-cuda12-plugin", "jax-cuda13-plugin"),
 )
 FLOOR = "products alone"
 # One colour and marker a contender, in every chart.
 STYLES = {
     "array-mlp[jit]": ("#c1272d", "o"),
+    "array-mlp recorded": ("#c1272d", "P"),
     "array-mlp": ("#e8888c", "o"),
+    "PyTorch CUDA graph": ("#4b2a8c", "P"),
     "PyTorch compiled": ("#7a4fbf", "s"),
     "PyTorch": ("#b59be0", "s"),
     "PyTorch DataLoader": ("#d9cdf0", "s"),
@@ -45,8 +47,10 @@ class Options:
     mnist: str | None = None
 
     def chosen(self, contenders: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
-        """The contenders to run. Compiled formulas are a matter of NumPy alone."""
-        names = [n for n in contenders if self.backend == "numpy" or n != "array-mlp[jit]"]
+        """The contenders to run. Compiled formulas are a matter of NumPy, CUDA graphs of a GPU."""
+        graphs = ("PyTorch CUDA graph", "array-mlp recorded")
+        elsewhere = graphs if self.backend == "numpy" else ("array-mlp[jit]",)
+        names = [n for n in contenders if n not in elsewhere]
         return [n for n in names if not self.only or n in self.only or n in needed]
 
 
@@ -116,6 +120,7 @@ def machine() -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """Variables that tell the numerical libraries how to compute, OPENBLAS_CORETYPE above all."""
     start = ("OPENBLAS_", "OMP_", "MKL_", "GOTO_", "MLP_", "NUMBA_", "XLA_", "JAX_", "TORCH_")
+    start += ("CUDA_", "CUPY_", "NVIDIA_TF32_")
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(start)}
 
 

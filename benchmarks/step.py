@@ -2,7 +2,7 @@
 
 A step is: gather a batch by row numbers, forward, backward, Adam. All contenders start from the
 same weights and see the same batches. The floor is a_k W_kl, a_kᵀ δ_l and, but for the input,
-δ_l W_klᵀ, by the same BLAS on arrays that exist already.
+δ_l W_klᵀ, by the same BLAS on arrays that exist already; on a GPU recorded as one graph.
 """
 
 import itertools
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import nets
+from benchmarks import nets, peers
 from benchmarks.report import FLOOR, Options, Table, ratios, spread, style, summary
 from benchmarks.worker import Contender, alternate
 
 BATCHES = 4  # that the steps go round
-ETA, B1, B2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
+ETA = 1e-3
 
 
 def moved(units: list[int], W: np.ndarray) -> float:
@@ -26,56 +26,38 @@ def moved(units: list[int], W: np.ndarray) -> float:
 
 def floor(units: list[int], batch: int, backend: str) -> Contender:
     """The products alone."""
-    from backends import get_backend
+    from mlp.backend_times import step_products
 
-    chosen = get_backend(backend)
-    pairs = list(itertools.pairwise(units))
-    a = [chosen.full((batch, m), 0.01, "float32") for m in units]
-    W = [chosen.full((m, k), 0.01, "float32") for m, k in pairs]
-    out = [chosen.full((batch, m), 0.0, "float32") for m in units]
-    gW = [chosen.full((m, k), 0.0, "float32") for m, k in pairs]
-
-    def run() -> None:
-        for l in range(len(W)):
-            chosen.matmul(a[l], W[l], out[l + 1])
-        for l in reversed(range(len(W))):
-            chosen.matmul(a[l].T, a[l + 1], gW[l])
-            if l:
-                chosen.matmul(a[l + 1], W[l].T, out[l])
-
-    return Contender(run, chosen.synchronize)
+    chosen = nets.our_backend(backend)
+    return nets.products_alone(chosen, step_products(chosen, units, batch))
 
 
-def ours(units: list[int], batch: int, backend: str, jit: bool | None = None) -> Contender:
-    """A built `mlp.step.Step`, as `mlp.train` runs it for every batch."""
-    from mlp.feed import Feed
-    from mlp.optimizers import Adam
-    from mlp.step import Step
+def ours(
+    units: list[int], batch: int, backend: str, jit: bool | None = None, graphs: bool = False
+) -> Contender:
+    """A built `mlp.step.Step`, as `mlp.train` runs it for every batch; graphs: recorded."""
+    from backends import BackendError
+    from backends.instruments import instruments
+    from mlp.backend_times import training_step
 
     n = BATCHES * batch
     X, t = nets.data(units, n)
     model = nets.our_model(units, backend, jit)
-    chosen = model.backend
-    chosen.scope().__enter__()  # for as long as the process lives
-    feed = Feed(chosen, "float32", X, model.scaled_targets(t, n))
-    vectors = [chosen.full(model.w.shape, 0.0, "float32") for _ in Adam.state]
-    step = Step(model, feed, [batch], Adam(), vectors)
-    losses = chosen.full((1, 2), 0.0, "float32")
-    rows = itertools.cycle([chosen.asarray(r) for r in nets.orders(n, batch)])
-    numbers = itertools.count(1)
-
-    def run() -> None:
-        step(batch, next(rows), ETA, next(numbers), 0, losses)
+    try:
+        run = training_step(model, X, t, nets.orders(n, batch), ETA, cuda_graphs=graphs)
+    except BackendError as error:
+        raise peers.Absent(str(error)) from error
 
     def check() -> float:
-        return moved(units, chosen.to_numpy(model.W[0, 1]))
+        return moved(units, model.backend.to_numpy(model.W[0, 1]))
 
-    return Contender(run, chosen.synchronize, check=check)
+    wait, clock = model.backend.synchronize, instruments(model.backend).seconds
+    return Contender(run, wait, check=check, clock=clock)
 
 
 def sklearn(units: list[int], batch: int, backend: str) -> Contender:
     """`partial_fit`: one pass over enough batches that what it does once does not count."""
-    estimator = nets.sklearn_estimator(units, batch)
+    estimator = peers.sklearn_estimator(units, batch, backend)
     steps = max(BATCHES, min(256, 2_000_000 // (batch * units[0])))
     X, t = nets.data(units, steps * batch)
     classes = {} if units[-1] == 1 else {"classes": np.arange(units[-1])}
@@ -86,70 +68,30 @@ def sklearn(units: list[int], batch: int, backend: str) -> Contender:
     return Contender(run, steps=steps)
 
 
-def torch(units: list[int], batch: int, backend: str, compiled: bool = False) -> Contender:
-    """PyTorch with fused Adam, batches by hand from a tensor; ``compiled``: net and loss through
-    torch.compile."""
+def torch(units: list[int], batch: int, backend: str, how: str = "eager") -> Contender:
+    """PyTorch with fused Adam, batches by hand from a tensor; how: see `peers.torch_step`."""
     import torch
 
-    device, n = nets.torch_device(backend), BATCHES * batch
+    device, n = peers.torch_device(backend), BATCHES * batch
     X, t = (torch.from_numpy(x).to(device) for x in nets.data(units, n))
-    net, cost = nets.torch_net(units, device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=ETA, fused=True)
+    net, cost = peers.torch_net(units, device)
     rows = itertools.cycle([torch.from_numpy(r).to(device) for r in nets.orders(n, batch)])
-
-    def objective(x: Any, t: Any) -> Any:
-        return cost(net(x), t)
-
-    if compiled:
-        objective = torch.compile(objective)
-
-    def run() -> None:
-        r = next(rows)
-        optimizer.zero_grad()
-        objective(X[r], t[r]).backward()
-        optimizer.step()
+    step = peers.torch_step(net, cost, X, t, ETA, how, batch)
 
     def check() -> float:
         return moved(units, net[0].weight.detach().cpu().numpy().T)
 
-    return Contender(run, nets.torch_wait(device), check=check)
+    wait, clock = peers.torch_wait(device), peers.torch_clock(device)
+    return Contender(lambda: step(next(rows)), wait, check=check, clock=clock)
 
 
 def jax(units: list[int], batch: int, backend: str) -> Contender:
     """JAX: one jitted step, its state donated, Adam by hand."""
-    import jax
-    from jax import numpy as jnp
-
+    jax = peers.jax_on(backend)
     n = BATCHES * batch
-    X, t = (jnp.asarray(x) for x in nets.data(units, n))
-    rows = itertools.cycle([jnp.asarray(r) for r in nets.orders(n, batch)])
-
-    def objective(w: Any, x: Any, t: Any) -> Any:
-        for W, b in w[:-1]:
-            x = jax.nn.relu(x @ W + b)
-        z = x @ w[-1][0] + w[-1][1]
-        if units[-1] == 1:
-            return ((z - t) ** 2).mean()
-        shares = jax.nn.log_softmax(z)
-        return -jnp.take_along_axis(shares, t[:, None], axis=1).mean()
-
-    def update(state: Any, g: Any) -> Any:
-        w, m, v, k = state
-        k = k + 1
-        m = jax.tree.map(lambda m, g: B1 * m + (1 - B1) * g, m, g)
-        v = jax.tree.map(lambda v, g: B2 * v + (1 - B2) * g * g, v, g)
-
-        def move(w: Any, m: Any, v: Any) -> Any:
-            return w - ETA * (m / (1 - B1**k)) / (jnp.sqrt(v / (1 - B2**k)) + EPSILON)
-
-        return jax.tree.map(move, w, m, v), m, v, k
-
-    def step(state: Any, X: Any, t: Any, r: Any) -> Any:
-        return update(state, jax.grad(objective)(state[0], X[r], t[r]))
-
-    step = jax.jit(step, donate_argnums=0)
-    w = jax.tree.map(jnp.array, nets.weights(units))
-    state = (w, jax.tree.map(jnp.zeros_like, w), jax.tree.map(jnp.zeros_like, w), jnp.float32(0.0))
+    X, t = (jax.numpy.asarray(x) for x in nets.data(units, n))
+    rows = itertools.cycle([jax.numpy.asarray(r) for r in nets.orders(n, batch)])
+    step, state = peers.jax_step(jax, nets.weights(units), ETA)
 
     def run() -> None:
         nonlocal state
@@ -165,7 +107,9 @@ CONTENDERS = {
     FLOOR: floor,
     "array-mlp[jit]": partial(ours, jit=True),
     "array-mlp": partial(ours, jit=False),
-    "PyTorch compiled": partial(torch, compiled=True),
+    "array-mlp recorded": partial(ours, graphs=True),
+    "PyTorch CUDA graph": partial(torch, how="graph"),
+    "PyTorch compiled": partial(torch, how="compiled"),
     "PyTorch": torch,
     "JAX": jax,
     "scikit-learn": sklearn,

@@ -7,7 +7,8 @@ are timed. A measurement during which other processes used the machine is taken 
 
 A module's CONTENDERS names functions; what they take is sent as JSON. A function that returns a
 `Contender` is asked for timings; one that returns anything else has done its work, and that is the
-answer. A library that is not installed is an ImportError, which leaves the contender out, aloud.
+answer. A library that is not installed is an ImportError, one that cannot run on this device is
+Absent; either leaves the contender out, aloud.
 """
 
 import json
@@ -25,18 +26,36 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class Absent(Exception):
+    """A contender that cannot run here, and why."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """What is timed: ``run()`` does ``steps`` units of work, ``wait()`` returns once it is done.
 
-    check: a number that contenders doing the same work share, taken after ``WARM_UP`` runs; by it
-    the parent sees that they do.
+    clock: seconds of one of so many runs by the device's own events, where it has them; else the
+    host's clock around the runs and a wait. check: a number that contenders doing the same work
+    share, taken after ``WARM_UP`` runs; by it the parent sees that they do. note: what a reader of
+    the times should know.
     """
 
     run: Callable[[], Any]
     wait: Callable[[], Any] = lambda: None
     steps: int = 1
     check: Callable[[], float] | None = None
+    clock: Callable[[Callable[[], Any], int], float] | None = None
+    note: str = ""
+
+    def seconds(self, runs: int) -> float:
+        """Seconds of one run among so many in a row."""
+        if self.clock:
+            return self.clock(self.run, runs)
+        start = time.perf_counter()
+        for _ in range(runs):
+            self.run()
+        self.wait()
+        return (time.perf_counter() - start) / runs
 
 
 @dataclass(frozen=True)
@@ -70,14 +89,14 @@ def serve(module: str, name: str, arguments: str) -> None:
     others = Others()
     try:
         made = import_module(module).CONTENDERS[name](**json.loads(arguments))
-    except ImportError as error:
+    except (ImportError, Absent) as error:
         return answer(absent=str(error))
     if not isinstance(made, Contender):
         return answer(result=made, others=others.share())
     for _ in range(WARM_UP):
         made.run()
     made.wait()
-    answer(check=made.check() if made.check else None)
+    answer(check=made.check() if made.check else None, note=made.note)
     for line in sys.stdin:
         others = Others()
         seconds = _timed(made, **json.loads(line))
@@ -110,22 +129,11 @@ def _timed(contender: Contender, seconds: float) -> float:
     """Seconds for one unit of work, from as many calls as fit into the given time."""
     contender.run()  # the threads wake
     contender.wait()
-    start = time.perf_counter()
-    contender.run()
-    contender.wait()
-    calls = max(1, round(seconds / (time.perf_counter() - start)))
-    start = time.perf_counter()
-    for _ in range(calls):
-        contender.run()
-    contender.wait()
-    return (time.perf_counter() - start) / calls / contender.steps
+    runs = max(1, round(seconds / contender.seconds(1)))
+    return contender.seconds(runs) / contender.steps
 
 
 # ---------------------------------------------------------------------------- in the parent
-
-
-class Absent(Exception):
-    """A contender that cannot run here, and why."""
 
 
 class Worker:
@@ -213,6 +221,9 @@ def alternate(
                 if name in needed:
                     raise
                 print(f"  {name} is left out: {reason}", flush=True)
+        for worker in workers:
+            if worker.first["note"]:
+                print(f"  {worker.name}: {worker.first['note']}", flush=True)
         _same_work({worker.name: worker.first["check"] for worker in workers})
         times: dict[str, list[float]] = {worker.name: [] for worker in workers}
         worst = 0.0

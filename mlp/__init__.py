@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlp.errors import InputError
     from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn
     from mlp.model import Dense, Model, Network
+    from mlp.planning import Plan, plan
     from mlp.readers import Dataset, read
     from mlp.training import Result, Run, Settings, State, train
 
@@ -39,6 +40,7 @@ __all__ = [
     "MLPRegressor",
     "Model",
     "Network",
+    "Plan",
     "Result",
     "Run",
     "Scaling",
@@ -52,6 +54,7 @@ __all__ = [
     "load_model",
     "load_state",
     "patch_sklearn",
+    "plan",
     "read",
     "save_model",
     "save_state",
@@ -70,6 +73,7 @@ _HOME = {
     "mlp.errors": ("InputError",),
     "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn"),
     "mlp.model": ("Dense", "Model", "Network"),
+    "mlp.planning": ("Plan", "plan"),
     "mlp.readers": ("Dataset", "read"),
     "mlp.training": ("Result", "Run", "Settings", "State", "train"),
 }

@@ -80,7 +80,7 @@ def gradient_check(
     with backend.scope():
         exact = model.to(dtype="float64")
         g = backend.empty((network.parameters,), "float64")
-        arena = Arena(backend, backend.xp.float64, X.shape[0])
+        arena = Arena(backend, "float64", X.shape[0])
         evaluation = exact.objective.gradient(backend, exact.w, g, arena, X.shape[0], s is not None)
         Feed(backend, "float64", X, t, s, model.input_scaling).bind(evaluation)(slice(None))
         fill_masks(backend, network, evaluation, seed, 0)

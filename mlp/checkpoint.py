@@ -126,6 +126,8 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
         tensors["best_w"] = backend.to_numpy(state.best_w)
     if state.batch_losses is not None:
         tensors["batch_losses"] = backend.to_numpy(state.batch_losses)
+    if state.loss_scale is not None:
+        tensors["loss_scale"] = backend.to_numpy(state.loss_scale)
     _write(path, STATE, about, tensors)
 
 
@@ -146,6 +148,7 @@ def load_state(path: PathLike) -> State:
             vectors=vectors,
             best_w=tensors.get("best_w"),
             batch_losses=tensors.get("batch_losses"),
+            loss_scale=tensors.get("loss_scale"),
             history=history,
             best_loss=float(about["best_loss"]),
             **{name: about[name] for name in COUNTS},

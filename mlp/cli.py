@@ -1,7 +1,7 @@
 """The command line: one TOML file in, a folder with the trained network out.
 
 Everything heavy is imported by the command that needs it, so that ``mlp --help`` answers at once.
-Exit codes: 0, 1 for a gradient check that fails, 2 for a mistake that the message explains, 130
+Exit codes: 0, 1 for a check that fails, 2 for a mistake that the message explains, 130
 after Ctrl-C.
 """
 
@@ -119,22 +119,34 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Go on from where this run stands.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what it takes of the device's memory, and stop.")
+    ] = False,
 ) -> None:
     """Train as FILE says, into a folder of its own."""
     from mlp.config import load
     from mlp.errors import InputError
     from mlp.progress import progress
-    from mlp.runs import SETTINGS, in_run, train_run
+    from mlp.runs import SETTINGS, in_run, plan_run, train_run
 
     if file is None and resume is not None:
         file = in_run(resume, SETTINGS)
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
     config = load(file, overrides or [])
+    if plan:
+        found = plan_run(config, backend)
+        typer.echo(str(found))
+        found.check()
+        return
     with _ended_gently(), progress(quiet) as callbacks:
         finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=callbacks)
-    if finished.result.diverged:
-        _say_error(f"{finished.result.stopped}; the run is in {finished.folder}")
+    if finished.result.diverged or finished.result.out_of_memory:
+        message = f"{finished.result.stopped}; the run is in {finished.folder}"
+        if not finished.result.diverged:
+            again = f"mlp train --resume {_quoted(finished.folder)} --set training.batch_size=N"
+            message += f"; go on by {again}"
+        _say_error(message)
         raise typer.Exit(2)
     if not quiet:
         try:
@@ -188,12 +200,12 @@ def _metrics_table(parts: dict[str, dict[str, Any]]) -> str:
     columns = list(next(iter(parts.values())))
     rows = [["", *columns]]
     for name, values in parts.items():
-        rows.append([name, *(_number(values[column]) for column in columns)])
+        rows.append([name, *(_number(values.get(column, "-")) for column in columns)])
     return _aligned(rows)
 
 
 def _number(value: Any) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _aligned(rows: list[list[str]]) -> str:
@@ -302,13 +314,36 @@ def check(file: SettingsFile, backend: BackendFlag = None, overrides: Overrides 
 
 
 @app.command()
-def backends() -> None:
-    """List the backends: usable or why not."""
-    from backends import available
+def backends(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="This one alone; with --check the default is auto."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check it against NumPy and measure it; in two minutes."),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --check: tiny sizes, the times mean nothing.")
+    ] = False,
+) -> None:
+    """List the backends: usable or why not. With --check one report to paste into an issue.
 
+    The report compares kernels, products, gradient and training with NumPy, and says how fast
+    products and training steps are. Exit code 1 if a check fails.
+    """
+    from backends import available, get_backend
+
+    if check:
+        from mlp.backend_check import QUICK, BackendCheck
+
+        report = BackendCheck(get_backend(name or "auto"), QUICK if quick else None)
+        for line in report.lines():
+            typer.echo(line)
+        raise typer.Exit(1 if report.failed else 0)
     rows = [["backend", "usable", "device", "free", "total", "version"]]
     reasons = []
-    for info in available():
+    for info in available((name,)) if name else available():
         if info.usable:
             memory = _gigabytes(info.memory.free), _gigabytes(info.memory.total)
             rows.append([info.name, "yes", info.device, *memory, info.version])

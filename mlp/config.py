@@ -218,6 +218,7 @@ class Training(Section):
     min_delta: float = Settings.min_delta
     restore_best: bool = Settings.restore_best
     watch: Literal["loss", "validation_loss"] | None = None
+    cuda_graphs: bool = Settings.cuda_graphs
 
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta")
     @classmethod
@@ -243,7 +244,7 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     backend: str | None = None
-    dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "tf32", "float64", "mixed"] = "float32"
     data: Data
     layers: Annotated[list[Layer], Field(min_length=1)]
     training: Training

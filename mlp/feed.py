@@ -1,12 +1,17 @@
 """Rows of a data set into the buffers of an evaluation.
 
-The data set lives on the device in a dtype of its own: uint8 images stay uint8 and are cast when a
-batch is gathered; float64 is taken over in the working dtype. Scaling of the inputs,
-x' = (x - shift) / scale, is one kernel on the gathered batch, so the data are held once, as read.
-A SciPy sparse matrix stays on the host; the rows of a batch become dense when it is gathered.
+The data set lives on the device where it fits (`Backend.keeps`), in a dtype of its own: uint8
+images stay uint8 and are cast when a batch is gathered; float64 is taken over in the working dtype.
+Else it stays on the host as it was given, and batches stream through two buffers in turn: while the
+device computes on one batch, the rows of the next are gathered on the host and sent. A SciPy sparse
+matrix always streams; the rows of a batch become dense when they are gathered.
+
+Either way the rows are cast and scaled, x' = (x - shift) / scale, by the same kernels on the
+device, so that a streamed data set gives the numbers of a resident one bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,7 @@ from mlp.data import Scaling, check_finite
 from mlp.errors import InputError
 from mlp.objective import Evaluation
 
-Rows = Any  # a slice, or an int64 array of row numbers on the device
+Rows = Any  # a slice, or int64 row numbers: on the device, of a streamed data set on the host
 
 
 def rescale(xp: Any, x: Array, shift: Array, factor: Array) -> Array:
@@ -24,10 +29,17 @@ def rescale(xp: Any, x: Array, shift: Array, factor: Array) -> Array:
     return (x - shift) * factor
 
 
-class Feed:
-    """A data set on the device: X (n, d), and where given t and sample weights s.
+def rescale_to(xp: Any, narrow: Array, x: Array, shift: Array, factor: Array) -> Array:
+    """The same into float16, for which numbers may be too large before they are scaled."""
+    return (x - shift) * factor
 
-    t: (n, c) numbers or (n,) class numbers, as `Objective.check_targets` returns them.
+
+class Feed:
+    """A data set for evaluations: X (n, d), and where given t and sample weights s.
+
+    t: (n, c) numbers or (n,) class numbers, as `Objective.check_targets` returns them. streamed:
+    whether the rows stay on the host until their batch; None asks the backend whether it keeps the
+    data set. What lives on the device already is read there, what is sparse streams.
     """
 
     def __init__(
@@ -38,16 +50,29 @@ class Feed:
         t: np.ndarray | None = None,
         s: np.ndarray | None = None,
         scaling: Scaling | None = None,
+        streamed: bool | None = None,
     ):
         self.backend, self.dtype = backend, dtype
         self.n = X.shape[0]
-        self.sparse = X.tocsr() if _is_sparse(X) else None
-        self.X = None
-        if self.sparse is None:
-            self.X = backend.asarray(X, None if _stays(X) else dtype)
         self.labels = t is not None and t.ndim == 1
-        self.t = None if t is None else backend.asarray(t, "int64" if self.labels else dtype)
-        self.s = None if s is None else backend.asarray(s.reshape(-1, 1), dtype)
+        self.weighted = s is not None
+        given = {"x": X.tocsr() if _is_sparse(X) else X, "t": t, "s": s}
+        if s is not None:
+            given["s"] = s.reshape(-1, 1)
+        given = {name: x for name, x in given.items() if x is not None}
+        dtypes = {"x": dtype_name(X) if _stays(X) else dtype, "t": dtype, "s": dtype}
+        if self.labels:
+            dtypes["t"] = "int64"
+        if not isinstance(X, np.ndarray):
+            streamed = _is_sparse(X)
+        elif streamed is None:
+            size = sum(x.size * np.dtype(dtypes[name]).itemsize for name, x in given.items())
+            streamed = not backend.keeps(size)
+        self.stream = Stream(backend, given, dtypes) if streamed else None
+        self.data = {}
+        if not streamed:
+            self.data = {name: backend.asarray(x, dtypes[name]) for name, x in given.items()}
+        self.order: Array | None = None
         self.scaling = None
         if scaling is not None:
             self.scaling = (
@@ -56,42 +81,87 @@ class Feed:
             )
 
     @property
+    def X(self) -> Array | None:
+        """The inputs on the device, if they live there."""
+        return self.data.get("x")
+
+    @property
     def in_place(self) -> bool:
         """Whether X is what an evaluation of all rows reads, so that it need not be gathered."""
         if self.X is None or self.scaling is not None:
             return False
         contiguous = not isinstance(self.X, np.ndarray) or self.X.flags.c_contiguous
-        return contiguous and str(self.X.dtype).rpartition(".")[2] == self.dtype
+        return contiguous and dtype_name(self.X) == self.dtype
 
     def rows(self, index: np.ndarray) -> Rows:
-        """Row numbers, (k,) int64 on the host, as `bind`'s function takes them."""
-        return index if self.sparse is not None else self.backend.asarray(index)
+        """Row numbers, (k,) int64 on the host with k <= n, as `bind`'s function takes them: valid
+        until the next call, which uses the same place on the device."""
+        if self.stream is not None:
+            return index
+        if self.order is None:
+            self.order = self.backend.empty((self.n,), "int64")
+        rows = self.order[: len(index)]
+        self.backend.upload(index, rows)
+        return rows
 
     def bind(self, evaluation: Evaluation) -> Callable[[Rows], None]:
-        """A function that fills the evaluation's x, t and s with given rows."""
+        """A function that fills the evaluation's x, t and s with given rows.
+
+        Of several evaluations the one with most rows comes first: its buffers serve the others.
+        """
         backend, e = self.backend, evaluation
         labels = backend.empty((e.n,), "int64") if self.labels and e.t is not None else None
-        rescaled = None
-        if self.scaling is not None:
+        rescaled, x = None, e.x
+        if self.scaling is not None and dtype_name(e.x) == self.dtype:
             rescaled = backend.fuse(rescale, into=("x",)).bind(e.x, *self.scaling)
+        elif self.scaling is not None:
+            x = backend.empty(e.x.shape, self.dtype)
+            rescaled = backend.fuse(rescale_to, into=("narrow",)).bind(e.x, x, *self.scaling)
+        self.make_room(e.n)
 
         def fill(rows: Rows) -> None:
-            if self.sparse is None:
-                self._gather(self.X, rows, e.x)
-            else:
-                backend.copy(backend.asarray(self.sparse[rows].toarray(), self.dtype), e.x)
-                rows = rows if isinstance(rows, slice) else backend.asarray(rows)
+            data = self.data
+            if self.stream is not None:
+                data, rows = self.stream.receive(rows), slice(0, e.n)
+            self._gather(data["x"], rows, x)
             if rescaled is not None:
                 rescaled()
             if labels is not None:
-                self._gather(self.t, rows, labels)
+                self._gather(data["t"], rows, labels)
                 backend.one_hot(labels, e.t)
             elif e.t is not None:
-                self._gather(self.t, rows, e.t)
+                self._gather(data["t"], rows, e.t)
             if e.s is not None:
-                self._gather(self.s, rows, e.s)
+                self._gather(data["s"], rows, e.s)
+            if self.stream is not None:
+                self.stream.release()
 
         return fill
+
+    def make_room(self, rows: int) -> None:
+        """Buffers for so many rows at once, where the data set streams."""
+        if self.stream is not None:
+            self.stream.make_room(rows)
+
+    def ahead(self, rows: Rows) -> None:
+        """These rows, this very object, are the next that will be asked for: a streamed data set
+        gathers and sends them now, while the device is at work. Nobody has to say so."""
+        if self.stream is not None:
+            self.stream.send(rows)
+
+    def room(self, columns: int) -> Array:
+        """Where `keep` gathers results for all rows, (n, columns): beside the data, on the device
+        or on the host."""
+        if self.stream is not None:
+            return np.empty((self.n, columns), self.dtype)
+        return self.backend.empty((self.n, columns), self.dtype)
+
+    def keep(self, y: Array, rows: slice, room: Array) -> None:
+        """room[rows] <- y."""
+        if self.stream is not None:
+            room[rows] = self.backend.to_numpy(y)
+        else:
+            self.backend.copy(y, room[rows, :])
 
     def _gather(self, x: Array, rows: Rows, out: Array) -> None:
         if isinstance(rows, slice):
@@ -100,9 +170,78 @@ class Feed:
             self.backend.take(x, rows, out)
 
 
+class Stream:
+    """Rows of host arrays on their way to the device, through two buffers in turn.
+
+    source: the arrays by name, of n rows each. dtypes: what they are on the device.
+    """
+
+    def __init__(self, backend: Backend, source: Mapping[str, Any], dtypes: Mapping[str, str]):
+        self.backend, self.source, self.dtypes = backend, source, dtypes
+        self.n = source["x"].shape[0]
+        self.size = 0
+        self.buffers: list[dict[str, Any]] = []
+        self.sent: Rows | None = None  # what is on its way in the first of the buffers
+
+    def make_room(self, size: int) -> None:
+        """Buffers of so many rows; one is enough where all rows are one batch."""
+        if size <= self.size:
+            return
+        self.size, self.sent, self.buffers = size, None, []  # the old ones go first
+        self.buffers = [
+            {
+                name: self.backend.staging((size, *x.shape[1:]), self.dtypes[name])
+                for name, x in self.source.items()
+            }
+            for _ in range(2 if size < self.n else 1)
+        ]
+
+    def send(self, rows: Rows) -> None:
+        """Gather these rows and start their copy."""
+        self.buffers.reverse()
+        self.sent, self.count = rows, self._count(rows)
+        for name, staging in self.buffers[0].items():
+            staging.wait()
+            _gather_on_host(self.source[name], rows, staging.host[: self.count])
+            staging.send(self.count)
+
+    def receive(self, rows: Rows) -> dict[str, Array]:
+        """The rows on the device, by name; sent now if they were not announced."""
+        if self.sent is not rows:
+            self.send(rows)
+        self.sent = None
+        arrived = {}
+        for name, staging in self.buffers[0].items():
+            staging.receive()
+            arrived[name] = staging.device[: self.count, ...]
+        return arrived
+
+    def release(self) -> None:
+        """What `receive` gave has been read."""
+        for staging in self.buffers[0].values():
+            staging.release()
+
+    def _count(self, rows: Rows) -> int:
+        return len(range(*rows.indices(self.n))) if isinstance(rows, slice) else len(rows)
+
+
+def _gather_on_host(x: Any, rows: Rows, out: np.ndarray) -> None:
+    if _is_sparse(x):
+        out[...] = x[rows].toarray()
+    elif isinstance(rows, slice) or x.dtype != out.dtype:
+        out[...] = x[rows]
+    else:
+        np.take(x, rows, 0, out, "clip")  # "raise" buffers; rows are numbers of ours
+
+
+def dtype_name(x: Array) -> str:
+    """The dtype of an array of any library, as "float32"."""
+    return str(x.dtype).rpartition(".")[2]
+
+
 def _stays(X: Array) -> bool:
     """Whether X is kept in its dtype: small integers and half precision."""
-    return str(X.dtype).rsplit(".", 1)[-1] in ("uint8", "int8", "uint16", "int16", "float16")
+    return dtype_name(X) in ("uint8", "int8", "uint16", "int16", "float16")
 
 
 def _is_sparse(X: Any) -> bool:
@@ -113,12 +252,12 @@ def check_inputs(
     backend: Backend, X: Any, inputs: int, columns: tuple[str, ...] | None = None, what: str = "X"
 ) -> Array:
     """X as it may be fed: a host array, a sparse matrix or one of the backend's arrays, (n, inputs)
-    finite numbers, n > 0.
+    finite numbers, n > 0. Nothing that is on the host is copied, nor sent to the device.
 
     Raises InputError naming the column and the count of what is not finite.
     """
     if not backend.owns(X) and not _is_sparse(X):
-        X = backend.asarray(X) if hasattr(X, "__dlpack__") and not _host(X) else np.asarray(X)
+        X = _where_it_is(backend, X)
     if X.ndim != 2:
         one = f"; one row is {what}[None, :]" if X.ndim == 1 else ""
         raise InputError(
@@ -137,13 +276,27 @@ def check_inputs(
         if X.dtype.kind not in "iuf":
             raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
         check_finite(X, columns, what)
-    elif backend.xp.isdtype(X.dtype, "real floating"):
-        with backend.scope():
-            finite = bool(backend.to_numpy(backend.xp.all(backend.xp.isfinite(X))))
-        if not finite:
-            check_finite(backend.to_numpy(X), columns, what)
+    elif backend.xp.isdtype(X.dtype, "real floating") and not _finite(backend, X):
+        check_finite(backend.to_numpy(X), columns, what)
     return X
 
 
-def _host(X: Any) -> bool:
-    return isinstance(X, np.ndarray)
+HOST = 1  # DLPack's number for it
+CHECKED = 1 << 22  # elements that are looked at together on a device
+
+
+def _finite(backend: Backend, X: Array) -> bool:
+    xp, rows = backend.xp, max(1, CHECKED // X.shape[1])
+    with backend.scope():
+        return all(
+            bool(backend.to_numpy(xp.all(xp.isfinite(X[i : min(i + rows, X.shape[0]), :]))))
+            for i in range(0, X.shape[0], rows)
+        )
+
+
+def _where_it_is(backend: Backend, X: Any) -> Array:
+    """X for NumPy if it is on the host, else for the backend; without a copy where one can do."""
+    if not hasattr(X, "__dlpack_device__") or int(X.__dlpack_device__()[0]) == HOST:
+        with suppress(RuntimeError):  # array-api-strict's devices only say that they are the host
+            return np.asarray(X)
+    return backend.asarray(X)

@@ -22,13 +22,16 @@ from backends import Array, Backend, choose
 from mlp import metrics
 from mlp.data import Scaling
 from mlp.errors import InputError
-from mlp.feed import Feed, check_inputs
+from mlp.feed import Feed, check_inputs, dtype_name
 from mlp.losses import Loss, Reduction
+from mlp.memory import enough_memory
 from mlp.network import Arena, Dense, Network, dropout_masks
 from mlp.objective import Evaluation, Objective
 
 __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
+SCALE = 2.0**10  # of the deltas of a single gradient in mixed precision; training adapts its own
+PRECISIONS = ("float32", "tf32", "float64", "mixed")
 DTYPES = ("float32", "float64")
 
 
@@ -37,7 +40,11 @@ class Model:
 
     network, loss, reduction, shared_penalties: as in `mlp.objective.Objective`. w: the flat
     weights, (parameters,); without them fresh ones are drawn from ``seed``. backend: a name or a
-    Backend; None is $MLP_BACKEND, else NumPy. dtype: "float32" or "float64". classes: labels of
+    Backend; None is $MLP_BACKEND, else NumPy. dtype: of the weights, "float32" or "float64".
+    precision: None computes in the dtype; "tf32" lets a GPU round the factors of products to 10
+    bits; "mixed" keeps activations and deltas in float16, adds up in float32 and leaves the weights
+    in float32 (GPU, half the memory; inputs must be scaled to float16's range, below 65,504).
+    classes: labels of
     the outputs, in their order. columns: names of the inputs. input_scaling, target_scaling:
     applied to what comes in and undone on what goes out, so that X, t and predictions are in the
     user's own units.
@@ -53,24 +60,25 @@ class Model:
         w: Any = None,
         seed: int = 0,
         backend: str | Backend | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
+        precision: str | None = None,
         classes: Any = None,
         columns: tuple[str, ...] | None = None,
         input_scaling: Scaling | None = None,
         target_scaling: Scaling | None = None,
     ):
-        if dtype not in DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         self.network, self.loss = network, loss
         self.objective = Objective(network, loss, reduction, shared_penalties)
-        self.backend, self.dtype = choose(backend), dtype
+        self.backend = choose(backend)
+        self.precision, self.dtype = _precision(precision, dtype)
+        self.backend.require(self.precision)
         self.classes = None if classes is None else np.asarray(classes)
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         if w is None:
             w = network.initial_weights(seed)
-        with self.backend.scope():
-            given = self.backend.asarray(w, dtype)
+        with self.backend.scope(), enough_memory(self.backend, "the weights"):
+            given = self.backend.asarray(w, self.dtype)
             if given.shape != (network.parameters,):
                 raise InputError(
                     f"w has shape {tuple(given.shape)}, this network has {network.parameters} "
@@ -80,7 +88,7 @@ class Model:
                 self.backend.to_numpy(self.backend.xp.all(self.backend.xp.isfinite(given)))
             ):
                 raise InputError("w has values that are NaN or infinite")
-            self._w = self.backend.empty((network.parameters,), dtype)
+            self._w = self.backend.empty((network.parameters,), self.dtype)
             self.backend.copy(given, self._w)
         self._predictors: dict[int, tuple[Evaluation, Arena]] = {}
 
@@ -113,13 +121,22 @@ class Model:
         """b[l], (units_l,): views of w."""
         return self.network.unpack(self._w)[1]
 
-    def to(self, backend: str | Backend | None = None, dtype: str | None = None) -> "Model":
-        """A copy of this model with its weights on another backend or in another dtype."""
+    def to(
+        self,
+        backend: str | Backend | None = None,
+        dtype: str | None = None,
+        precision: str | None = None,
+    ) -> "Model":
+        """A copy of this model with its weights on another backend, in another dtype or precision.
+
+        On another backend, and in another dtype, the precision is the dtype unless it is given.
+        """
         other = copy.copy(self)
         other.backend = self.backend if backend is None else choose(backend)
-        other.dtype = dtype or self.dtype
-        if other.dtype not in DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        if precision is None and dtype is None:
+            precision = self.precision if other.backend is self.backend else self.dtype
+        other.precision, other.dtype = _precision(precision, dtype)
+        other.backend.require(other.precision)
         with other.backend.scope():
             other._w = other.backend.empty(self._w.shape, other.dtype)
             w = self.backend.to_numpy(self._w)
@@ -135,20 +152,20 @@ class Model:
         backend = self.backend
         given_on_device = backend.owns(X)
         X = check_inputs(backend, X, self.network.inputs, self.columns)
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "predict"):
             feed = Feed(backend, self.dtype, X, scaling=self.input_scaling)
-            y = backend.empty((feed.n, self.network.outputs), self.dtype)
+            y = feed.room(self.network.outputs)
             for start in range(0, feed.n, self._chunk()):
                 rows = slice(start, min(start + self._chunk(), feed.n))
                 evaluation = self._predictor(rows.stop - rows.start)
                 feed.bind(evaluation)(rows)
                 evaluation.run()
-                backend.copy(evaluation.y, y[rows, :])
+                feed.keep(evaluation.y, rows, y)
             if self.target_scaling is not None:
                 scaling = self.target_scaling
-                factor = backend.asarray(scaling.scale, self.dtype)
-                y = y * factor + backend.asarray(scaling.shift, self.dtype)
-            return y if given_on_device else backend.to_numpy(y)
+                asarray = np.asarray if feed.stream is not None else backend.asarray
+                y = y * asarray(scaling.scale, self.dtype) + asarray(scaling.shift, self.dtype)
+            return y if given_on_device or feed.stream is not None else backend.to_numpy(y)
 
     def classify(self, X: Any) -> np.ndarray:
         """The label of each row, (n,) on the host: the class of the largest output, or with one
@@ -172,15 +189,10 @@ class Model:
         if n not in self._predictors:
             if len(self._predictors) > 4:
                 self._predictors.clear()
-            arena = Arena(self.backend, self.xp_dtype, n)
+            arena = Arena(self.backend, self.precision, n)
             evaluation = self.objective.predict(self.backend, self._w, arena, n)
             self._predictors[n] = (evaluation, arena)
         return self._predictors[n][0]
-
-    @property
-    def xp_dtype(self) -> Any:
-        """The dtype as the backend's namespace has it."""
-        return getattr(self.backend.xp, self.dtype)
 
     # ------------------------------------------------------------------ loss and gradient
 
@@ -204,10 +216,13 @@ class Model:
         X = check_inputs(backend, X, self.network.inputs, self.columns)
         n = X.shape[0]
         t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
-        with backend.scope():
+        with backend.scope(), enough_memory(backend, "value_and_gradient"):
             g = backend.empty(self._w.shape, self.dtype)
-            arena = Arena(backend, self.xp_dtype, n)
-            evaluation = self.objective.gradient(backend, self._w, g, arena, n, s is not None)
+            arena = Arena(backend, self.precision, n)
+            scale = backend.full((1,), SCALE, self.dtype) if self.precision == "mixed" else None
+            evaluation = self.objective.gradient(
+                backend, self._w, g, arena, n, s is not None, scale
+            )
             feed = Feed(backend, self.dtype, X, t, s, self.input_scaling)
             feed.bind(evaluation)(slice(0, n))
             fill_masks(backend, self.network, evaluation, dropout_seed, 0)
@@ -219,29 +234,30 @@ class Model:
         X = check_inputs(self.backend, X, self.network.inputs, self.columns)
         scaled = self.scaled_targets(t, X.shape[0])
         s = check_sample_weight(sample_weight, X.shape[0])
-        with self.backend.scope():
-            return Evaluator(self, X, scaled, s)()
+        with self.backend.scope(), enough_memory(self.backend, "evaluate"):
+            feed = Feed(self.backend, self.dtype, X, scaled, s, self.input_scaling)
+            return Evaluator(self, feed, scaled, s)()
 
 
 class Evaluator:
     """The objective and the metrics on a data set, again and again while the weights change.
 
-    The predictions and the losses of the chunks come to the host once a call; ``predictions`` are
-    those of the last one, (n, outputs), in scaled units.
+    t, s: of the feed, on the host. The predictions and the losses of the chunks come to the host
+    once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
+    the last call, (n, outputs), in scaled units.
     """
 
-    def __init__(self, model: Model, X: Array, t: np.ndarray, s: np.ndarray | None = None):
-        self.model, self.t, self.s = model, t, s
+    def __init__(self, model: Model, feed: Feed, t: np.ndarray, s: np.ndarray | None = None):
+        self.model, self.feed, self.t, self.s = model, feed, t, s
         backend, objective = model.backend, model.objective
-        feed = Feed(backend, model.dtype, X, t, s, model.input_scaling)
         chunk = min(model._chunk(), feed.n)
-        arena = Arena(backend, model.xp_dtype, chunk)
+        arena = Arena(backend, model.precision, chunk)
         self.rows = [slice(i, min(i + chunk, feed.n)) for i in range(0, feed.n, chunk)]
         self.runs = {}
-        for n in {rows.stop - rows.start for rows in self.rows}:
+        for n in sorted({rows.stop - rows.start for rows in self.rows}, reverse=True):
             evaluation = objective.measure(backend, model.w, arena, n, s is not None)
             self.runs[n] = evaluation, feed.bind(evaluation)
-        self.y = backend.empty((feed.n, model.network.outputs), model.dtype)
+        self.y = feed.room(model.network.outputs)
         self.sums = backend.empty((len(self.rows), 2), model.dtype)
 
     def __call__(self, penalty: bool = False) -> dict[str, float]:
@@ -251,10 +267,13 @@ class Evaluator:
             evaluation, fill = self.runs[rows.stop - rows.start]
             fill(rows)
             evaluation.run()
-            copy_to(evaluation.y, self.y[rows, :])
+            if i + 1 < len(self.rows):
+                self.feed.ahead(self.rows[i + 1])
             copy_to(evaluation.sums, self.sums[i : i + 1, :])
+            self.feed.keep(evaluation.y, rows, self.y)
         sums = model.backend.to_numpy(self.sums).astype(np.float64)
-        self.predictions = y = model.backend.to_numpy(self.y)
+        streamed = self.feed.stream is not None
+        self.predictions = y = self.y if streamed else model.backend.to_numpy(self.y)
         t = self.t
         loss = mean_or_sum(model.objective, sums[:, 0], shares(self.rows, self.s))
         if penalty:
@@ -262,6 +281,19 @@ class Evaluator:
         if model.target_scaling is not None:
             y, t = model.target_scaling.invert(y), model.target_scaling.invert(t)
         return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, t)}
+
+
+def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
+    """(precision, dtype of the weights); InputError for unknown names or two that contradict."""
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    precision = precision or dtype or "float32"
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    of_weights = "float64" if precision == "float64" else "float32"
+    if dtype not in (None, of_weights):
+        raise InputError(f"precision {precision!r} has weights in {of_weights}, not in {dtype}")
+    return precision, of_weights
 
 
 def shares(batches: list[slice], s: np.ndarray | None) -> np.ndarray:
@@ -302,4 +334,5 @@ def fill_masks(
             backend.fill(mask, 1.0)
     elif evaluation.masks:
         for l, mask in dropout_masks(network, evaluation.n, seed, step):
-            backend.copy(backend.asarray(mask), evaluation.masks[l])
+            out = evaluation.masks[l]
+            backend.upload(mask.astype(dtype_name(out), copy=False), out)

@@ -42,7 +42,10 @@ from backends.formula import Formula
 from mlp.activations import Activation, get_activation
 from mlp.errors import InputError
 from mlp.initializers import Initializer, get_initializer
+from mlp.memory import Count, megabytes, shaped
+from mlp.optimizers import OPTIMIZERS, Optimizer
 from mlp.seeds import generator
+from mlp.tables import make
 
 
 @dataclass(frozen=True)
@@ -241,8 +244,16 @@ class Network:
                 return f"b[{number}][{index - part.start}]"
         raise InputError(f"parameter {index} of {self.parameters}")
 
-    def summary(self) -> str:
-        """The layers as a table.
+    def summary(
+        self,
+        batch_size: int | None = None,
+        precision: str = "float32",
+        optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+    ) -> str:
+        """The layers as a table; with a batch_size, also the memory that a step of training takes.
+
+        That is what the network alone knows of. The data, the loss and what is measured come to it:
+        `mlp.plan` has it all, for a model on its backend.
 
         >>> print(Network(64, [Dense(32, "relu"), Dense(10, "softmax")]).summary())
         layer   units  activation      from  parameters
@@ -262,7 +273,31 @@ class Network:
             origin = ",".join(str(k) for k in self.sources[number])
             lines.append(f"{number:>5} {self.units[number]:>7}  {name:<12} {origin:>7} {count:>11}")
         lines.append(f"{'total':>5} {'':>7}  {'':<12} {'':>7} {self.parameters:>11}")
+        if batch_size is not None:
+            memory = self.step_memory(batch_size, precision, optimizer)
+            listed = ", ".join(f"{name} {megabytes(size)}" for name, size in memory.items())
+            lines.append(f"memory of a step on {batch_size} rows: {listed}")
         return "\n".join(line.rstrip() for line in lines)
+
+    def step_memory(
+        self, batch_size: int, precision: str, optimizer: str | Mapping[str, Any] | Optimizer
+    ) -> dict[str, int]:
+        """Bytes of a step of training on so many rows, by what they are for."""
+        count, shape = Count(), (self.parameters,)
+        arena = Arena(count, precision, batch_size)
+        dtype = arena.dtype
+        with count.under("weights"):
+            w = count.empty(shape, dtype)
+        with count.under("gradient"):
+            g = count.empty(shape, dtype)
+        with count.under("optimizer"):
+            for _ in make(OPTIMIZERS, optimizer, "optimizer").state:
+                count.empty(shape, dtype)
+        with count.under("activations and deltas"):
+            network = Pass(self, Tape(count), arena, batch_size, w)
+            network.forward(dropout=True)
+            network.backward(g, shaped((1,), dtype))
+        return count.bytes
 
     def penalties(self) -> list[tuple[slice, float, float]]:
         """(part of w, l1, l2) for each run of weights with the same penalties, none left out that
@@ -300,6 +335,10 @@ class Tape:
         """out <- the sum of the rows of x."""
         self.calls.append(self.backend.total(x, out))
 
+    def copy(self, source: Array, out: Array) -> None:
+        """out <- source, in out's dtype."""
+        self.calls.append(partial(self.backend.copy, source, out))
+
     def apply(
         self,
         formula: Formula,
@@ -317,21 +356,44 @@ class Tape:
 
 
 class Arena:
-    """Buffers of up to ``rows`` rows, made when first asked for; fewer rows are a view of them."""
+    """Buffers of up to ``rows`` rows, made when first asked for; fewer rows are a view of them.
 
-    def __init__(self, backend: Backend, dtype: Any, rows: int):
-        self.backend, self.dtype, self.rows = backend, dtype, rows
+    ``dtype`` is that of the outputs and the loss, ``storage`` that of the activations and deltas of
+    the hidden layers: half as wide where the precision is mixed.
+    """
+
+    def __init__(self, backend: Backend, precision: str, rows: int):
+        self.backend, self.precision, self.rows = backend, precision, rows
+        self.dtype = "float64" if precision == "float64" else "float32"
+        self.storage = "float16" if precision == "mixed" else self.dtype
         self.buffers: dict[tuple[Any, ...], Array] = {}
 
-    def get(self, name: tuple[Any, ...], n: int, columns: int) -> Array:
+    def get(self, name: tuple[Any, ...], n: int, columns: int, dtype: str | None = None) -> Array:
         if name not in self.buffers:
-            self.buffers[name] = self.backend.empty((self.rows, columns), self.dtype)
+            shape = (self.rows, columns)
+            self.buffers[name] = self.backend.empty(shape, dtype or self.dtype)
         return self.buffers[name][:n, :]
+
+    def vector(self, name: tuple[Any, ...], size: int) -> Array:
+        """A buffer that does not depend on the rows, (size,) in the storage's dtype."""
+        if name not in self.buffers:
+            self.buffers[name] = self.backend.empty((size,), self.storage)
+        return self.buffers[name]
 
 
 def add(xp: Any, x: Array, more: Array) -> Array:
     """One more term of a sum over sources or targets."""
     return x + more
+
+
+def scaled(xp: Any, narrow: Array, delta: Array, scale: Array) -> Array:
+    """Deltas on their way into float16."""
+    return delta * scale
+
+
+def unscaled(xp: Any, g: Array, scale: Array) -> Array:
+    """The gradient of deltas that were scaled."""
+    return g / scale
 
 
 class Pass:
@@ -340,17 +402,38 @@ class Pass:
     ``a[0]`` is the input buffer, ``z[L]`` holds the last product, without bias, after `forward`;
     whoever holds the loss turns it into δ_L in place (eq. 3) before `backward`. ``masks[l]`` is to
     be filled with 0 or 1/(1 - dropout) before each run where layer l has dropout.
+
+    With mixed precision the products read a copy of the weights in the storage's dtype, and δ_L
+    goes there multiplied by ``scale``, since small deltas would vanish in float16; the gradient is
+    divided by it (Micikevicius et al., arXiv:1710.03740, sections 3.1 and 3.2).
     """
 
     def __init__(self, network: Network, tape: Tape, arena: Arena, n: int, w: Array):
         self.network, self.tape, self.n = network, tape, n
-        self.buffer = lambda name, l: arena.get((name, l), n, network.units[l])
+        self.mixed = arena.storage != arena.dtype
         self.W, self.b = network.unpack(w)
+        if self.mixed:
+            self._read_weights_from(arena.vector(("w",), network.parameters), w)
+        last = network.depth
+
+        def buffer(name: str, l: int) -> Array:
+            # The outputs, and what is added to them, are numbers of the loss; masks are exact.
+            wide = name == "mask" or (l == last and name != "delta")
+            dtype = arena.dtype if wide else arena.storage
+            return arena.get((name, l), n, network.units[l], dtype)
+
+        self.buffer = buffer
         self.z = {l: self.buffer("z", l) for l in network.numbers()}
         self.a: dict[int, Array] = {0: self.buffer("a", 0)}  # what f gave
         self.h: dict[int, Array] = dict(self.a)  # what feeds the next layers: a, after dropout
         self.delta: dict[int, Array] = {}
         self.masks: dict[int, Array] = {}
+
+    def _read_weights_from(self, narrow: Array, w: Array) -> None:
+        """Let the products read a copy of the weights, made anew in each run."""
+        weights = slice(0, self.network.weights)
+        self.tape.copy(w[weights], narrow[weights])
+        self.W, _ = self.network.unpack(narrow)
 
     def forward(self, dropout: bool = False) -> None:
         """Eq. (1) and (2), up to the last layer's product."""
@@ -363,11 +446,17 @@ class Pass:
                 rate = self.network.layer(l).dropout
                 self.h[l] = self._drop(l) if dropout and rate else self.a[l]
 
-    def backward(self, g: Array) -> None:
-        """Eq. (4), (5) and (6), from δ_L in z[L]; the gradient goes into g."""
+    def backward(self, g: Array, scale: Array | None = None) -> None:
+        """Eq. (4), (5) and (6), from δ_L in z[L]; the gradient goes into g.
+
+        scale: (1,), by which the deltas are multiplied where the precision is mixed.
+        """
         network, tape = self.network, self.tape
         gW, gb = network.unpack(g)
         self.delta[network.depth] = self.z[network.depth]
+        if self.mixed:
+            self.delta[network.depth] = self.buffer("delta", network.depth)
+            tape.apply(scaled, ("narrow",), self.delta[network.depth], self.z[network.depth], scale)
         terms = dict.fromkeys(network.numbers(), 0)
         for l in reversed(network.numbers()):
             if l < network.depth:
@@ -380,6 +469,8 @@ class Pass:
                     terms[k] += 1
             if l in gb:
                 tape.total(self.delta[l], gb[l])  # (6)
+        if self.mixed:
+            tape.apply(unscaled, ("g",), g, scale)
 
     def _sum(self, term: int, a: Array, b: Array, out: Array, l: int) -> None:
         """out <- a b for the first term of a sum, out <- out + a b for the others."""

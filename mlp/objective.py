@@ -92,14 +92,24 @@ class Objective:
     # ------------------------------------------------------------------ evaluations, written down
 
     def gradient(
-        self, backend: Backend, w: Array, g: Array, arena: Arena, n: int, weighted: bool = False
+        self,
+        backend: Backend,
+        w: Array,
+        g: Array,
+        arena: Arena,
+        n: int,
+        weighted: bool = False,
+        scale: Array | None = None,
     ) -> Evaluation:
-        """The evaluation that computes the value and writes the gradient into g."""
-        tape = Tape(backend)
+        """The evaluation that computes the value and writes the gradient into g.
+
+        scale: (1,) on the device, for mixed precision; see `mlp.network.Pass`.
+        """
+        tape = Tape(backend, arena.precision)
         network = Pass(self.network, tape, arena, n, w)
         network.forward(dropout=True)
         sums, t, s = self._output(network, tape, arena, weighted, self._delta_formula)
-        network.backward(g)
+        network.backward(g, scale)
         self._penalty(tape, arena, w, n, s, sums, g)
         last = network.z[self.network.depth]
         return Evaluation(n, network.h[0], t, s, network.masks, last, sums, tape.run)
@@ -108,7 +118,7 @@ class Objective:
         self, backend: Backend, w: Array, arena: Arena, n: int, weighted: bool = False
     ) -> Evaluation:
         """The evaluation that computes the value and the predictions, without dropout."""
-        tape = Tape(backend)
+        tape = Tape(backend, arena.precision)
         network = Pass(self.network, tape, arena, n, w)
         network.forward()
         sums, t, s = self._output(network, tape, arena, weighted, self._measure_formula)
@@ -118,7 +128,7 @@ class Objective:
 
     def predict(self, backend: Backend, w: Array, arena: Arena, n: int) -> Evaluation:
         """The evaluation that computes the predictions alone."""
-        tape = Tape(backend)
+        tape = Tape(backend, arena.precision)
         network = Pass(self.network, tape, arena, n, w)
         network.forward()
         unit = self.unit

@@ -198,7 +198,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
         reduction=config.training.reduction,
         seed=config.seed,
         backend=backend,
-        dtype=config.dtype,
+        precision=config.precision,
         classes=parts.classes,
         columns=parts.columns,
         input_scaling=fit[scale_inputs](X) if scale_inputs != "none" else None,

@@ -1,4 +1,5 @@
-"""Progress of a run as a callback of `mlp.training`: a bar on a terminal, else plain lines.
+"""Progress of a run as a callback of `mlp.training`: a bar on a terminal, else plain lines; before
+them what the run takes of the device's memory.
 
 Losses and metrics are shown when an epoch has ended and they are on the host anyway; within an
 epoch only batches are counted.
@@ -52,6 +53,7 @@ class Lines:
     def on_run_start(self, run: Run) -> None:
         self.shown, self.epochs = run.state.epoch, run.settings.epochs
         self.every = max(1, -(-(self.epochs - self.shown) // LINES))
+        self._print(run.plan.line())
 
     def on_epoch_end(self, run: Run) -> None:
         if run.state.epoch >= min(self.shown + self.every, self.epochs):
@@ -65,8 +67,11 @@ class Lines:
         self.shown = int(run.last["epoch"])
         width = len(str(self.epochs))
         head = f"epoch {self.shown:{width}}/{self.epochs}"
+        self._print(f"{head}  {describe(run)}")
+
+    def _print(self, line: str) -> None:
         with suppress(OSError):  # a closed pipe or a full disk must not end the run
-            print(f"{head}  {describe(run)}", file=self.stream, flush=True)
+            print(line, file=self.stream, flush=True)
 
 
 @contextmanager
@@ -97,6 +102,7 @@ class Bar:
         self.drawn = 0.0
 
     def on_run_start(self, run: Run) -> None:
+        self.shown.console.print(run.plan.line(), markup=False, highlight=False)
         self.epochs = run.settings.epochs
         self.done = run.state.epoch * run.batches + run.state.batch
         self.task = self.shown.add_task(

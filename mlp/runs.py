@@ -9,7 +9,8 @@ The folder holds
     metrics.json        how good the model is on each part of the data, and how the run went
     loss.png            the history as a picture, where matplotlib is installed
 
-It is written when training has ended, by whatever cause: all epochs, patience, Ctrl-C, divergence.
+It is written when training has ended, by whatever cause: all epochs, patience, Ctrl-C, divergence,
+memory that ran out.
 """
 
 import csv
@@ -35,10 +36,11 @@ from mlp.checkpoint import load_model, load_state, save_model, save_state
 from mlp.config import FILES, Config, load
 from mlp.errors import InputError, did_you_mean
 from mlp.folder import NewFolder, cannot_write, check_free, new_folder, next_free
+from mlp.memory import Plan, shortages
 from mlp.model import Model
 from mlp.plots import plot_history
-from mlp.prepare import Parts, choose_backend, new_model, read_parts
-from mlp.training import Result, State, train
+from mlp.prepare import Part, Parts, choose_backend, new_model, read_parts
+from mlp.training import Result, State, plan_training, train
 
 MODEL, STATE, SETTINGS = "model.safetensors", "state.safetensors", "settings.json"
 
@@ -107,6 +109,21 @@ def train_run(
     return Finished(where, result, metrics)
 
 
+def plan_run(config: Config, backend: str | None = None) -> Plan:
+    """What `train_run` would ask of the device's memory."""
+    chosen = choose_backend(backend, config)
+    parts = read_parts(config)
+    with _naming(config):
+        model, watched = new_model(config, parts, chosen), parts.validation
+        return plan_training(
+            model,
+            parts.train.X,
+            parts.train.t,
+            validation=None if watched is None else (watched.X, watched.t),
+            settings=config.settings(),
+        )
+
+
 def _name(path: Path) -> str:
     """What a run of this file is called; the settings of a run are called as the run."""
     return path.resolve().parent.name if path.name == SETTINGS else path.stem
@@ -144,6 +161,8 @@ def _state_of(run: Path, config: Config) -> State:
             f"{run} diverged, its optimizer's state is not finite and cannot be gone on from; "
             "train anew with a smaller learning rate"
         )
+    if load(in_run(run, SETTINGS)).training.batch_size != config.training.batch_size:
+        state = replace(state, batch=0, batch_losses=None)  # the epoch under way begins again
     return replace(state, learning_rate=config.settings().rate())
 
 
@@ -166,16 +185,15 @@ def _undisturbed() -> Iterator[None]:
 def _metrics(result: Result, parts: Parts, seconds: float, before: int) -> dict[str, Any]:
     """What metrics.json holds; ``before``: epochs of the run that this one went on from."""
     model, state = result.model, result.state
-    measured = {
-        name: {"rows": len(part)} | model.evaluate(part.X, part.t)
-        for name, part in parts.by_name().items()
-    }
+    named = parts.by_name().items()
+    measured = {name: {"rows": len(part)} | _measured(result, part) for name, part in named}
     in_epochs = sum(result.history.get("seconds", [])[before:])
     samples = len(parts.train) * (state.epoch - before)
     return {
         **measured,
         "stopped": result.stopped,
         "diverged": result.diverged,
+        "out_of_memory": result.out_of_memory,
         "epochs": state.epoch,
         "epochs_before": before,
         "steps": state.step,
@@ -184,7 +202,7 @@ def _metrics(result: Result, parts: Parts, seconds: float, before: int) -> dict[
         "samples_per_second": round(samples / in_epochs) if in_epochs else None,
         "backend": model.backend.name,
         "device": model.backend.device_name(),
-        "dtype": model.dtype,
+        "precision": model.precision,
         "versions": {
             "array-mlp": mlp.__version__,
             "python": platform.python_version(),
@@ -192,6 +210,18 @@ def _metrics(result: Result, parts: Parts, seconds: float, before: int) -> dict[
             "backend": model.backend.version(),
         },
     }
+
+
+def _measured(result: Result, part: Part) -> dict[str, float]:
+    """How good the model is on these rows; nothing where memory does not suffice to find out."""
+    if result.out_of_memory:
+        return {}
+    try:
+        return result.model.evaluate(part.X, part.t)
+    except InputError as error:
+        if isinstance(error.__cause__, shortages(result.model.backend)):
+            return {}  # what was learned is written all the same
+        raise
 
 
 def _write(folder: NewFolder, result: Result, config: Config, metrics: dict[str, Any]) -> Path:

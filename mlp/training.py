@@ -12,7 +12,8 @@ samples come in an order that is a function of (seed, e) alone.
 
 Nothing is read back from the device inside an epoch: the batch losses gather in a vector that is
 read when the epoch ends. The whole progress is one `State`: saved after any step and resumed, on
-this backend or another, the run goes on as if it had not stopped.
+this backend or another, the run goes on as if it had not stopped. So it does if memory ran out in
+the middle, where `mlp.plan` could not foresee it.
 
 >>> import numpy as np
 >>> from mlp.model import Dense, Model, Network
@@ -39,7 +40,9 @@ import numpy as np
 from backends import Array
 from mlp.data import order, split
 from mlp.errors import InputError, did_you_mean
-from mlp.feed import Feed, check_inputs
+from mlp.feed import Feed, Rows, check_inputs
+from mlp.memory import Plan, enough_memory, first_line, megabytes, shortages
+from mlp.mixed import START
 from mlp.model import (
     Evaluator,
     Model,
@@ -48,8 +51,9 @@ from mlp.model import (
     shares,
 )
 from mlp.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
+from mlp.planning import HeldOut, plan_for
 from mlp.schedules import SCHEDULES, Schedule, Warmup
-from mlp.step import Step
+from mlp.step import Recorded, Step
 from mlp.tables import make
 
 
@@ -65,7 +69,9 @@ class Settings:
     (eq. 1; costs one more forward pass an epoch). patience: stop after so many epochs without the
     watched loss falling by more than min_delta, and go back to the best weights (restore_best);
     watch: "validation_loss" or "loss", None is the validation loss where there is one. seed: of
-    the order, the validation split and dropout.
+    the order, the validation split and dropout. cuda_graphs: record the step on the device once and
+    replay it, which spares the time that starting its kernels takes; a learning rate that a
+    callback changes then counts from the next epoch on.
     """
 
     epochs: int = 100
@@ -81,6 +87,7 @@ class Settings:
     restore_best: bool = True
     watch: str | None = None
     seed: int = 0
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least, optional in (
@@ -94,6 +101,8 @@ class Settings:
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if value is None or not whole or value < least:
                 raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+        if not isinstance(self.cuda_graphs, (bool, np.bool_)):
+            raise InputError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
             number = getattr(self, name)
             if number is None and name in ("learning_rate", "target_loss"):
@@ -152,7 +161,7 @@ class State:
     w, vectors (the optimizer's), batch_losses and best_w are on the device. step counts updates
     from the start, epoch completed epochs, batch the completed batches of the epoch under way,
     whose losses are in batch_losses. best_w are the weights at the lowest watched loss, waited the
-    epochs since.
+    epochs since. loss_scale, (2,), is that of mixed precision (`mlp.mixed`).
     """
 
     w: Array
@@ -167,6 +176,7 @@ class State:
     best_epoch: int = 0
     best_w: Array | None = None
     waited: int = 0
+    loss_scale: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,8 @@ class Result:
     """What training leaves: the trained model, the history, why it stopped, and its state.
 
     history: a list for each quantity, one entry an epoch. diverged: the loss became non-finite and
-    the model has the last finite weights.
+    the model has the last finite weights. out_of_memory: memory ran out in the middle; the state
+    can be gone on from.
     """
 
     model: Model
@@ -182,6 +193,7 @@ class Result:
     stopped: str
     state: State
     diverged: bool = False
+    out_of_memory: bool = False
 
 
 class Run:
@@ -190,11 +202,20 @@ class Run:
     A callback is any object with some of the methods ``on_run_start``, ``on_epoch_start``,
     ``on_batch_start``, ``on_batch_end``, ``on_epoch_end``, ``on_run_end``, each taking the run; a
     plain function is called when an epoch ends. `stop` ends the run after the batch under way.
+    ``plan``: what the run takes of the device's memory.
     """
 
-    def __init__(self, model: Model, settings: Settings, state: State, samples: int, batches: int):
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        state: State,
+        samples: int,
+        batches: int,
+        plan: Plan,
+    ):
         self.model, self.settings, self.state = model, settings, state
-        self.samples, self.batches = samples, batches
+        self.samples, self.batches, self.plan = samples, batches, plan
         self.stopping = ""
         self.last: dict[str, float] = {}
 
@@ -222,30 +243,76 @@ def train(
     settings, or its fields by name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
-    Raises InputError for data or settings that do not fit. If the loss becomes non-finite, the run
-    ends with the last finite weights and warns what to try.
+    Raises InputError for data or settings that do not fit, also if the device's memory is too small
+    for them. If the loss becomes non-finite, the run ends with the last finite weights and warns
+    what to try. If memory runs out in the middle, the run ends as by Ctrl-C.
     """
     for name in options:
         if name not in Settings.__dataclass_fields__:
             hint = did_you_mean(name, Settings.__dataclass_fields__)
             raise InputError(f"train has no setting {name!r}{hint}")
     settings = replace(settings or Settings(), **options)
+    with model.backend.scope():
+        with enough_memory(model.backend, "training, before its first step"):
+            X, t, s, held_out = _checked(model, X, t, sample_weight, validation, settings.seed)
+            plan = _plan(model, X, t, s, held_out, settings)
+            plan.check()
+            trainer = Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state, plan)
+        with _interruptible(trainer.run):
+            return trainer.train()
+
+
+def plan_training(
+    model: Model,
+    X: Any,
+    t: Any,
+    *,
+    validation: float | tuple[Any, Any] | None = None,
+    sample_weight: Any = None,
+    settings: Settings,
+) -> Plan:
+    """What `train` with the same arguments will ask of the device; nothing is refused."""
+    with model.backend.scope():
+        rows = _checked(model, X, t, sample_weight, validation, settings.seed)
+        return _plan(model, *rows, settings)
+
+
+def _plan(
+    model: Model,
+    X: Array,
+    t: np.ndarray,
+    s: np.ndarray | None,
+    held_out: HeldOut | None,
+    settings: Settings,
+) -> Plan:
+    return plan_for(
+        model,
+        *(X, t, s, held_out),
+        batch_size=settings.batch_size,
+        optimizer=settings.make_optimizer(),
+        patience=settings.patience is not None,
+        target_loss=settings.target_loss is not None,
+        shuffle=settings.shuffle,
+        cuda_graphs=settings.cuda_graphs,
+    )
+
+
+def _checked(
+    model: Model, X: Any, t: Any, sample_weight: Any, validation: Any, seed: int
+) -> tuple[Array, np.ndarray, np.ndarray | None, HeldOut | None]:
+    """(X, t, s) to train on, and (X, t, s) to watch; InputError if they do not fit the model."""
     backend = model.backend
     X = check_inputs(backend, X, model.network.inputs, model.columns)
     t = model.scaled_targets(t, X.shape[0])
     if model.objective.targets == "classes" and len(t) and (t == t[0]).all():
         raise InputError("t holds only one class; a classifier needs at least two")
     s = check_sample_weight(sample_weight, X.shape[0])
-    with backend.scope():
-        X, t, s, held_out = _validation(model, X, t, s, validation, settings.seed)
-        trainer = Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state)
-        with _interruptible(trainer.run):
-            return trainer.train()
+    return _validation(model, X, t, s, validation, seed)
 
 
 def _validation(
     model: Model, X: Array, t: np.ndarray, s: np.ndarray | None, validation: Any, seed: int
-) -> tuple[Array, np.ndarray, np.ndarray | None, tuple[Array, np.ndarray, Any] | None]:
+) -> tuple[Array, np.ndarray, np.ndarray | None, HeldOut | None]:
     """(X, t, s) to train on, and (X, t, s) to watch."""
     if validation is None:
         return X, t, s, None
@@ -265,6 +332,8 @@ def _validation(
     def rows(x: Any, index: np.ndarray) -> Any:
         if x is None or isinstance(x, np.ndarray):
             return None if x is None else x[index]
+        if not model.backend.owns(x):
+            return x.tocsr()[index]  # sparse
         return model.backend.xp.take(x, model.backend.asarray(index), axis=0)
 
     parts = [tuple(rows(x, index) for x in (X, t, s)) for index in (kept, held_out)]
@@ -281,40 +350,51 @@ class Trainer:
         X: Array,
         t: np.ndarray,
         s: np.ndarray | None,
-        held_out: tuple[Array, np.ndarray, Any] | None,
+        held_out: HeldOut | None,
         callbacks: list[Any],
         state: State | None,
+        plan: Plan,
     ):
         self.model, self.settings, self.backend = model, settings, model.backend
         self.objective = model.objective
         self.optimizer, self.schedule = settings.make_optimizer(), settings.make_schedule()
         backend, dtype = self.backend, model.dtype
 
-        self.feed = Feed(backend, dtype, X, t, s, model.input_scaling)
+        streamed, streamed_held_out = plan.streamed
+        self.feed = Feed(backend, dtype, X, t, s, model.input_scaling, streamed)
         self.s, self.n = s, self.feed.n
         size = min(settings.batch_size or self.n, self.n)
         self.rows = [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
         self.state = self._start(state)
         vectors = [self.state.vectors[name] for name in self.optimizer.state]
         sizes = {rows.stop - rows.start for rows in self.rows}
-        self.step = Step(model, self.feed, sizes, self.optimizer, vectors)
+        self.step = Step(model, self.feed, sizes, self.optimizer, vectors, self.state.loss_scale)
         self.shuffle = settings.shuffle and len(self.rows) > 1
         if len(self.rows) == 1:
             self.step.fill[self.n](self.rows[0])  # a full batch stays where it is
         self.losses = backend.full((len(self.rows), 2), 0.0, dtype)
         if self.state.batch_losses is not None:
             backend.copy(backend.asarray(self.state.batch_losses, dtype), self.losses)
+        self.recorded = None
+        if settings.cuda_graphs:
+            self.recorded = Recorded(self.step, self.rows, self.losses)
         self.checkpoint_w = backend.empty(model.w.shape, dtype)  # the last finite weights
+        if settings.patience and self.state.best_w is None:
+            self.best_w = backend.empty(model.w.shape, dtype)
 
         self.measure_train = None
         if settings.target_loss is not None:
-            self.measure_train = Evaluator(model, X, t, s)
-        self.measure_held_out = Evaluator(model, *held_out) if held_out else None
+            self.measure_train = Evaluator(model, self.feed, t, s)
+        self.measure_held_out = None
+        if held_out:
+            X_v, t_v, s_v = held_out
+            feed = Feed(backend, dtype, X_v, t_v, s_v, model.input_scaling, streamed_held_out)
+            self.measure_held_out = Evaluator(model, feed, t_v, s_v)
         self.watch = settings.watch or ("validation_loss" if held_out else "loss")
         if self.watch == "validation_loss" and not held_out:
             raise InputError("watch = 'validation_loss' needs validation data")
 
-        self.run = Run(model, settings, self.state, self.n, len(self.rows))
+        self.run = Run(model, settings, self.state, self.n, len(self.rows), plan)
         self.hooks = {name: _hooks(callbacks, name) for name in _EVENTS}
 
     # ------------------------------------------------------------------ what a run starts from
@@ -323,6 +403,14 @@ class Trainer:
         """A fresh state, or the given one on this backend; the model's w is the state's."""
         model, backend, dtype = self.model, self.backend, self.model.dtype
         eta, shape = self.settings.rate(), model.w.shape
+        loss_scale = None
+        if model.precision == "mixed":
+            given = None if state is None else state.loss_scale
+            loss_scale = backend.empty((2,), dtype)
+            backend.copy(
+                backend.asarray(np.array([START, 0.0]) if given is None else given, dtype),
+                loss_scale,
+            )
         if state is None:
             vectors = {
                 name: backend.full(shape, value, dtype)
@@ -330,7 +418,7 @@ class Trainer:
                     self.optimizer.state, self.optimizer.initial(eta), strict=True
                 )
             }
-            return State(model.w, vectors, eta)
+            return State(model.w, vectors, eta, loss_scale=loss_scale)
         if set(state.vectors) != set(self.optimizer.state):
             raise InputError(
                 f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
@@ -358,15 +446,40 @@ class Trainer:
             vectors={name: mine(x) for name, x in state.vectors.items()},
             best_w=None if state.best_w is None else mine(state.best_w),
             history={name: list(values) for name, values in state.history.items()},
+            loss_scale=loss_scale,
         )
 
     # ------------------------------------------------------------------ the loop
 
     def train(self) -> Result:
         state, settings = self.state, self.settings
-        diverged = False
+        diverged, memory_ended = False, ""
         self._call("on_run_start")
         self.backend.copy(self.model.w, self.checkpoint_w)
+        try:
+            diverged = not self._epochs()
+        except shortages(self.backend) as error:
+            memory_ended = first_line(error)
+        self._give_back()
+        if memory_ended:
+            self.run.stopping = self._short_of_memory(memory_ended)
+            diverged = not self._finite()
+        if diverged:
+            self._go_back()
+            self.run.stopping = self._advice()
+        stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
+        model = self.model.to()  # the state keeps the weights of the last step
+        if settings.patience and settings.restore_best and state.best_w is not None:
+            model.w = state.best_w
+        result = Result(model, state.history, stopped, state, diverged, bool(memory_ended))
+        self._call("on_run_end")
+        if diverged:
+            warnings.warn(stopped, RuntimeWarning, stacklevel=3)
+        return result
+
+    def _epochs(self) -> bool:
+        """The epochs that are still to be done. False: the last one is not finite."""
+        state, settings = self.state, self.settings
         if state.batch == 0:  # a run gone on with may be over already
             self._stop_on_target()
             self._stop_on_patience()
@@ -375,27 +488,25 @@ class Trainer:
             started = time.perf_counter()
             self._epoch()
             if state.batch < len(self.rows) and self._finite():
-                break  # stopped within the epoch; its losses are in the state
-            diverged = not self._close_epoch(started)
-            if diverged:
-                self.run.stopping = self._advice()
-                break
+                return True  # stopped within the epoch; its losses are in the state
+            if not self._close_epoch(started):
+                return False
             self._call("on_epoch_end")
-        stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
-        model = self.model.to()  # the state keeps the weights of the last step
-        if settings.patience and settings.restore_best and state.best_w is not None:
-            model.w = state.best_w
-        result = Result(model, state.history, stopped, state, diverged)
-        self._call("on_run_end")
-        if diverged:
-            warnings.warn(stopped, RuntimeWarning, stacklevel=3)
-        return result
+        return True
 
     def _epoch(self) -> None:
         """The batches of one epoch that are still to be done."""
-        state, backend = self.state, self.backend
+        state = self.state
         state.batch_losses = self.losses
-        index = backend.asarray(self._order()) if self.shuffle else None
+        step: Step | Recorded = self.step
+        order = self._order() if self.shuffle else None
+        if self.recorded is not None:
+            step = self.recorded
+            ahead = range(state.step, state.step + len(self.rows) - state.batch)
+            rates = [state.learning_rate * self.schedule(s, len(self.rows)) for s in ahead]
+            step.begin(order, state.batch, state.step, rates)
+        index = None if order is None else self.feed.rows(order)
+        chosen = self._rows(state.batch, index)
         starts, ends = self.hooks["on_batch_start"], self.hooks["on_batch_end"]
         for i in range(state.batch, len(self.rows)):
             if self.run.stopping:
@@ -403,15 +514,22 @@ class Trainer:
             for hook in starts:
                 hook(self.run)
             rows, losses = self.rows[i], self.losses[i : i + 1, :]
-            chosen = rows if index is None else index[rows]
             eta = state.learning_rate * self.schedule(state.step, len(self.rows))
-            state.step += 1
-            n = rows.stop - rows.start
-            filled = len(self.rows) == 1
-            self.step(n, None if filled else chosen, eta, state.step, self.settings.seed, losses)
-            state.batch = i + 1
+            n, number = rows.stop - rows.start, state.step + 1
+            step(n, chosen, eta, number, self.settings.seed, losses)
+            state.step, state.batch = number, i + 1  # a step that fails is none
+            chosen = self._rows(i + 1, index)
+            if chosen is not None:
+                self.feed.ahead(chosen)
             for hook in ends:
                 hook(self.run)
+
+    def _rows(self, batch: int, index: Rows | None) -> Rows | None:
+        """The rows of a batch of this epoch; None for a full batch, which stays where it is, and
+        after the last one."""
+        if len(self.rows) == 1 or batch >= len(self.rows):
+            return None
+        return self.rows[batch] if index is None else index[self.rows[batch]]
 
     def _order(self) -> np.ndarray:
         """The order of the samples in the epoch under way."""
@@ -420,18 +538,18 @@ class Trainer:
     # ------------------------------------------------------------------ at the end of an epoch
 
     def _close_epoch(self, started: float) -> bool:
-        """Read the losses, write the history, decide whether to go on. False: not finite."""
+        """Read the losses, write the history, decide whether to go on. False: not finite.
+
+        The state changes when all is measured: until then the epoch can be closed again.
+        """
         state, settings = self.state, self.settings
         sums = self.backend.to_numpy(self.losses).astype(np.float64)
         if not np.isfinite(sums).all() or not self._finite():
-            self.model.w = self.checkpoint_w
-            state.batch, state.batch_losses = 0, None
             return False
         self.backend.copy(self.model.w, self.checkpoint_w)
         s = self.s[self._order()] if self.s is not None and self.shuffle else self.s
         loss = mean_or_sum(self.objective, sums[:, 0], shares(self.rows, s))
-        state.epoch, state.batch, state.batch_losses = state.epoch + 1, 0, None
-        row = {"epoch": state.epoch, "loss": loss + float(sums[:, 1].mean())}
+        row = {"epoch": state.epoch + 1, "loss": loss + float(sums[:, 1].mean())}
         if self.measure_held_out:
             measured = self.measure_held_out()
             row |= {f"validation_{name}": value for name, value in measured.items()}
@@ -442,6 +560,7 @@ class Trainer:
         if self.measure_train:
             row["train_loss"] = self._stop_on_target()
         row["seconds"] = time.perf_counter() - started
+        state.epoch, state.batch, state.batch_losses = state.epoch + 1, 0, None
         for name, value in row.items():
             state.history.setdefault(name, []).append(value)
         if settings.patience:
@@ -462,7 +581,7 @@ class Trainer:
         state, settings = self.state, self.settings
         if state.best_w is None or loss < state.best_loss - settings.min_delta:
             if state.best_w is None:
-                state.best_w = self.backend.empty(self.model.w.shape, self.model.dtype)
+                state.best_w = self.best_w
             self.backend.copy(self.model.w, state.best_w)
             state.best_loss, state.best_epoch, state.waited = loss, state.epoch, 0
             return
@@ -481,6 +600,24 @@ class Trainer:
         """Whether all weights are finite."""
         xp = self.backend.xp
         return bool(self.backend.to_numpy(xp.all(xp.isfinite(self.model.w))))
+
+    def _go_back(self) -> None:
+        """To the last finite weights, from before this epoch."""
+        self.model.w = self.checkpoint_w
+        self.state.batch, self.state.batch_losses = 0, None
+
+    def _give_back(self) -> None:
+        """Let go of what only further steps would need, before the result is copied."""
+        del self.step, self.feed, self.measure_train, self.measure_held_out
+
+    def _short_of_memory(self, cause: str) -> str:
+        plan, free = self.run.plan, self.backend.memory().free
+        now = "" if free is None else f", {megabytes(free)} are free now"
+        return (
+            f"out of memory on {plan.device} in epoch {self.state.epoch + 1} ({cause}; "
+            f"{megabytes(plan.needed)} were planned{now}); use a batch_size below "
+            f"{plan.batch_size}, or end what else uses the memory; what was learned is kept"
+        )
 
     def _advice(self) -> str:
         eta = self.state.learning_rate

@@ -34,12 +34,15 @@ ALLOWED = {
     "data": {"errors", "seeds"},
     "readers": {"errors", "data"},
     "folder": {"errors"},
+    "memory": {"errors"},
     **dict.fromkeys(sorted(FORMULAS), GROUND),
-    "network": FORMULAS | GROUND,
+    "network": {"memory"} | FORMULAS | GROUND,
     "objective": {"network"} | FORMULAS | GROUND,
     "feed": BEFORE,
+    "mixed": {"optimizers"},
     "model": BEFORE,
     "step": BEFORE,
+    "planning": BEFORE,
     "check": BEFORE,
     "training": BEFORE,
     "checkpoint": BEFORE,
@@ -47,6 +50,8 @@ ALLOWED = {
     "accelerate": BEFORE,
     "config": BEFORE,
     "__init__": BEFORE,  # the door: names of the modules above
+    "backend_times": BEFORE,
+    "backend_check": BEFORE,
     "plots": {"errors"},
     "progress": {"training"},
     "prepare": BEFORE,
@@ -132,7 +137,7 @@ def test_backends_know_nothing_of_mlp(path):
 def test_a_backend_is_an_argument(module):
     """Only the model and what stands above it find one by name."""
     used = {name for found, name in imports(MLP / f"{module}.py") if found == "backends"}
-    assert used <= {"Array", "Backend"}
+    assert used <= {"Array", "Backend", "BackendError"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}.{path.stem}")

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from benchmarks import report, scaling, worker
+from backends import BackendError, get_backend
+from benchmarks import nets, peers, report, scaling, step, worker
 from benchmarks.__main__ import BENCHMARKS, main
 
 
@@ -45,6 +46,73 @@ def test_a_contender_that_cannot_run_is_left_out_aloud(capsys):
     times = worker.alternate("benchmarks.step", names, arguments, worker.Timing(1, 0.0, 0.0, 0.0))
     assert list(times) == ["products alone"]
     assert "no such contender is left out" in capsys.readouterr().out
+
+
+def test_what_cannot_be_recorded_is_said(capsys):
+    """A reader of the floor has to know whether it is a graph."""
+
+    class Device(type(get_backend("numpy"))):
+        name = "cuda"
+
+    found = nets.products_alone(Device(), lambda: None)
+    assert "call by call, not as a graph: backend 'cuda' cannot record" in found.note
+    assert nets.products_alone(get_backend("numpy"), lambda: None).note == ""
+
+
+@pytest.mark.parametrize("name", ["step", "fit", "predict"])
+def test_a_benchmark_runs_on_cupy(name, tmp_path, capsys):
+    """Ours is timed by the device's events; scikit-learn, which has no GPU, is left out aloud."""
+    try:
+        get_backend("cupy")
+    except BackendError as error:
+        pytest.skip(str(error))
+    only = ["array-mlp", "scikit-learn"]
+    arguments = [name, "--quick", "--backend", "cupy", "--out", str(tmp_path)]
+    main([*arguments, "--workloads", "small", "--only", *only])
+    printed = capsys.readouterr().out
+    assert "scikit-learn is left out: scikit-learn's MLP runs on the CPU alone" in printed
+    written = json.loads((tmp_path / f"{name}.json").read_text())
+    assert "cupy" in written["machine"]["device"]
+    assert written["results"]
+
+
+def test_a_peer_without_a_gpu_is_left_out():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("PyTorch has a GPU here")
+    with pytest.raises(worker.Absent, match=r"PyTorch .* has no CUDA device here"):
+        peers.torch_device("cupy")
+    assert peers.torch_device("numpy").type == "cpu"
+    with pytest.raises(worker.Absent, match="CUDA graphs need a CUDA device"):
+        step.torch([4, 3, 2], 4, "numpy", how="graph")
+
+
+def test_which_device_a_backend_is_on():
+    names = ("numpy", "torch", "strict:device1", "cupy", "cuda:1", "torch:cuda:2", "torch:cuda")
+    assert [nets.cuda_index(name) for name in names] == [None, None, None, 0, 1, 2, 0]
+
+
+def test_graphs_are_for_a_gpu_and_compiled_formulas_for_numpy():
+    names = ["array-mlp[jit]", "array-mlp", "array-mlp recorded", "PyTorch CUDA graph", "PyTorch"]
+    assert report.Options("numpy").chosen(names) == ["array-mlp[jit]", "array-mlp", "PyTorch"]
+    assert report.Options("cupy").chosen(names) == names[1:]
+
+
+def test_the_devices_clock_is_used():
+    """It gets the call and how often to make it; without one the host waits for the device."""
+    seen = []
+
+    def clock(call, times):
+        seen.append((call, times))
+        return 0.25
+
+    done = worker.Contender(seen.clear, clock=clock)
+    assert done.seconds(3) == 0.25
+    assert seen == [(done.run, 3)]
+    calls = []
+    plain = worker.Contender(lambda: calls.append("run"), lambda: calls.append("wait"))
+    assert plain.seconds(2) > 0.0
+    assert calls == ["run", "run", "wait"]
 
 
 def test_contenders_must_do_the_same_work():

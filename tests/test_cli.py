@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,9 +18,12 @@ import pytest
 from typer.testing import CliRunner
 
 import mlp
-from backends import BackendInfo, available
+from backends import BackendInfo, Memory, available
+from backends.numpy_backend import NumpyBackend
 from mlp.cli import app
-from mlp.runs import load_run
+from mlp.config import load
+from mlp.model import Evaluator
+from mlp.runs import load_run, train_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -113,7 +117,8 @@ def everything(folder):
 
 
 def test_train_prints_progress_and_a_summary(here):
-    lines = run("train", "plants.toml").splitlines()
+    memory, *lines = run("train", "plants.toml").splitlines()
+    assert memory.startswith("memory: ")
     assert [line[:9] for line in lines[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     summary = "\n".join(lines[3:])
     assert lines[4].split() == ["rows", "loss", "accuracy"]
@@ -131,6 +136,75 @@ def test_train_prints_progress_and_a_summary(here):
     ):
         assert part in summary
     run(*lines[-1].split()[2:])  # the next command works
+
+
+def test_the_memory_plan_is_printed_and_nothing_else_is_done(here, monkeypatch):
+    lines = run("train", "plants.toml", "--plan").splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("weights", "optimizer", "data", "step", "validation", "needed", "free"),
+    ]
+    assert not (here / "runs").exists()
+    monkeypatch.setattr(NumpyBackend, "memory", lambda backend: Memory(1000, 1000))
+    said = r"mlp: error: (plants\.toml: )?this training needs [\d.]+ kB even at batch_size 1, .*\n"
+    for arguments in (["--plan"], []):
+        assert re.fullmatch(said, run("train", "plants.toml", *arguments, code=2))
+    assert not (here / "runs").exists()
+
+
+def test_out_of_memory_writes_the_run_to_go_on_from(here, monkeypatch):
+    """One message, code 2, and a folder; gone on with, it is the run that never stopped."""
+    expected = train_run(load("plants.toml")).result
+    take, calls = NumpyBackend.take, []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 7:  # X and t of each of two batches an epoch
+            raise MemoryError("no room for 12 bytes")
+        take(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NumpyBackend, "take", fails)
+        result = CliRunner().invoke(app, ["train", "plants.toml", "--out", "o"])
+    assert result.exit_code == 2
+    assert re.fullmatch(
+        r"mlp: error: out of memory on CPU, .* in epoch 2 \(no room for 12 bytes; .*\); use a "
+        r"batch_size below 32, .*; what was learned is kept; the run is in o; go on by mlp train "
+        r"--resume o --set training\.batch_size=N\n",
+        result.stderr,
+    )
+    metrics = json.loads((here / "o" / "metrics.json").read_text())
+    assert metrics["out_of_memory"]
+    assert metrics["train"] == {"rows": 36}  # measuring takes memory too
+    load_run(Path("o"))
+    run("train", "--resume", "o", "--out", "same")
+    assert (load_run(Path("same"))[0].w == expected.model.w).all()
+    smaller = run("train", "--resume", "o", "--set", "training.batch_size=5")
+    assert "stopped  all 3 epochs are done" in smaller
+
+
+def test_out_of_memory_in_predictions_is_one_message(here, monkeypatch):
+    run("train", "plants.toml")
+
+    def fails(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(NumpyBackend, "copy", fails)
+    said = r"mlp: error: .*: out of memory on CPU, .* \(MemoryError\); use .*\n"
+    assert re.fullmatch(said, run("predict", "runs/plants", "plants.csv", code=2))
+
+
+def test_a_run_that_cannot_be_measured_is_written_all_the_same(here, monkeypatch):
+    def fails(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Evaluator, "__call__", fails)
+    monkeypatch.setattr("mlp.training.Evaluator", lambda *_: lambda **_: {"loss": 1.0})
+    out = run("train", "plants.toml")
+    assert "stopped  all 3 epochs are done" in out
+    assert [line.split() for line in out.splitlines() if line.startswith("test")] == [
+        ["test", "12"]
+    ]
+    load_run(Path("runs/plants"))
 
 
 def test_quiet_prints_nothing(here):
@@ -528,6 +602,7 @@ def test_a_mistake_ends_the_program_with_2_and_no_traceback(here):
 def test_ctrl_c_writes_the_run(here):
     process = program("train", "plants.toml", "--set", "training.epochs=40000")
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("memory: ")
     assert process.stdout.readline().startswith("epoch  2000/40000")
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
@@ -546,7 +621,8 @@ def test_ctrl_c_writes_the_run(here):
 def test_a_shutdown_writes_the_run(here):
     process = program("train", "plants.toml", "--set", "training.epochs=40000")
     assert process.stdout is not None
-    process.stdout.readline()
+    for _ in range(2):
+        process.stdout.readline()
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")

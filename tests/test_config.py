@@ -59,7 +59,7 @@ def test_what_is_left_out_is_what_the_library_has_as_usual(write):
     config = load(write(("epochs = 7", "")))
     assert config.settings() == Settings()
     assert config.network(3, outputs=5).layers == (Dense(4, "tanh"), Dense(5, "softmax"))
-    assert (config.seed, config.backend, config.dtype) == (0, None, "float32")
+    assert (config.seed, config.backend, config.precision) == (0, None, "float32")
     assert not config.validates
 
 
@@ -72,7 +72,7 @@ def test_every_setting_of_the_library_can_be_written():
 
 def test_everything_given_arrives(write):
     path = write(
-        ("[data]", "seed = 3\ndtype = 'float64'\nbackend = 'torch'\n[data]\nvalidation = 0.25"),
+        ("[data]", "seed = 3\nprecision = 'float64'\nbackend = 'torch'\n[data]\nvalidation = 0.25"),
         (
             "units = 4",
             "units = 4\nsources = [0]\nbias = false\ndropout = 0.5\nl1 = 1\n"
@@ -228,7 +228,11 @@ TANH, TARGET = '"tanh"', 'target = "kind"'
         (UNITS, UNITS + "\ninitializer = 'he'", ["layers.0.initializer: unknown initializer"]),
         (TANH, "{name = 'elu', alfa = 1}", ["layers.0.activation", "'alfa'", "'alpha'?"]),
         (TARGET, "scale_inputs = 'standart'", ["data.scale_inputs", "'standard'?"]),
-        ("[data]", "dtype = 'float16'\n[data]", ["dtype: expected 'float32' or 'float64'"]),
+        (
+            "[data]",
+            "precision = 'float16'\n[data]",
+            ["precision: expected 'float32', 'tf32', 'float64' or 'mixed'"],
+        ),
         # wrong types
         (EPOCHS, "epochs = '7'", ["training.epochs: expected a whole number, not '7'"]),
         (EPOCHS, "epochs = 7.5", ["training.epochs: expected a whole number, not 7.5"]),

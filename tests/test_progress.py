@@ -5,10 +5,15 @@ import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from backends import Memory
+from mlp.memory import Plan
 from mlp.model import Dense, Model, Network
 from mlp.progress import LINES, Bar, Lines, progress
 from mlp.training import train
+
+PLAN = Plan({"weights": 8}, 1, 1, (False, False), "CPU", Memory(), None)
 
 
 class Terminal(io.StringIO):
@@ -39,7 +44,8 @@ def epochs(text):
 
 
 def test_a_line_an_epoch_with_loss_metric_and_speed():
-    lines = run(io.StringIO(), epochs=3, validation=0.25).splitlines()
+    memory, *lines = run(io.StringIO(), epochs=3, validation=0.25).splitlines()
+    assert re.fullmatch(r"memory: [\d.]+ kB of [\d.]+ GB free on CPU, .* \(weights .*\)", memory)
     assert len(lines) == 3
     for number, line in enumerate(lines, start=1):
         pattern = (
@@ -96,6 +102,7 @@ def test_the_bar_goes_away_when_training_fails(monkeypatch):
 def test_the_bar_is_drawn_ten_times_a_second_at_most_and_counts_without_the_device(monkeypatch):
     class Shown:
         drawn = 0
+        console = Console(file=io.StringIO())
 
         def add_task(self, *_, **__):
             return 0
@@ -110,6 +117,7 @@ def test_the_bar_is_drawn_ten_times_a_second_at_most_and_counts_without_the_devi
             settings = type("Settings", (), {"epochs": 10})()
             state = type("State", (), {"epoch": 0, "batch": 0})()
             self.settings, self.state, self.batches = settings, state, 1000
+            self.plan = PLAN
 
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
@@ -128,7 +136,8 @@ def test_lines_go_on_where_a_resumed_run_stands():
     lines = Lines(stream)
     state = type("State", (), {"epoch": 100})()
     settings = type("Settings", (), {"epochs": 140})()
-    under_way = type("Run", (), {"state": state, "settings": settings, "samples": 10})()
+    about = {"state": state, "settings": settings, "samples": 10, "plan": PLAN}
+    under_way = type("Run", (), about)()
     lines.on_run_start(under_way)
     for epoch in range(101, 141):
         state.epoch = epoch

@@ -41,7 +41,7 @@ class Descent:
         targets = model.objective.check_targets(data.targets, "y")
         feed = Feed(self.backend, model.dtype, data.X, targets, data.weights)
         self.g = self.backend.empty((model.network.parameters,), model.dtype)
-        arena = Arena(self.backend, model.xp_dtype, chunks[0].stop)
+        arena = Arena(self.backend, model.precision, chunks[0].stop)
         if len(chunks) == 1 and feed.in_place:
             arena.buffers["a", 0] = feed.X  # what is never written to need not be copied
         weights = np.ones(data.n) if data.weights is None else data.weights

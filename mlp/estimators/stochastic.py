@@ -177,7 +177,7 @@ class Epochs:
     def _step(self, engine: Engine) -> Step:
         """The step on these data; `partial_fit` goes on with the one before if it is the like."""
         vectors, feed = self.solver.vectors, self.feed
-        likeness = self.solver.rule, set(self.counts), feed.s is None, feed.labels
+        likeness = self.solver.rule, set(self.counts), feed.weighted, feed.labels
         if self.incremental and engine.step is not None:
             before, step = engine.step
             if before[0] == likeness and all(map(is_, before[1], vectors)):
@@ -236,13 +236,17 @@ class Epochs:
             estimator._random_state.shuffle(order)
             self.index = self.index[order]
             rows = self.feed.rows(self.index)
-        for batch, count, place in zip(self.batches, self.counts, self.places, strict=True):
+        chosen = iter(self.batches if rows is None else (rows[batch] for batch in self.batches))
+        batch = next(chosen)
+        for count, place in zip(self.counts, self.places, strict=True):
             solver.step += 1
             eta = solver.learning_rate
             if schedule is not None:
                 eta *= schedule(solver.step - 1, len(self.batches))
-            chosen = batch if rows is None else rows[batch]
-            step(count, chosen, eta, solver.step, self.dropout_seed, place)
+            step(count, batch, eta, solver.step, self.dropout_seed, place)
+            batch = next(chosen, None)
+            if batch is not None:
+                self.feed.ahead(batch)
 
     # ------------------------------------------------------------------ at the end of an epoch
 
@@ -324,7 +328,8 @@ class Watch:
     def __init__(self, estimator: Any, model: Model, data: Data):
         self.estimator, self.model, self.data = estimator, model, data
         targets = model.objective.check_targets(data.targets, "y_val")
-        self.evaluate = Evaluator(model, data.X, targets, data.weights)
+        feed = Feed(model.backend, model.dtype, data.X, targets, data.weights)
+        self.evaluate = Evaluator(model, feed, targets, data.weights)
         self.over = estimator.n_outputs_ if estimator._is_squared_error() else 1
         self.scorer = estimator.scoring
         if isinstance(self.scorer, str):
