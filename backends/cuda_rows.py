@@ -29,7 +29,7 @@ def take(x: Array, index: Array, out: Array) -> None:
     """(1). x (n, ...), index (k,) int64 from 0 to n - 1 (not checked), out (k, ...)."""
     if out.size == 0:
         return
-    function = _function(take_source, x.dtype.name, out.dtype.name)
+    function = _function(take_source, x.dtype, out.dtype)
     x, out = _matrix(x), _matrix(out)
     numbers = (*out.shape, *_steps(x), *_steps(out))
     function((-(-out.size // BLOCK),), (BLOCK,), (x, index, out, *numbers))
@@ -39,7 +39,7 @@ def one_hot(labels: Array, out: Array) -> None:
     """(2). labels (n,) of whole numbers, out (n, c)."""
     if out.size == 0:
         return
-    function = _function(one_hot_source, labels.dtype.name, out.dtype.name)
+    function = _function(one_hot_source, labels.dtype, out.dtype)
     numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
     function((-(-out.size // BLOCK),), (BLOCK,), (labels, out, *numbers))
 
@@ -48,14 +48,14 @@ def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], Non
     """(3) as a call. x (n, m) or (n,), out (m,) or (1,) contiguous."""
     x = _matrix(x)
     rows, columns = x.shape
-    real = "float64" if out.dtype == np.float64 or x.dtype == np.float64 else "float32"
+    real = np.result_type(x.dtype, out.dtype, np.float32)
     width = power_of_two(columns)
     strips = max(1, -(-columns // width))
     lines = BLOCK // width
     parts = min(PARTS, max(1, -(-rows // (lines * ROWS_A_THREAD))))
 
     def step(x: Array, out: Array, parts: int) -> Launch:
-        function = _function(total_source, x.dtype.name, out.dtype.name, real)
+        function = _function(total_source, x.dtype, out.dtype, real)
         return Launch(function, (strips, parts), BLOCK, [x, out, *x.shape, *_steps(x), width])
 
     if parts == 1:
@@ -70,14 +70,14 @@ def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], Non
     return run
 
 
-def _function(source: Callable[..., tuple[str, str]], *kinds: str) -> Any:
-    name, unit = _unit(source, *kinds)
+def _function(source: Callable[..., tuple[str, str]], *dtypes: np.dtype) -> Any:
+    name, unit = _unit(source, *dtypes)
     return compiled(unit, name)
 
 
 @cache
-def _unit(source: Callable[..., tuple[str, str]], *kinds: str) -> tuple[str, str]:
-    name, text = source(*kinds)
+def _unit(source: Callable[..., tuple[str, str]], *dtypes: np.dtype) -> tuple[str, str]:
+    name, text = source(*(dtype.name for dtype in dtypes))
     return name, translation_unit(text)
 
 

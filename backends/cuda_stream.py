@@ -55,16 +55,16 @@ def record(cupy: Any, blas: Blas, name: str, call: Callable[[], None]) -> Callab
     live as long as the recording: what it allocates on the way stays as it was.
     """
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
-    with stream:
-        handle = blas.handle()
     try:
+        with stream:
+            handle = blas.handle()
         graph = _capture(cupy, stream, pool, call)
     except Exception as error:
         raise BackendError(
             f"backend '{name}' cannot record this call: {type(error).__name__}: {error}"
         ) from error
     finally:
-        del blas.handles[stream.ptr]
+        blas.handles.pop(stream.ptr, None)
     return Recording(graph, (call, stream, pool, handle))
 
 
