@@ -61,6 +61,9 @@ class NumpyBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x)
 
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        return np.empty(shape, dtype)
+
     def copy(self, source: Array, out: Array) -> None:
         np.copyto(out, source, "unsafe")  # casts without a second array
 

@@ -20,7 +20,6 @@ from backends.base import Array
 from backends.block_kernel import BLOCK, is_flat
 from backends.formula import FULL, REDUCE, Program, Step
 
-
 WIDE = 128  # columns from which NumPy reduces a row faster than a loop that keeps the order
 
 

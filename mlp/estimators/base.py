@@ -394,8 +394,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         backend = self._backend_of(X)
         engine = self._engine_on(backend)
         X = self._checked_X(backend, X)
-        with engine.lock:
-            return engine.model.predict(X)
+        return engine.model.predict(X)
 
     def _checked_X(self, backend: Backend, X: Any) -> Any:
         if _on_device(backend, X):
