@@ -166,9 +166,9 @@ def test_layouts_of_X_are_one(backend):
 def test_predictions_leave_X_alone():
     """The rows are neither written to nor kept."""
     model, X = three_classes(), rows()[0].astype("float32")
-    before, references = X.copy(), sys.getrefcount(X)
+    given, references = X.copy(), sys.getrefcount(X)
     y = model.predict(X)
-    assert (X == before).all()
+    np.testing.assert_array_equal(X, given)
     assert sys.getrefcount(X) == references
     first = y.copy()
     model.predict(2.0 * X)
@@ -211,8 +211,8 @@ def test_threads_predict_at_once(backend, short_turns):
     def work(k):
         start.wait()
         for _ in range(20):
-            if not (model.predict(sets[k]) == expected[k]).all():
-                wrong.append(k)
+            y = model.predict(sets[k])
+            wrong.extend([] if (y == expected[k]).all() else [k])
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
