@@ -157,15 +157,23 @@ class BlockKernel:
             self._reduce(op, operands[0], out)
         else:  # where
             mask, a, b = operands
-            zero = self.program.steps[step.operands[2]]
-            if zero.op == "constant" and zero.value == "0.0":
+            if self._zero(step.operands[2]):
                 say(f"bitwise_and({a}_i, {mask}_i, {out}_i)")
+            elif self._zero(step.operands[1]):
+                t = self._new(step.extent)
+                say(f"invert({mask}_i, {t}_i)")
+                say(f"bitwise_and({b}_i, {t}_i, {out}_i)")
+                self.free.setdefault(step.extent, []).append(t)
             else:
                 t = self._new(step.extent)
                 say(f"bitwise_xor({a}_i, {b}_i, {t}_i)")
                 say(f"bitwise_and({t}_i, {mask}_i, {t}_i)")
                 say(f"bitwise_xor({t}_i, {b}_i, {out}_i)")
                 self.free.setdefault(step.extent, []).append(t)
+
+    def _zero(self, number: int) -> bool:
+        step = self.program.steps[number]
+        return step.op == "constant" and step.value == "0.0"
 
     def _reduce(self, op: str, x: str, out: str) -> None:
         """A row's maximum or sum. NumPy is slow on short rows; of a turned copy they are columns,
@@ -264,5 +272,5 @@ def _words(line: str) -> list[str]:
 
 
 _UFUNCS: dict[str, Any] = {op: getattr(np, op) for op in (*UNARY, *BINARY, *COMPARE)}
-_UFUNCS |= {op: getattr(np, op) for op in ("bitwise_and", "bitwise_xor", "copyto")}
+_UFUNCS |= {op: getattr(np, op) for op in ("bitwise_and", "bitwise_xor", "copyto", "invert")}
 _UFUNCS |= {"abs": np.absolute, "max": np.maximum.reduce, "sum": np.add.reduce}

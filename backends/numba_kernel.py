@@ -28,7 +28,7 @@ from backends.block_kernel import is_flat
 from backends.formula import FULL, SCALAR, Program
 
 TRANSCENDENTAL = {"exp", "expm1", "log", "log1p", "tanh"}
-SMALL = 1 << 9  # elements below which the calls of ufuncs cost more than the arithmetic
+SMALL = 1 << 8  # elements below which the calls of ufuncs cost more than the arithmetic
 
 
 @cache

@@ -8,7 +8,7 @@ Formulas are compiled loops where numba is installed, with ufuncs between them w
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -30,6 +30,13 @@ from backends.formula import Formula, Program
 # Elements below which OpenBLAS multiplies a vector and a matrix in one thread. It is then 2 to 7
 # times faster than NumPy's sum of rows; in two threads it may be 50 times slower.
 SERIAL = 1 << 18
+
+FEW = 256  # classes up to which rows of a unit matrix are faster than comparing every column
+
+
+@lru_cache(maxsize=8)
+def _unit_rows(classes: int, dtype: np.dtype) -> np.ndarray:
+    return np.eye(classes, dtype=dtype)
 
 
 class NumpyBackend(Backend):
@@ -93,6 +100,9 @@ class NumpyBackend(Backend):
             out[...] = x[index]
 
     def one_hot(self, labels: Array, out: Array) -> None:
+        if out.shape[1] <= FEW:
+            self.take(_unit_rows(out.shape[1], out.dtype), labels, out)
+            return
         np.equal(labels[:, None], np.arange(out.shape[1]), out=out, casting="unsafe")
 
     def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
