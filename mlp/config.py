@@ -243,6 +243,7 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     backend: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     dtype: Literal["float32", "float64"] = "float32"
     data: Data
     layers: Annotated[list[Layer], Field(min_length=1)]

@@ -51,6 +51,7 @@ from mlp.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
 from mlp.schedules import SCHEDULES, Schedule, Warmup
 from mlp.step import Step
 from mlp.tables import make
+from mlp.threads import limited
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def train(
     sample_weight: Any = None,
     callbacks: Iterable[Any] = (),
     state: State | None = None,
+    threads: int | None = None,
     settings: Settings | None = None,
     **options: Any,
 ) -> Result:
@@ -219,7 +221,8 @@ def train(
 
     t: (n, outputs), or for cross_entropy (n,) class numbers too. validation: a share of the rows to
     hold out, or (X, t). sample_weight: (n,), 0 or above. state: of an earlier run, to go on from.
-    settings, or its fields by name: see `Settings`.
+    threads: that products may use meanwhile, see `mlp.threads.limited`. settings, or its fields by
+    name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     Raises InputError for data or settings that do not fit. If the loss becomes non-finite, the run
@@ -236,7 +239,7 @@ def train(
     if model.objective.targets == "classes" and len(t) and (t == t[0]).all():
         raise InputError("t holds only one class; a classifier needs at least two")
     s = check_sample_weight(sample_weight, X.shape[0])
-    with backend.scope():
+    with limited(threads), backend.scope():
         X, t, s, held_out = _validation(model, X, t, s, validation, settings.seed)
         trainer = Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state)
         with _interruptible(trainer.run):

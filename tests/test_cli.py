@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
 import mlp
 from backends import BackendInfo, available
+from mlp.check import gradient_check
 from mlp.cli import app
+from mlp.model import Model
 from mlp.runs import load_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -110,6 +113,39 @@ def everything(folder):
 
 
 # --- train -----------------------------------------------------------------------------------
+
+
+def test_threads(here, monkeypatch):
+    """The flag, else the file's, else that of the run: every command's products use so many."""
+    seen = []
+
+    def counting(method):
+        def look(*arguments, **options):
+            pools = threadpool_info()
+            seen.append(max(p["num_threads"] for p in pools if p["user_api"] == "blas"))
+            return method(*arguments, **options)
+
+        return look
+
+    for name in ("predict", "evaluate", "value_and_gradient"):
+        monkeypatch.setattr(Model, name, counting(getattr(Model, name)))
+    monkeypatch.setattr("mlp.check.gradient_check", counting(gradient_check))
+    with threadpool_limits(2):
+        run("train", "plants.toml", "--threads", 1, "--out", "one")
+        run("evaluate", "one", "plants.csv")
+        run("predict", "one", "plants.csv")
+        run("check", "plants.toml", "--set", "threads=1")
+        assert seen
+        assert set(seen) == {1}
+        seen.clear()
+        run("predict", "one", "plants.csv", "--threads", 2)
+        run("evaluate", "one", "plants.csv", "--threads", 2)
+        run("check", "plants.toml")
+        assert set(seen) == {2}
+    assert json.loads((here / "one" / "settings.json").read_text())["threads"] == 1
+    error = run("train", "plants.toml", "--set", "threads=0", code=2)
+    assert "threads" in error
+    assert "1" in error
 
 
 def test_train_prints_progress_and_a_summary(here):

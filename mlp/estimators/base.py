@@ -40,6 +40,7 @@ from mlp.model import Model
 from mlp.network import Dense, Network
 from mlp.optimizers import OPTIMIZERS
 from mlp.schedules import SCHEDULES
+from mlp.threads import limited
 
 # scikit-learn's names for what has another name in this library.
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
@@ -145,7 +146,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"{[W.shape[1] for W in self.coefs_[:-1]]}: set warm_start=False, or clone the "
                 "estimator"
             )
-        with backend.scope():
+        with limited(), backend.scope():
             if self.solver == "lbfgs":
                 data, chunks = chunks_of(data, dtype_name(self.coefs_[0]))
                 model = self._build(backend, self.alpha / len(chunks))
