@@ -15,6 +15,7 @@ from backends.base import Array
 from backends.formula import BINARY, COMPARE, FULL, REDUCE, UNARY, Extent, Program
 
 BLOCK = 1 << 14  # elements of one block: with its scratch about a quarter megabyte of float32
+SHORT = 128  # columns from which NumPy reduces a row at full speed
 
 
 @cache
@@ -153,18 +154,37 @@ class BlockKernel:
             say(f"{op}({operands[0]}, {operands[1]}, {out}_b)")
             say(f"negative({out}_8, out={out}_i)")
         elif op in REDUCE:
-            say(f"{op}({operands[0]}, 1, None, {out}, True)")
+            self._reduce(op, operands[0], out)
         else:  # where
             mask, a, b = operands
-            zero = self.program.steps[step.operands[2]]
-            if zero.op == "constant" and zero.value == "0.0":
+            if self._zero(step.operands[2]):
                 say(f"bitwise_and({a}_i, {mask}_i, {out}_i)")
+            elif self._zero(step.operands[1]):
+                t = self._new(step.extent)
+                say(f"invert({mask}_i, {t}_i)")
+                say(f"bitwise_and({b}_i, {t}_i, {out}_i)")
+                self.free.setdefault(step.extent, []).append(t)
             else:
                 t = self._new(step.extent)
                 say(f"bitwise_xor({a}_i, {b}_i, {t}_i)")
                 say(f"bitwise_and({t}_i, {mask}_i, {t}_i)")
                 say(f"bitwise_xor({t}_i, {b}_i, {out}_i)")
                 self.free.setdefault(step.extent, []).append(t)
+
+    def _zero(self, number: int) -> bool:
+        step = self.program.steps[number]
+        return step.op == "constant" and step.value == "0.0"
+
+    def _reduce(self, op: str, x: str, out: str) -> None:
+        """A row's maximum or sum. NumPy is slow on short rows; of a turned copy they are columns,
+        which it reduces at full speed."""
+        if self.shape[-1] >= SHORT:
+            self.lines.append(f"{op}({x}, 1, None, {out}, True)")
+        else:
+            turned = self._new(FULL)
+            self.lines.append(f"copyto({turned}_r, {x}_t)")
+            self.lines.append(f"{op}({turned}_r, 0, None, {out}_c)")
+            self.free[FULL].append(turned)
 
     # -- the blocks
 
@@ -197,7 +217,8 @@ class BlockKernel:
         return blocks
 
     def _views(self, arrays: dict[str, np.ndarray], wanted: list[str]) -> tuple[np.ndarray, ...]:
-        """The arrays under the names that the lines use: as they are, as bits, as booleans."""
+        """The arrays under the names that the lines use: as they are, as bits, as booleans, with
+        rows for columns (r), turned (t), their one column (c)."""
         found = []
         for name in wanted:
             x = arrays[_bare(name)]
@@ -206,6 +227,12 @@ class BlockKernel:
             elif name.endswith(("_b", "_8")):
                 x = arrays[f"{_bare(name)}_bool"]
                 x = x.view(np.int8) if name.endswith("_8") else x
+            elif name.endswith("_r"):
+                x = x.reshape(x.shape[::-1])
+            elif name.endswith("_t"):
+                x = x.T
+            elif name.endswith("_c"):
+                x = x[:, 0]
             found.append(x)
         return tuple(found)
 
@@ -245,5 +272,5 @@ def _words(line: str) -> list[str]:
 
 
 _UFUNCS: dict[str, Any] = {op: getattr(np, op) for op in (*UNARY, *BINARY, *COMPARE)}
-_UFUNCS |= {op: getattr(np, op) for op in ("bitwise_and", "bitwise_xor", "copyto")}
+_UFUNCS |= {op: getattr(np, op) for op in ("bitwise_and", "bitwise_xor", "copyto", "invert")}
 _UFUNCS |= {"abs": np.absolute, "max": np.maximum.reduce, "sum": np.add.reduce}

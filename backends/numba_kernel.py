@@ -25,11 +25,10 @@ import numpy as np
 
 from backends.base import Array
 from backends.block_kernel import is_flat
-from backends.formula import SCALAR, Program
+from backends.formula import FULL, SCALAR, Program
 
 TRANSCENDENTAL = {"exp", "expm1", "log", "log1p", "tanh"}
-SMALL = 1 << 9  # elements below which the calls of ufuncs cost more than the arithmetic
-NARROW = 16  # columns below which NumPy's reductions of rows cost more than the arithmetic
+SMALL = 1 << 8  # elements below which the calls of ufuncs cost more than the arithmetic
 
 
 @cache
@@ -39,13 +38,9 @@ def available() -> bool:
 
 
 def worthwhile(program: Program, shape: tuple[int, ...]) -> bool:
-    """Whether the compiled loop is faster than NumPy's on arrays of this shape.
-
-    With softmax's maximum over ten columns it is by a third, up to 10,000 rows.
-    """
-    if math.prod(shape) <= SMALL or not any(step.op in TRANSCENDENTAL for step in program.steps):
-        return True
-    return shape[-1] <= NARROW and any(step.op == "max" for step in program.steps)
+    """Whether one compiled loop is faster than NumPy's ufuncs on arrays of this shape."""
+    slow = any(step.op in TRANSCENDENTAL and step.extent == FULL for step in program.steps)
+    return math.prod(shape) <= SMALL or not slow
 
 
 def bind(
@@ -54,7 +49,7 @@ def bind(
     """The program on its arrays, as a function of the scalars."""
     dtype = np.result_type(*(x.dtype for x in arrays))
     flat = is_flat(program, arrays, shape)
-    source = loop_source(program, into, len(arrays), str(dtype), flat)
+    source = loop_source(program, tuple(into), len(arrays), str(dtype), flat)
     kernel = _compiled(source)
     operands = [x.reshape(-1) if flat else x.reshape(-1, x.shape[-1]) for x in arrays]
     return partial(kernel, *operands)
@@ -63,12 +58,15 @@ def bind(
 # ------------------------------------------------------------------------------- the loop's source
 
 
-def loop_source(program: Program, into: Sequence[int], arrays: int, dtype: str, flat: bool) -> str:
+@cache
+def loop_source(
+    program: Program, into: tuple[int, ...], arrays: int, dtype: str, flat: bool
+) -> str:
     """Python source of the loop.
 
     >>> from backends.formula import FULL, SCALAR, trace
     >>> program = trace(lambda xp, w, g, eta: w - eta * g, [FULL, FULL, SCALAR])
-    >>> print(loop_source(program, [0], arrays=2, dtype="float32", flat=True))
+    >>> print(loop_source(program, (0,), arrays=2, dtype="float32", flat=True))
     def kernel(x0, x1, s2):
         s2 = np.float32(s2)
         for i in range(x0.size):

@@ -39,8 +39,8 @@ class TorchBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         if not isinstance(x, (self.torch.Tensor, np.ndarray)) and hasattr(x, "__dlpack__"):
             x = self.torch.from_dlpack(x)
-        if isinstance(x, np.ndarray) and not x.flags.writeable:
-            x = x.copy()  # PyTorch has no read-only tensors
+        if isinstance(x, np.ndarray) and not (x.flags.writeable and min(x.strides, default=0) >= 0):
+            x = x.copy()  # PyTorch has no read-only tensors and no negative strides
         wanted = getattr(self.torch, dtype) if dtype else None
         return self.torch.as_tensor(x, dtype=wanted, device=self.device).detach()
 

@@ -80,7 +80,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = (
     *("activations", "check", "checkpoint", "data", "errors", "initializers", "losses", "metrics"),
-    *("model", "network", "objective", "optimizers", "readers", "schedules", "training"),
+    *("model", "network", "objective", "optimizers", "readers", "schedules", "threads", "training"),
 )
 
 

@@ -66,6 +66,15 @@ BackendFlag = Annotated[
         help="numpy, cupy, cupy:1, torch, auto, ...; default: the file's, $MLP_BACKEND, numpy.",
     ),
 ]
+ThreadsFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads of matrix products on the CPU; default: the file's, all cores.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,6 +119,7 @@ def train(
         typer.Argument(metavar="FILE", help="The TOML file; with --resume the run's may do."),
     ] = None,
     backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
@@ -133,7 +143,7 @@ def train(
         file = in_run(resume, SETTINGS)
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
-    config = load(file, overrides or [])
+    config = load(file, _with_threads(overrides, threads))
     if plan:
         found = plan_run(config, backend)
         typer.echo(str(found))
@@ -157,6 +167,11 @@ def train(
             _say_error(f"no output ({error.strerror}); the run is in {finished.folder}")
     if finished.interrupted:
         raise typer.Exit(130)
+
+
+def _with_threads(overrides: list[str] | None, threads: int | None) -> list[str]:
+    """The flag is the setting of its name, the last word on it."""
+    return [*(overrides or []), *([] if threads is None else [f"threads={threads}"])]
 
 
 @contextmanager
@@ -238,6 +253,7 @@ def predict(
         typer.Option(metavar="FILE", help=".csv, or .npy for the outputs alone; default: stdout."),
     ] = None,
     backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
 ) -> None:
     """Predict for DATA with a trained run.
 
@@ -246,17 +262,19 @@ def predict(
     from mlp import predictions
     from mlp.prepare import read_more
     from mlp.runs import load_run
+    from mlp.threads import limited
 
     if out is not None:
         predictions.check_new(out)
     model, config = load_run(run, backend)
     rows = read_more(config, data, model.columns or (), need_targets=False)
-    if out is None:
-        header, lines = predictions.table(model, rows.X, config.data.target)
-        typer.echo(predictions.as_csv(header, lines), nl=False)
-    else:
-        predictions.write(model, rows.X, config.data.target, out)
-        typer.echo(f"{len(rows)} predictions are in {out}")
+    with limited(threads or config.threads):
+        if out is None:
+            header, lines = predictions.table(model, rows.X, config.data.target)
+            typer.echo(predictions.as_csv(header, lines), nl=False)
+        else:
+            predictions.write(model, rows.X, config.data.target, out)
+            typer.echo(f"{len(rows)} predictions are in {out}")
 
 
 @app.command()
@@ -268,11 +286,13 @@ def evaluate(
         typer.Option(metavar="FILE", help="The targets of DATA, if they are in another file."),
     ] = None,
     backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
 ) -> None:
     """Measure the predictions for DATA against its targets."""
     from mlp.errors import InputError
     from mlp.prepare import encoded, read_more
     from mlp.runs import load_run
+    from mlp.threads import limited
 
     model, config = load_run(run, backend)
     if targets_file is None and config.data.targets_file is not None:
@@ -280,7 +300,8 @@ def evaluate(
     rows = read_more(config, data, model.columns or (), targets_file)
     t = encoded(rows, model.classes)
     model.objective.check_targets(t, str(targets_file or data))
-    measured = {"rows": len(rows)} | model.evaluate(rows.X, t)
+    with limited(threads or config.threads):
+        measured = {"rows": len(rows)} | model.evaluate(rows.X, t)
     typer.echo(_metrics_table({data.name: measured}))
 
 
@@ -291,7 +312,12 @@ CHECKED_ROWS = 20
 
 
 @app.command()
-def check(file: SettingsFile, backend: BackendFlag = None, overrides: Overrides = None) -> None:
+def check(
+    file: SettingsFile,
+    backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
+    overrides: Overrides = None,
+) -> None:
     """Check the gradient of FILE's network.
 
     Compares backpropagation with central differences in float64, on some rows of FILE's data.
@@ -299,13 +325,15 @@ def check(file: SettingsFile, backend: BackendFlag = None, overrides: Overrides 
     from mlp.check import gradient_check
     from mlp.config import load
     from mlp.prepare import choose_backend, new_model, read_parts
+    from mlp.threads import limited
 
-    config = load(file, overrides or [])
+    config = load(file, _with_threads(overrides, threads))
     chosen = choose_backend(backend, config)
     parts = read_parts(config)
     model = new_model(config, parts, chosen)
     some = slice(0, CHECKED_ROWS)
-    found = gradient_check(model, parts.train.X[some], parts.train.t[some], seed=config.seed)
+    with limited(config.threads):
+        found = gradient_check(model, parts.train.X[some], parts.train.t[some], seed=config.seed)
     typer.echo(f"{found} ({chosen.name}, {min(CHECKED_ROWS, len(parts.train))} rows)")
     if not found.passed:
         typer.echo("a unit with a kink (relu) can do this by chance: try --set seed=1", err=True)

@@ -244,6 +244,7 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     backend: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["float32", "tf32", "float64", "mixed"] = "float32"
     data: Data
     layers: Annotated[list[Layer], Field(min_length=1)]

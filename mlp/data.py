@@ -32,9 +32,8 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
     """
     if X.dtype.kind != "f":
         return
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(X.sum()):  # one pass, and no second array
-            return
+    if X.size > 1 << 12 and math.isfinite(_sum_of_all(X)):  # one pass, no second array
+        return
     if (finite := np.isfinite(X)).all():  # large numbers may have a sum that is not finite
         return
     per_column = len(X) - finite.sum(axis=0)
@@ -48,6 +47,15 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
         f"infinite value, in column{'s' if len(bad) > 1 else ''} {where}{more}; "
         "fill in these values or leave the rows or columns out"
     )
+
+
+def _sum_of_all(X: np.ndarray) -> float:
+    """The sum of all values, or of their squares where BLAS takes X as it is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if X.dtype.char in "fd" and X.flags.c_contiguous:
+            flat = X.reshape(-1)
+            return float(np.dot(flat, flat))
+        return float(X.sum())
 
 
 # --- labels ----------------------------------------------------------------------------------

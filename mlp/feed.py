@@ -245,7 +245,7 @@ def _stays(X: Array) -> bool:
 
 
 def _is_sparse(X: Any) -> bool:
-    return hasattr(X, "tocsr")
+    return not isinstance(X, np.ndarray) and hasattr(X, "tocsr")
 
 
 def check_inputs(

@@ -13,7 +13,7 @@
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from backends import Array, Backend, choose
 from mlp import metrics
 from mlp.data import Scaling
 from mlp.errors import InputError
-from mlp.feed import Feed, check_inputs, dtype_name
+from mlp.feed import Feed, check_inputs, dtype_name, rescale
 from mlp.losses import Loss, Reduction
 from mlp.memory import enough_memory
 from mlp.network import Arena, Dense, Network, dropout_masks
@@ -90,7 +90,7 @@ class Model:
                 raise InputError("w has values that are NaN or infinite")
             self._w = self.backend.empty((network.parameters,), self.dtype)
             self.backend.copy(given, self._w)
-        self._predictors: dict[int, tuple[Evaluation, Arena]] = {}
+        self._predictors: list[Predictor] = []  # those that no thread is using
 
     # ------------------------------------------------------------------ weights
 
@@ -141,31 +141,34 @@ class Model:
             other._w = other.backend.empty(self._w.shape, other.dtype)
             w = self.backend.to_numpy(self._w)
             other.backend.copy(other.backend.asarray(w, other.dtype), other._w)
-        other._predictors = {}
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the predictors, which belong to this object's w."""
+        return {**self.__dict__, "_predictors": []}
 
     # ------------------------------------------------------------------ predictions
 
     def predict(self, X: Any) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
-        the targets. A host array gives a host array; one on the device stays there."""
+        the targets. A host array gives a host array; one on the device stays there. Threads may
+        predict at once.
+        """
         backend = self.backend
         given_on_device = backend.owns(X)
         X = check_inputs(backend, X, self.network.inputs, self.columns)
         with backend.scope(), enough_memory(backend, "predict"):
-            feed = Feed(backend, self.dtype, X, scaling=self.input_scaling)
-            y = feed.room(self.network.outputs)
-            for start in range(0, feed.n, self._chunk()):
-                rows = slice(start, min(start + self._chunk(), feed.n))
-                evaluation = self._predictor(rows.stop - rows.start)
-                feed.bind(evaluation)(rows)
-                evaluation.run()
-                feed.keep(evaluation.y, rows, y)
+            try:
+                predictor = self._predictors.pop()
+            except IndexError:  # the others are in use by other threads
+                predictor = Predictor(self)
+            y = predictor(X)
+            self._predictors.append(predictor)
             if self.target_scaling is not None:
                 scaling = self.target_scaling
-                asarray = np.asarray if feed.stream is not None else backend.asarray
+                asarray = np.asarray if isinstance(y, np.ndarray) else backend.asarray
                 y = y * asarray(scaling.scale, self.dtype) + asarray(scaling.shift, self.dtype)
-            return y if given_on_device or feed.stream is not None else backend.to_numpy(y)
+            return y if given_on_device or isinstance(y, np.ndarray) else backend.to_numpy(y)
 
     def classify(self, X: Any) -> np.ndarray:
         """The label of each row, (n,) on the host: the class of the largest output, or with one
@@ -183,16 +186,7 @@ class Model:
     def _chunk(self) -> int:
         """Rows that are predicted at once: about a megabyte of the widest layer, and at least as
         many as products need to run at full speed."""
-        return max(1024, min(4096, (1 << 18) // max(self.network.units)))
-
-    def _predictor(self, n: int) -> Evaluation:
-        if n not in self._predictors:
-            if len(self._predictors) > 4:
-                self._predictors.clear()
-            arena = Arena(self.backend, self.precision, n)
-            evaluation = self.objective.predict(self.backend, self._w, arena, n)
-            self._predictors[n] = (evaluation, arena)
-        return self._predictors[n][0]
+        return max(1024, min(2048, (1 << 18) // max(self.network.units)))
 
     # ------------------------------------------------------------------ loss and gradient
 
@@ -237,6 +231,82 @@ class Model:
         with self.backend.scope(), enough_memory(self.backend, "evaluate"):
             feed = Feed(self.backend, self.dtype, X, scaled, s, self.input_scaling)
             return Evaluator(self, feed, scaled, s)()
+
+
+class Predictor:
+    """The predictions of a model, chunk after chunk in buffers of its own, for one caller at a
+    time. It reads the model's w where it is, so it lasts while the weights change."""
+
+    def __init__(self, model: Model):
+        # No reference to the model, which holds this: neither would be freed at once.
+        self.backend, self.dtype, self.w = model.backend, model.dtype, model.w
+        self.objective, self.scaling = model.objective, model.input_scaling
+        self.chunk = model._chunk()
+        self.arena = Arena(model.backend, model.precision, self.chunk)
+        self.host = isinstance(model.w, np.ndarray)
+        self.evaluations: dict[int, tuple[Evaluation, Callable[[Array], None]]] = {}
+
+    def __call__(self, X: Array) -> Array:
+        """(n, outputs) in scaled units, a new array: on the backend, or on the host if the rows
+        are streamed from there."""
+        if not (self.host and isinstance(X, np.ndarray)):
+            return self._feed(X)
+        y = self.backend.empty((X.shape[0], self.objective.network.outputs), self.dtype)
+        for rows in self._chunks(X.shape[0]):
+            evaluation, run_on = self._evaluation(rows.stop - rows.start)
+            run_on(X[rows])
+            self.backend.copy(evaluation.y, y[rows, :])
+        return y
+
+    def _feed(self, X: Array) -> Array:
+        """The predictions for rows that have to be brought to the backend."""
+        feed = Feed(self.backend, self.dtype, X, scaling=self.scaling)
+        y, chunks = feed.room(self.objective.network.outputs), self._chunks(feed.n)
+        evaluations = [self._evaluation(rows.stop - rows.start)[0] for rows in chunks]
+        fills = {e.n: feed.bind(e) for e in evaluations}
+        for i, (rows, evaluation) in enumerate(zip(chunks, evaluations, strict=True)):
+            fills[evaluation.n](rows)
+            evaluation.run()
+            if i + 1 < len(chunks):
+                feed.ahead(chunks[i + 1])
+            feed.keep(evaluation.y, rows, y)
+        return y
+
+    def _chunks(self, n: int) -> list[slice]:
+        return [slice(i, min(i + self.chunk, n)) for i in range(0, n, self.chunk)]
+
+    def _evaluation(self, n: int) -> tuple[Evaluation, Callable[[Array], None]]:
+        """The evaluation of n rows, and a function that runs it on host rows."""
+        if n not in self.evaluations:
+            if len(self.evaluations) >= 8:
+                self.evaluations.clear()
+            made = self.objective.predict(self.backend, self.w, self.arena, n, self.host)
+            self.evaluations[n] = made, self._run_on(made)
+        return self.evaluations[n]
+
+    def _run_on(self, evaluation: Evaluation) -> Callable[[Array], None]:
+        """A function of host rows: read where they are if they are as products take them, else
+        copied to the evaluation's x, cast and scaled."""
+        x, slot, dtype = evaluation.x, evaluation.input, evaluation.x.dtype
+        rescaled = None
+        if self.scaling is not None:
+            shift = self.backend.asarray(self.scaling.shift, self.dtype)
+            factor = self.backend.asarray(1.0 / self.scaling.scale, self.dtype)
+            rescaled = self.backend.fuse(rescale, into=("x",)).bind(x, shift, factor)
+
+        def run_on(rows: Array) -> None:
+            plain = rescaled is None and rows.dtype == dtype and rows.flags.c_contiguous
+            if plain and slot is not None:
+                slot.array = rows
+                evaluation.run()
+                slot.array = x  # and the caller's rows are let go
+                return
+            self.backend.copy(rows, x)
+            if rescaled is not None:
+                rescaled()
+            evaluation.run()
+
+        return run_on
 
 
 class Evaluator:

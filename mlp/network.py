@@ -316,6 +316,13 @@ class Network:
 # ------------------------------------------------------------------- the passes, written down
 
 
+@dataclass
+class Slot:
+    """A place for the left factor of products, which may hold another array in each run."""
+
+    array: Array
+
+
 class Tape:
     """A list of calls on fixed arrays: what a pass does, in order, to be run any number of times.
 
@@ -327,8 +334,12 @@ class Tape:
         self.backend, self.precision = backend, precision
         self.calls: list[Callable[[], None]] = []
 
-    def product(self, a: Array, b: Array, out: Array) -> None:
+    def product(self, a: Array | Slot, b: Array, out: Array) -> None:
         """out <- a b."""
+        if isinstance(a, Slot):
+            matmul, slot = self.backend.matmul, a
+            self.calls.append(lambda: matmul(slot.array, b, out))
+            return
         self.calls.append(self.backend.product(a, b, out, self.precision))
 
     def total(self, x: Array, out: Array) -> None:

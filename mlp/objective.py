@@ -23,7 +23,7 @@ from backends import Array, Backend
 from mlp.activations import ACTIVATIONS, Activation, Identity, get_activation
 from mlp.errors import InputError
 from mlp.losses import LOSSES, Loss, Reduction, get_loss
-from mlp.network import Arena, Network, Pass, Tape
+from mlp.network import Arena, Network, Pass, Slot, Tape
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Evaluation:
 
     Fill ``x`` (n, inputs), ``t`` (n, outputs), where there are sample weights ``s`` (n, 1), and
     ``masks`` before each run. After a run: ``value`` and ``penalty`` (1, 1), the two terms of
-    eq. (1); ``y`` (n, outputs): predictions, or δ_L if this evaluation computes the gradient.
+    eq. (1); ``y`` (n, outputs): predictions, or δ_L if this evaluation computes the gradient. Where
+    there is an ``input``, the products read what is in it, which is x unless it is replaced.
     """
 
     n: int
@@ -43,6 +44,7 @@ class Evaluation:
     y: Array
     sums: Array
     run: Callable[[], None]
+    input: Slot | None = None
 
 
 class Objective:
@@ -126,10 +128,15 @@ class Objective:
         last = network.z[self.network.depth]
         return Evaluation(n, network.h[0], t, s, {}, last, sums, tape.run)
 
-    def predict(self, backend: Backend, w: Array, arena: Arena, n: int) -> Evaluation:
-        """The evaluation that computes the predictions alone."""
+    def predict(
+        self, backend: Backend, w: Array, arena: Arena, n: int, slot: bool = False
+    ) -> Evaluation:
+        """The evaluation that computes the predictions alone; with ``slot`` it has `input`."""
         tape = Tape(backend, arena.precision)
         network = Pass(self.network, tape, arena, n, w)
+        x = network.a[0]
+        given = Slot(x) if slot else None
+        network.h[0] = given or x
         network.forward()
         unit = self.unit
 
@@ -142,7 +149,7 @@ class Objective:
         z, bias = network.z[self.network.depth], _last_bias(network)
         tape.apply(output if bias else output_without_bias, ("z",), z, *bias)
         sums = backend.full((1, 2), 0.0, arena.dtype)
-        return Evaluation(n, network.h[0], None, None, {}, z, sums, tape.run)
+        return Evaluation(n, x, None, None, {}, z, sums, tape.run, given)
 
     # ------------------------------------------------------------------ the last layer
 

@@ -40,6 +40,7 @@ from mlp.memory import Plan, shortages
 from mlp.model import Model
 from mlp.plots import plot_history
 from mlp.prepare import Part, Parts, choose_backend, new_model, read_parts
+from mlp.threads import limited
 from mlp.training import Result, State, plan_training, train
 
 MODEL, STATE, SETTINGS = "model.safetensors", "state.safetensors", "settings.json"
@@ -85,7 +86,8 @@ def train_run(
         model = new_model(config, parts, chosen)
     settings = config.settings()
     state = None if resume is None else _state_of(resume, config)
-    with new_folder(place, _size(model, settings.make_optimizer().state)) as folder:
+    size = _size(model, settings.make_optimizer().state)
+    with new_folder(place, size) as folder, limited(config.threads):
         started = time.perf_counter()
         with warnings.catch_warnings(), _naming(config):
             warnings.simplefilter("ignore", RuntimeWarning)  # a divergence is in the result
@@ -97,6 +99,7 @@ def train_run(
                 validation=None if watched is None else (watched.X, watched.t),
                 callbacks=callbacks,
                 state=state,
+                threads=config.threads,
                 settings=settings,
             )
         seconds = time.perf_counter() - started

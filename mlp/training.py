@@ -55,6 +55,7 @@ from mlp.planning import HeldOut, plan_for
 from mlp.schedules import SCHEDULES, Schedule, Warmup
 from mlp.step import Recorded, Step
 from mlp.tables import make
+from mlp.threads import limited
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,7 @@ def train(
     sample_weight: Any = None,
     callbacks: Iterable[Any] = (),
     state: State | None = None,
+    threads: int | None = None,
     settings: Settings | None = None,
     **options: Any,
 ) -> Result:
@@ -240,7 +242,8 @@ def train(
 
     t: (n, outputs), or for cross_entropy (n,) class numbers too. validation: a share of the rows to
     hold out, or (X, t). sample_weight: (n,), 0 or above. state: of an earlier run, to go on from.
-    settings, or its fields by name: see `Settings`.
+    threads: that products may use meanwhile, see `mlp.threads.limited`. settings, or its fields by
+    name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     Raises InputError for data or settings that do not fit, also if the device's memory is too small
@@ -252,7 +255,7 @@ def train(
             hint = did_you_mean(name, Settings.__dataclass_fields__)
             raise InputError(f"train has no setting {name!r}{hint}")
     settings = replace(settings or Settings(), **options)
-    with model.backend.scope():
+    with limited(threads), model.backend.scope():
         with enough_memory(model.backend, "training, before its first step"):
             X, t, s, held_out = _checked(model, X, t, sample_weight, validation, settings.seed)
             plan = _plan(model, X, t, s, held_out, settings)

@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
 import mlp
 from backends import BackendInfo, Memory, available
 from backends.numpy_backend import NumpyBackend
+from mlp.check import gradient_check
 from mlp.cli import app
 from mlp.config import load
-from mlp.model import Evaluator
+from mlp.model import Evaluator, Model
 from mlp.runs import load_run, train_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -116,6 +118,39 @@ def everything(folder):
 # --- train -----------------------------------------------------------------------------------
 
 
+def test_threads(here, monkeypatch):
+    """The flag, else the file's, else that of the run: every command's products use so many."""
+    seen = []
+
+    def counting(method):
+        def look(*arguments, **options):
+            pools = threadpool_info()
+            seen.append(max(p["num_threads"] for p in pools if p["user_api"] == "blas"))
+            return method(*arguments, **options)
+
+        return look
+
+    for name in ("predict", "evaluate", "value_and_gradient"):
+        monkeypatch.setattr(Model, name, counting(getattr(Model, name)))
+    monkeypatch.setattr("mlp.check.gradient_check", counting(gradient_check))
+    with threadpool_limits(2):
+        run("train", "plants.toml", "--threads", 1, "--out", "one")
+        run("evaluate", "one", "plants.csv")
+        run("predict", "one", "plants.csv")
+        run("check", "plants.toml", "--set", "threads=1")
+        assert seen
+        assert set(seen) == {1}
+        seen.clear()
+        run("predict", "one", "plants.csv", "--threads", 2)
+        run("evaluate", "one", "plants.csv", "--threads", 2)
+        run("check", "plants.toml")
+        assert set(seen) == {2}
+    assert json.loads((here / "one" / "settings.json").read_text())["threads"] == 1
+    error = run("train", "plants.toml", "--set", "threads=0", code=2)
+    assert "threads" in error
+    assert "1" in error
+
+
 def test_train_prints_progress_and_a_summary(here):
     memory, *lines = run("train", "plants.toml").splitlines()
     assert memory.startswith("memory: ")
@@ -156,11 +191,12 @@ def test_out_of_memory_writes_the_run_to_go_on_from(here, monkeypatch):
     expected = train_run(load("plants.toml")).result
     take, calls = NumpyBackend.take, []
 
-    def fails(*arguments):
-        calls.append(arguments)
-        if len(calls) == 7:  # X and t of each of two batches an epoch
-            raise MemoryError("no room for 12 bytes")
-        take(*arguments)
+    def fails(backend, x, *arguments):
+        if x.dtype.kind == "f" and x.shape[0] == 36:  # the inputs, in each of two batches an epoch
+            calls.append(x)
+            if len(calls) == 4:
+                raise MemoryError("no room for 12 bytes")
+        take(backend, x, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(NumpyBackend, "take", fails)

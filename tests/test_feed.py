@@ -13,6 +13,7 @@ from backends.base import Backend, Staging
 from mlp import Dense, MLPClassifier, Model, Network, Scaling, gradient_check, save_state, train
 from mlp.checkpoint import load_state
 from mlp.feed import Feed, Stream, check_inputs
+from mlp.network import Arena
 
 N = 45  # batches of 8: five and a shorter one
 
@@ -230,6 +231,11 @@ class Noted(Staging):
         self.note("release")
 
 
+def evaluation(one, n):
+    """The predictions of n rows, to be filled by a feed."""
+    return one.objective.predict(one.backend, one.w, Arena(one.backend, one.precision, n), n)
+
+
 def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
     """Two buffers in turn, used as `Staging` asks for; a shorter batch is a part of the same."""
     events = Noted.events = []
@@ -238,9 +244,10 @@ def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
     feed = Feed(backend, "float32", inputs(20, "float32"))
     network = Network(6, [Dense(1)])
     one = Model(network, "mean_squared_error", backend=backend)
-    fills = {}
+    fills, evaluations = {}, {}
     for n in (8, 4):
-        fills[n] = feed.bind(one._predictor(n))
+        evaluations[n] = evaluation(one, n)
+        fills[n] = feed.bind(evaluations[n])
     batches = [feed.rows(np.arange(20)[i : i + 8]) for i in (0, 8, 16)]
     for i, rows in enumerate(batches):
         fills[len(rows)](rows)
@@ -248,7 +255,7 @@ def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
         if i + 1 < len(batches):
             feed.ahead(batches[i + 1])
         same(
-            backend.to_numpy(one._predictor(len(rows)).x),
+            backend.to_numpy(evaluations[len(rows)].x),
             inputs(20, "float32")[np.asarray(rows)],
         )
     assert events == [
@@ -264,13 +271,13 @@ def test_rows_announced_and_not_asked_for(backend):
     with streaming(backend):
         one = model(backend)
         feed = Feed(backend, "float32", inputs(20, "float32"))
-        evaluation = one._predictor(4)
-        fill = feed.bind(evaluation)
+        four = evaluation(one, 4)
+        fill = feed.bind(four)
         rows = [slice(0, 4), slice(4, 8), slice(8, 12)]
         feed.ahead(rows[1])
         for chosen in (rows[2], rows[1], rows[1], rows[0]):
             fill(chosen)
-            same(backend.to_numpy(evaluation.x), inputs(20, "float32")[chosen])
+            same(backend.to_numpy(four.x), inputs(20, "float32")[chosen])
 
 
 # ------------------------------------------------------------------- transfers and allocations

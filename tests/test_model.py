@@ -1,5 +1,11 @@
 """The model: given weights, views of them, predictions, metrics, gradients, other backends."""
 
+import copy
+import pickle
+import sys
+import threading
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -143,6 +149,88 @@ def test_predictions_follow_the_weights():
     np.testing.assert_allclose(model.predict(X), by_hand(model, X), rtol=1e-5)
     for n in range(1, 9):  # more sizes than are kept
         assert model.predict(X[:n]).shape == (n, 3)
+
+
+def test_layouts_of_X_are_one(backend):
+    """Rows that products can read where they are, and rows that have to be copied or cast."""
+    model, (X, _) = three_classes(backend), rows(40)
+    X = X.astype("float32").astype("float64")  # the same numbers in both
+    expected = model.predict(X)
+    wide = np.zeros((40, 9), "float32")
+    wide[:, 1::2] = X
+    for given in (X.astype("float32"), np.asfortranarray(X, "float32"), wide[:, 1::2], X.tolist()):
+        assert (model.predict(given) == expected).all()
+    assert (model.predict(X[::-2]) == expected[::-2]).all()
+
+
+def test_predictions_leave_X_alone():
+    """The rows are neither written to nor kept."""
+    model, X = three_classes(), rows()[0].astype("float32")
+    given, references = X.copy(), sys.getrefcount(X)
+    y = model.predict(X)
+    np.testing.assert_array_equal(X, given)
+    assert sys.getrefcount(X) == references
+    first = y.copy()
+    model.predict(2.0 * X)
+    assert (y == first).all()  # and what was returned is the caller's
+
+
+def test_predictions_allocate_their_result_alone(monkeypatch):
+    """From the second call on nothing is made for a chunk."""
+    model = three_classes()
+    monkeypatch.setattr(model, "_chunk", lambda: 100)
+    X = np.random.default_rng(0).normal(size=(10_050, 4)).astype("float32")
+    model.predict(X)
+    made = []
+    empty = model.backend.empty
+    monkeypatch.setattr(model.backend, "empty", lambda *a: made.append(a) or empty(*a))
+    tracemalloc.start()
+    y = model.predict(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made == [((10_050, 3), "float32")]
+    assert peak < y.nbytes + X.nbytes // 4 + 20_000  # the check for NaN sums each row
+
+
+@pytest.fixture
+def short_turns():
+    """Threads that take turns as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_predict_at_once(backend, short_turns):
+    """Each thread gets the predictions of its own rows."""
+    model = three_classes(backend)
+    sets = [rows(3000, seed=k)[0].astype("float32") for k in range(4)]
+    expected = [model.predict(X) for X in sets]
+    start, wrong = threading.Barrier(4), []
+
+    def work(k):
+        start.wait()
+        for _ in range(20):
+            y = model.predict(sets[k])
+            wrong.extend([] if (y == expected[k]).all() else [k])
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_copies_have_predictors_of_their_own():
+    """A copy by pickle, deepcopy or `to` has its own weights, and predicts with them."""
+    model, (X, _) = three_classes(), rows()
+    expected = model.predict(X)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model.to()):
+        assert (other.predict(X) == expected).all()
+        other.w = 2.0 * np.asarray(other.w)
+        assert not np.allclose(other.predict(X), expected)
+        assert (model.predict(X) == expected).all()
 
 
 def test_classify():

@@ -41,6 +41,7 @@ from mlp.model import Model
 from mlp.network import Dense, Network
 from mlp.optimizers import OPTIMIZERS
 from mlp.schedules import SCHEDULES
+from mlp.threads import limited
 
 # scikit-learn's names for what has another name in this library.
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
@@ -146,7 +147,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"{[W.shape[1] for W in self.coefs_[:-1]]}: set warm_start=False, or clone the "
                 "estimator"
             )
-        with backend.scope(), enough_memory(backend, "fit"):
+        with limited(), backend.scope(), enough_memory(backend, "fit"):
             if self.solver == "lbfgs":
                 data, chunks = chunks_of(data, dtype_name(self.coefs_[0]))
                 model = self._build(backend, self.alpha / len(chunks))
@@ -395,8 +396,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         backend = self._backend_of(X)
         engine = self._engine_on(backend)
         X = self._checked_X(backend, X)
-        with engine.lock:
-            return engine.model.predict(X)
+        return engine.model.predict(X)
 
     def _checked_X(self, backend: Backend, X: Any) -> Any:
         if _on_device(backend, X):

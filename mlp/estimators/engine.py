@@ -14,7 +14,8 @@ class Engine:
     """The model made for these `coefs_` and `intercepts_`.
 
     shared: whether they are views of the model's own w. step: the training step of `partial_fit`,
-    and what it was built for. The lock guards the model's buffers: threads may predict at once.
+    and what it was built for. The lock guards the copy of edited weights into the model: threads
+    may predict at once.
     """
 
     model: Model
