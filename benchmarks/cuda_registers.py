@@ -2,9 +2,9 @@
 
     python -m benchmarks.cuda_registers [--arch 75 80 86 89 90]
 
-Every formula of the tables, and every one that networks and objectives write themselves, is
-compiled by nvcc for each compute capability, with arrays of float32, of float64, and of float16
-and float32 in turns. No GPU is needed. tests/test_cuda_source.py asks that nothing spills.
+Every formula of the tables, and every one that training writes itself, is compiled for each compute
+capability, for arrays of float32, of float64, and of float16 and float32 together. No GPU is
+needed. tests/test_cuda_source.py asks that nothing spills.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ from backends.cuda_source import CudaSource, formula_source, translation_unit
 from backends.formula import Formula, Program
 from backends.numpy_backend import NumpyBackend
 from mlp.activations import ACTIVATIONS
-from mlp.feed import rescale
+from mlp.data import Scaling
 from mlp.losses import LOSSES
-from mlp.network import Arena, Dense, Network
-from mlp.objective import Objective
+from mlp.model import Dense, Model, Network
 from mlp.optimizers import OPTIMIZERS
+from mlp.training import train
 
 ARCHITECTURES = ("75", "80", "86", "89", "90")
 KINDS = ("float32", "float64", "mixed")
@@ -46,12 +46,29 @@ Found = tuple[str, Program, Sequence[int], Sequence[Array], tuple[int, ...]]
 
 
 class Collector(NumpyBackend):
-    """NumPy, with kernels that are noted instead of run."""
+    """NumPy, with kernels that are noted and nothing run. It takes any precision."""
 
     def __init__(self) -> None:
         super().__init__(jit=False)
         self.label = ""
         self.found: list[Found] = []
+
+    def require(self, precision: str) -> None:
+        pass
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        return np.zeros(tuple(shape), dtype)
+
+    def product(
+        self, a: Array, b: Array, out: Array, precision: str = "float32"
+    ) -> Callable[[], None]:
+        return lambda: None
+
+    def total(self, x: Array, out: Array) -> Callable[[], None]:
+        return lambda: None
+
+    def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        return call
 
     def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
         return _Noted(self, formula, into)
@@ -70,66 +87,75 @@ class _Noted(TracedKernel):
         return lambda *scalars: None
 
 
-def collected() -> Collector:
-    """Every formula on arrays as training has them."""
+def collected(kind: str) -> list[Found]:
+    """Every formula of the tables, and every one that an epoch of training writes itself."""
     backend = Collector()
+    types = ("float16", "float32") if kind == "mixed" else (kind,)
+
+    def note(
+        formula: Formula, into: Sequence[str], shape: tuple[int, ...], numbers: int = 0
+    ) -> None:
+        arrays = len(inspect.signature(formula).parameters) - 1 - numbers
+        kinds = (types[i % len(types)] for i in range(arrays))
+        backend.fuse(formula, into).bind(*(np.zeros(shape, kind) for kind in kinds))
+
+    def run(layers: list[Dense], loss: str, optimizer: str = "adam", weighted: bool = True) -> None:
+        model = Model(
+            Network(3, layers),
+            loss,
+            reduction="mean",
+            shared_penalties=weighted,
+            backend=backend,
+            precision=kind,
+            input_scaling=Scaling(np.zeros(3), np.ones(3)),
+        )
+        train(
+            model,
+            np.zeros((ROWS, 3)),
+            np.eye(layers[-1].units)[:ROWS] if layers[-1].units >= ROWS else np.zeros((ROWS, 2)),
+            sample_weight=np.ones(ROWS) if weighted else None,
+            epochs=1,
+            batch_size=None,
+            optimizer=optimizer,
+            cuda_graphs=True,
+            target_loss=-1.0,
+        )
+
+    for name, rule in OPTIMIZERS.items():
+        backend.label, made = name, rule()
+        note(made.update, ("w", *made.state), (ROWS,), len(made.constants(0.1, 1)))
+        run([Dense(2)], "mean_squared_error", name)
     for name, activation in ACTIVATIONS.items():
         backend.label = name
         for columns in (CLASSES, WIDE) if name == "softmax" else (CLASSES,):
-            _note(backend, activation.f, ("z",), (ROWS, columns))
-            _note(backend, activation.df, ("v",), (ROWS, columns))
-        hidden = [Dense(5, name), Dense(5, name, bias=False, dropout=0.5), Dense(2)]
-        _passes(backend, Network(3, hidden), "mean_squared_error")
-    for name, rule in OPTIMIZERS.items():
-        backend.label, made = name, rule()
-        numbers = len(made.constants(0.1, 1))
-        _note(backend, made.update, ("w", *made.state), (ROWS,), numbers)
+            note(activation.f, ("z",), (ROWS, columns))
+            note(activation.df, ("v",), (ROWS, columns))
+        run(
+            [Dense(5, name), Dense(5, name, bias=False, dropout=0.5), Dense(2)],
+            "mean_squared_error",
+        )
     for name, loss in LOSSES.items():
         backend.label = name
         for columns in (CLASSES, WIDE):
-            output = Dense(columns, getattr(loss, "unit", None) or "identity", l1=0.1, l2=0.1)
-            layers = [Dense(4, "tanh"), replace(output, sources=(0, 1))]
-            _passes(backend, Network(3, layers), name)
-    backend.label, x = "feed", np.zeros((ROWS, CLASSES))
-    backend.fuse(rescale, ("x",)).bind(x, x[0], x[0])
-    return backend
-
-
-def _note(
-    backend: Collector,
-    formula: Formula,
-    into: Sequence[str],
-    shape: tuple[int, ...],
-    numbers: int = 0,
-) -> None:
-    arrays = len(inspect.signature(formula).parameters) - 1 - numbers
-    backend.fuse(formula, into).bind(*(np.zeros(shape) for _ in range(arrays)))
-
-
-def _passes(backend: Collector, network: Network, loss: str) -> None:
-    w, g = np.zeros(network.parameters), np.zeros(network.parameters)
-    for weighted in (False, True):
-        objective = Objective(network, loss, "mean", shared_penalties=weighted)
-        arena = Arena(backend, "float64", ROWS)
-        objective.gradient(backend, w, g, arena, ROWS, weighted)
-        objective.measure(backend, w, arena, ROWS, weighted)
-        objective.predict(backend, w, arena, ROWS)
+            unit = getattr(loss, "unit", None) or "identity"
+            output = Dense(columns, unit, sources=(0, 1), l1=0.1, l2=0.1)
+            for weighted in (False, True):
+                run([Dense(4, "tanh"), output], name, weighted=weighted)
+    return backend.found
 
 
 def kernels(kind: str) -> Iterator[CudaSource]:
-    """The sources of all formulas for arrays of float32, of float64, or "mixed": float16 and
-    float32 in turns. Those whose text is the same come once."""
+    """The sources of all formulas for arrays of float32, of float64, or "mixed", of float16 and
+    float32. Those whose text is the same come once."""
     seen: set[str] = set()
     names: Counter[str] = Counter()
-    for label, program, into, arrays, shape in collected().found:
-        kinds = ("float16", "float32") if kind == "mixed" else (kind,)
-        typed = [np.zeros(x.shape, kinds[i % len(kinds)]) for i, x in enumerate(arrays)]
-        text = formula_source(program, into, typed, shape, "name").text
+    for label, program, into, arrays, shape in collected(kind):
+        text = formula_source(program, into, arrays, shape, "name").text
         if text not in seen:
             seen.add(text)
             names[label] += 1
             name = f"{label}_{names[label]}" if names[label] > 1 else label
-            yield formula_source(program, into, typed, shape, name)
+            yield formula_source(program, into, arrays, shape, name)
 
 
 def row_kernels(kind: str) -> list[str]:

@@ -64,8 +64,10 @@ def test_a_stranger_is_found(kind, line):
     assert strangers(kind, line)
 
 
-def test_the_formulas_come_from_every_table():
-    labels = [label for label, *_ in cuda_registers.collected().found]
+def test_the_formulas_come_from_every_table_and_from_training():
+    labels = [label for label, *_ in cuda_registers.collected("mixed")]
+    for own in ("unit_with_bias", "delta", "output", "guarded_update", "judge", "note", "rescale"):
+        assert any(f"_{own}_" in label for label in labels), own
     for table in (ACTIVATIONS, LOSSES, OPTIMIZERS):
         for name in table:
             assert any(label.startswith(f"{name}_") for label in labels), name
