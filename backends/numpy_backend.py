@@ -95,7 +95,7 @@ class NumpyBackend(Backend):
 
     def take(self, x: Array, index: Array, out: Array) -> None:
         if x.dtype == out.dtype:
-            np.take(x, index, 0, out, "clip")  # "raise" buffers; index is a permutation of ours
+            x.take(index, 0, out, "clip")  # "raise" buffers; index is a permutation of ours
         else:
             out[...] = x[index]
 

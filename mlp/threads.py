@@ -42,16 +42,15 @@ def limited(threads: int | None = None) -> Iterator[None]:
     cores. The limit holds for the whole process, not for one Python thread. Raises InputError if
     threads is not a whole number from 1 on; more than there are cores is allowed, and slow.
     """
-    share = None
-    if threads is not None:
-        check_threads(threads)
-    elif (share := share_of_cores(os.environ)) is None:
+    share = share_of_cores(os.environ) if threads is None else None
+    if threads is None and share is None:
         yield
         return
     from threadpoolctl import threadpool_info, threadpool_limits
 
     if share is not None:
         threads = min([share, *(pool["num_threads"] for pool in threadpool_info())])
+    check_threads(threads)
     torch = sys.modules.get("torch")  # it has a setting of its own
     before = torch.get_num_threads() if torch else None
     with threadpool_limits(threads):
