@@ -8,6 +8,7 @@ after Ctrl-C.
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 
 class Commands(TyperGroup):
-    """The commands; a user's mistake is one message on standard error and exit code 2."""
+    """The commands; a user's mistake is one message on standard error and exit code 2, and a
+    warning is one line there."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                if not ctx.params["debug"]:
+                    warnings.showwarning = _say_warning
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             if ctx.params["debug"]:
                 raise
@@ -47,6 +52,10 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 def _say_error(message: str) -> None:
     typer.echo(f"mlp: error: {message}", err=True)
+
+
+def _say_warning(message: Warning | str, *place: Any) -> None:
+    typer.echo(f"mlp: warning: {message}", err=True)
 
 
 app = typer.Typer(

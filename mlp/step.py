@@ -187,7 +187,7 @@ class Recorded:
             self.replays[n] = self.backend.record(self.steps[n])
         except BackendError as error:
             cause = f"steps are not recorded, and run one call at a time: {error}"
-            warnings.warn(cause, RuntimeWarning, stacklevel=5)
+            warnings.warn(cause, stacklevel=5)
             self.replays = dict(self.steps)
         self.replays[n]()
 

@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,17 @@ def test_the_memory_plan_is_printed_and_nothing_else_is_done(here, monkeypatch):
     for arguments in (["--plan"], []):
         assert re.fullmatch(said, run("train", "plants.toml", *arguments, code=2))
     assert not (here / "runs").exists()
+
+
+def test_a_warning_is_one_line(here):
+    """Here: steps that NumPy cannot record."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = CliRunner().invoke(
+            app, ["train", "plants.toml", "--set", "training.cuda_graphs=true", "--quiet"]
+        )
+    assert result.exit_code == 0
+    assert re.fullmatch(r"mlp: warning: steps are not recorded, .* 'numpy' .*\n", result.stderr)
 
 
 def test_out_of_memory_writes_the_run_to_go_on_from(here, monkeypatch):
