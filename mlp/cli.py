@@ -54,7 +54,14 @@ def _say_error(message: str) -> None:
     typer.echo(f"mlp: error: {message}", err=True)
 
 
-def _say_warning(message: Warning | str, *place: Any) -> None:
+def _say_warning(
+    message: Warning | str,
+    category: Any,
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
     typer.echo(f"mlp: warning: {message}", err=True)
 
 
