@@ -26,9 +26,15 @@ class CupyBackend(Backend):
         try:
             import array_api_compat.cupy as xp
             import cupy
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise BackendError(
                 f"backend '{self.name}' needs the package CuPy ({error}): {INSTALL}"
+            ) from error
+        except ImportError as error:  # what CuPy says has many lines; the cause has the last word
+            lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
+            raise BackendError(
+                f"backend '{self.name}': CuPy is installed and cannot be imported "
+                f"({lines[0].strip() if lines else 'no reason given'}); install it again: {INSTALL}"
             ) from error
         if device and not device.isdecimal():
             raise BackendError(f"backend '{self.name}': devices are numbers, as in 'cupy:1'")
@@ -44,6 +50,8 @@ class CupyBackend(Backend):
             count = runtime.getDeviceCount()
         except runtime.CUDARuntimeError as error:
             raise BackendError(f"backend '{self.name}': {self._diagnosis(str(error))}") from error
+        if count == 0:
+            raise BackendError(f"backend '{self.name}': {self._diagnosis('0 devices')}")
         if self.index >= count:
             seen = f"{count} CUDA device{'s' if count != 1 else ''} visible"
             raise BackendError(
@@ -61,9 +69,17 @@ class CupyBackend(Backend):
         if driver == 0:
             return f"no CUDA driver ({error}): install NVIDIA's driver, or use backend 'numpy'"
         if "insufficient" in error.lower():
+            fitting = f", or take the CuPy for it: {INSTALL}" if driver >= 12000 else ""
+            if 12000 <= driver < 13000:
+                fitting = ", or take the CuPy for it: pip install 'array-mlp[cuda12]'"
             return (
                 f"the driver supports CUDA {_version(driver)}, this CuPy is built for CUDA "
-                f"{_version(wheel)}: update the driver, or {INSTALL}"
+                f"{_version(wheel)}: update the driver{fitting}"
+            )
+        if "mismatch" in error.lower():
+            return (
+                f"the driver was updated and its old version is still running ({error}): restart "
+                "the machine"
             )
         return (
             f"no CUDA device is visible ({error}{self._visible()}): check `nvidia-smi` and "

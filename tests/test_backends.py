@@ -59,6 +59,18 @@ def test_package_missing(monkeypatch, library):
         backends.BACKENDS[name]("7")
 
 
+def test_package_that_cannot_be_imported(monkeypatch, tmp_path):
+    """Told apart from one that is missing, by the first line of what it says."""
+    (tmp_path / "cupy.py").write_text("raise ImportError('libcudart.so.13: no such file\\nmore')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "cupy" or n.endswith(".cupy")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(array_api_compat, "cupy", raising=False)
+    said = r"installed and cannot be imported \(libcudart\.so\.13: no such file\); install it again"
+    with pytest.raises(BackendError, match=said):
+        backends.BACKENDS["cupy"]("")
+
+
 def test_choose_takes_the_first_name_given(monkeypatch):
     pytest.importorskip("array_api_strict")
     monkeypatch.setenv("MLP_BACKEND", "strict:device2")
@@ -122,6 +134,7 @@ def fake_cupy(monkeypatch):
 
 
 INSUFFICIENT = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime"
+MISMATCH = "cudaErrorSystemDriverMismatch: system has unsupported display driver / cuda driver"
 NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
 
 
@@ -135,8 +148,17 @@ NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
             fails(INSUFFICIENT),
             11040,
             None,
-            ["driver supports CUDA 11.4", "built for CUDA 12.9", "update the driver", "cuda12"],
+            ["driver supports CUDA 11.4", "built for CUDA 12.9: update the driver"],
         ),
+        (
+            "",
+            fails(INSUFFICIENT),
+            12020,
+            None,
+            ["CUDA 12.2", "update the driver, or take", "pip install 'array-mlp[cuda12]'"],
+        ),
+        ("", fails(MISMATCH), 13000, None, ["driver was updated", "restart the machine"]),
+        ("", 0, 13000, "", ["no CUDA device is visible", "CUDA_VISIBLE_DEVICES=''"]),
         ("", fails(NO_DEVICE), 13000, None, ["no CUDA device is visible", "nvidia-smi"]),
         ("", fails(NO_DEVICE), 13000, "", ["no CUDA device", "CUDA_VISIBLE_DEVICES=''"]),
         ("", fails(NO_DEVICE), 13000, "7", ["no CUDA device", "CUDA_VISIBLE_DEVICES='7'"]),
