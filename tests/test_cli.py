@@ -320,6 +320,28 @@ def test_the_flag_precedes_the_file_precedes_the_environment_precedes_numpy(here
     np.testing.assert_allclose(*w, rtol=1e-3, atol=1e-4)
 
 
+def test_the_whole_command_line_on_a_backend(here, backend):
+    """Every command there, and a run that goes on on NumPy and then there again is the run that
+    stayed on NumPy."""
+    on = "--backend", backend.name
+    run("train", "plants.toml", "-q", "--out", "first", *on, "--set", "training.epochs=2")
+    run("train", "--resume", "first", "-q", "--out", "second", "--set", "training.epochs=4")
+    run("train", "--resume", "second", "-q", "--out", "third", *on, "--set", "training.epochs=6")
+    run("train", "plants.toml", "-q", "--out", "whole", "--set", "training.epochs=6")
+    w = [load_run(Path(name), "numpy")[0].w for name in ("third", "whole")]
+    np.testing.assert_allclose(*w, rtol=1e-3, atol=1e-5)
+    shares = [
+        run("predict", "third", "plants.csv", *where) for where in (on, ("--backend", "numpy"))
+    ]
+    labels, others = (
+        [row["label"] for row in csv.DictReader(io.StringIO(text))] for text in shares
+    )
+    assert labels == others
+    assert "accuracy" in run("evaluate", "third", "plants.csv", *on)
+    assert "needed" in run("train", "plants.toml", "--plan", *on)
+    assert "agrees" in run("check", "plants.toml", *on)
+
+
 def test_a_run_is_used_on_its_own_backend_or_on_another(here, monkeypatch):
     run("train", "plants.toml", "-q")
     settings = Path("runs/plants/settings.json")
