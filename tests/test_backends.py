@@ -406,6 +406,23 @@ def test_sum_over_the_first_axis(backend, dtype, shape):
     assert (found[1 + expected.size :] == 9.0).all()
 
 
+@pytest.mark.parametrize("shape", [(700, 3), (600, 500)])
+@pytest.mark.parametrize("strided", [False, True])
+def test_total_is_the_sum_each_time(backend, dtype, shape, strided):
+    """A bound sum reads what the array holds then, below and above the size that BLAS sums."""
+    x = backend.asarray(np.zeros((shape[0], 2 * shape[1]), dtype))
+    x = x[:, :: 2 if strided else 1]
+    out = backend.full((x.shape[1],), 9.0, dtype)
+    total = backend.total(x, out)
+    for seed in range(2):
+        numbers = np.random.default_rng(seed).normal(size=x.shape).astype(dtype)
+        backend.copy(backend.asarray(numbers), x)
+        total()
+        # The rounding of a sum is of the size of its terms, added without their signs.
+        error = abs(backend.to_numpy(out) - numbers.sum(axis=0, dtype="float64"))
+        assert (error <= 8.0 * np.finfo(dtype).eps * abs(numbers).sum(axis=0)).all()
+
+
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(8, 3), (8,)])
 def test_take_rows_and_cast_them(backend, dtype, kind, shape):
@@ -423,11 +440,12 @@ def test_take_labels(backend):
     assert backend.to_numpy(out).tolist() == [8, 1, 4]
 
 
-def test_one_hot(backend, dtype):
-    labels = np.array([2, 0, 1, 2], np.int64)
-    out = backend.full((4, 3), 9.0, dtype)
+@pytest.mark.parametrize("classes", [3, 1000])
+def test_one_hot(backend, dtype, classes):
+    labels = np.array([2, 0, 1, 2, classes - 1], np.int64)
+    out = backend.full((5, classes), 9.0, dtype)
     backend.one_hot(backend.asarray(labels), out)
-    assert_close(backend.to_numpy(out), np.eye(3, dtype=dtype)[labels], units=0.0)
+    assert_close(backend.to_numpy(out), np.eye(classes, dtype=dtype)[labels], units=0.0)
 
 
 def test_what_a_backend_says_of_itself(backend):
