@@ -117,7 +117,8 @@ def training_step(
     eager = Step(model, feed, [batch], Adam(), vectors, scale)
     step: Step | Recorded = eager
     losses = backend.full((len(orders), 2), 0.0, model.dtype)
-    rows = itertools.cycle([feed.rows(order) for order in orders])
+    order = feed.rows(np.concatenate(orders))  # they share one place on the device
+    rows = itertools.cycle([order[i * batch : (i + 1) * batch] for i in range(len(orders))])
     numbers = itertools.count(1)
     if cuda_graphs:
         slices = [slice(i * batch, (i + 1) * batch) for i in range(len(orders))]
