@@ -122,7 +122,7 @@ def training_step(
     numbers = itertools.count(1)
     if cuda_graphs:
         slices = [slice(i * batch, (i + 1) * batch) for i in range(len(orders))]
-        replayed = Recorded(eager, slices, losses)
+        replayed = Recorded(eager, feed, slices)
         replayed.begin(np.concatenate(orders), 0, 0, [eta] * len(orders))
         step = replayed
 

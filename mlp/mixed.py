@@ -30,7 +30,8 @@ def judge(xp: Any, fine: Array, scale: Array, good: Array, total: Array) -> Any:
 
     >>> import numpy as np
     >>> one = np.ones(1)
-    >>> [float(x[0]) for x in judge(np, one, 8 * one, 5 * one, np.inf * one)]
+    >>> with np.errstate(invalid="ignore"):
+    ...     [float(x[0]) for x in judge(np, one, 8 * one, 5 * one, np.inf * one)]
     [0.0, 4.0, 0.0]
     """
     finite = total - total == 0.0

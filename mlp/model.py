@@ -143,6 +143,14 @@ class Model:
             other.backend.copy(other.backend.asarray(w, other.dtype), other._w)
         return other
 
+    def copy_into(self, w: Array) -> "Model":
+        """A copy of this model with its weights in w, an array like its own that they are copied
+        to: a copy that allocates nothing."""
+        other = copy.copy(self)
+        self.backend.copy(self._w, w)
+        other._w = w
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the predictors, which belong to this object's w."""
         return {**self.__dict__, "_predictors": []}

@@ -111,8 +111,7 @@ def plan_for(
             scale = count.empty((2,), model.dtype) if mixed else None
             step = Step(counted, feed, sizes, optimizer, vectors, scale)
             if cuda_graphs:
-                losses = shaped((-(-n // size), 2), model.dtype)
-                Recorded(step, [slice(i, i + size) for i in range(0, n, size)], losses)
+                Recorded(step, feed, [slice(i, i + size) for i in range(0, n, size)])
         if target_loss:
             with count.under("evaluation"):
                 Evaluator(counted, feed, t, s)

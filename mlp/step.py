@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from backends import Array, BackendError
 from mlp.feed import Feed, Rows
 from mlp.mixed import guarded, judge
 from mlp.model import Model, fill_masks
-from mlp.network import Arena
+from mlp.network import Arena, Tape
 from mlp.optimizers import Optimizer
 
 
@@ -41,7 +40,7 @@ class Step:
         loss_scale: Array | None = None,
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
-        self.feed, self.vectors = feed, vectors
+        self.vectors = vectors
         backend, network, weighted = model.backend, model.network, feed.weighted
         sizes = sorted(set(sizes), reverse=True)
         self.g = backend.full((network.parameters,), 0.0, model.dtype)
@@ -104,11 +103,6 @@ class Step:
             update(*self.optimizer.constants(eta, number, bias))  # training eq. (3)
 
 
-def note(xp: Any, losses: Array, number: Array, now: Array, sums: Array) -> Array:
-    """The losses with those of the batch that is on now: (batches, 2), number (batches, 1)."""
-    return xp.where(number == now, sums, losses)
-
-
 class Recorded:
     """A step whose device work is recorded once for each batch size, and replayed.
 
@@ -118,32 +112,37 @@ class Recorded:
     are made one by one; the numbers are those of `Step` in either case.
     """
 
-    def __init__(self, step: Step, rows: Sequence[slice], losses: Array):
-        self.step, self.backend = step, step.backend
+    def __init__(self, step: Step, feed: Feed, rows: Sequence[slice]):
+        self.step, self.backend, self.samples = step, step.backend, feed.n
         backend, dtype = step.backend, step.model.dtype
-        batches, self.size = len(rows), rows[0].stop - rows[0].start
-        self.gathers = batches > 1 and step.feed.stream is None
-        self.order = backend.asarray(np.zeros((batches, self.size), np.int64))
-        self.index = backend.asarray(np.zeros((1, self.size), np.int64))
-        self.batch = backend.asarray(np.zeros(1, np.int64))
-        self.following = backend.asarray(np.zeros(1, np.int64))
-        self.successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
-        constants = [step.optimizer.constants(1.0, 1, bias) for _, bias in step.parts]
-        width = 1 + sum(len(c) for c in constants)
-        self.table = backend.full((batches, width), 0.0, dtype)
-        self.now = backend.full((1, width), 0.0, dtype)
-        number = backend.asarray(np.arange(batches).reshape(-1, 1), dtype)
+        batches, size = len(rows), rows[0].stop - rows[0].start
+        # Whether the rows are gathered by the device's own order; else they are filled in before.
+        self.gathers = batches > 1 and feed.stream is None
+        self.order = backend.asarray(np.zeros((batches, size), np.int64))
+        index = backend.asarray(np.zeros((1, size), np.int64))
+        self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
+        successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
+        widths = [len(step.optimizer.constants(1.0, 1, bias)) for _, bias in step.parts]
+        self.table = backend.full((batches, sum(widths)), 0.0, dtype)
+        now = backend.full((1, sum(widths)), 0.0, dtype)
 
-        self.updates, column = [], 1
-        for (part, _), numbers in zip(step.parts, constants, strict=True):
-            columns = range(column, column + len(numbers))
-            self.updates.append(step.bind_update(part, *(self.now[0, i : i + 1] for i in columns)))
-            column += len(numbers)
-        self.notes = {
-            n: backend.fuse(note, into=("losses",)).bind(losses, number, self.now[:, :1], e.sums)
-            for n, e in step.evaluations.items()
-        }
-        self.steps = {n: partial(self._run, n) for n in step.evaluations}
+        constants = [now[0, i : i + 1] for i in range(sum(widths))]
+        updates = []
+        for (part, _), width in zip(step.parts, widths, strict=True):
+            updates.append(step.bind_update(part, *constants[:width]))
+            constants = constants[width:]
+        # What `Step` does, with the numbers of the tables. Nothing here refers to this object:
+        # recordings hold the calls, and all of it is to go when the run does.
+        self.tapes: dict[int, Tape] = {}
+        for n, evaluation in step.evaluations.items():
+            tape = self.tapes[n] = Tape(backend)
+            tape.calls.append(partial(backend.take, self.table, self.batch, now))
+            if self.gathers:
+                tape.calls.append(partial(backend.take, self.order, self.batch, index))
+                tape.calls.append(partial(step.fill[n], index[0, :n]))
+            tape.calls += [evaluation.run, *step.guards, *updates]
+            tape.calls.append(partial(backend.take, successor, self.batch, following))
+            tape.copy(following, self.batch)
         self.replays: dict[int, Callable[[], None]] = {}
         self.made: set[int] = set()
 
@@ -155,20 +154,20 @@ class Recorded:
         backend, optimizer = self.backend, self.step.optimizer
         table = np.zeros(self.table.shape)
         for i, eta in enumerate(rates):
-            row = [float(batch + i)]
+            row: list[float] = []
             for _, bias in self.step.parts:
                 row += optimizer.constants(eta, number + 1 + i, bias)
             table[batch + i] = row
         backend.upload(table.astype(self.step.model.dtype), self.table)
         places = np.zeros(math.prod(self.order.shape), np.int64)
-        places[: self.step.feed.n] = np.arange(self.step.feed.n) if order is None else order
+        places[: self.samples] = np.arange(self.samples) if order is None else order
         backend.upload(places.reshape(self.order.shape), self.order)
         backend.upload(np.array([batch], np.int64), self.batch)
 
     def __call__(
         self, n: int, rows: Rows | None, eta: float, number: int, seed: int, losses: Array
     ) -> None:
-        """As `Step`; eta and the place of the losses are in the tables already."""
+        """As `Step`, but that eta, and where it gathers the rows, are in the tables already."""
         evaluation = self.step.evaluations[n]
         if rows is not None and not self.gathers:
             self.step.fill[n](rows)
@@ -178,31 +177,16 @@ class Recorded:
             self.replays[n]()
         elif n not in self.made:
             self.made.add(n)  # the first time compiles the kernels
-            self.steps[n]()
+            self.tapes[n].run()
         else:
             self._record(n)
+        self.backend.copy(evaluation.sums, losses)
 
     def _record(self, n: int) -> None:
         try:
-            self.replays[n] = self.backend.record(self.steps[n])
+            self.replays[n] = self.backend.record(self.tapes[n].run)
         except BackendError as error:
             cause = f"steps are not recorded, and run one call at a time: {error}"
             warnings.warn(cause, stacklevel=5)
-            self.replays = dict(self.steps)
+            self.replays = {size: tape.run for size, tape in self.tapes.items()}
         self.replays[n]()
-
-    def _run(self, n: int) -> None:
-        """The step's work on the device: what `Step` does, with the numbers of the tables."""
-        backend, step = self.backend, self.step
-        backend.take(self.table, self.batch, self.now)
-        if self.gathers:
-            backend.take(self.order, self.batch, self.index)
-            step.fill[n](self.index[0, :n])
-        step.evaluations[n].run()
-        self.notes[n]()
-        for guard in step.guards:
-            guard()
-        for update in self.updates:
-            update()
-        backend.take(self.successor, self.batch, self.following)
-        backend.copy(self.following, self.batch)

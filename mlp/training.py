@@ -378,9 +378,9 @@ class Trainer:
         self.losses = backend.full((len(self.rows), 2), 0.0, dtype)
         if self.state.batch_losses is not None:
             backend.copy(backend.asarray(self.state.batch_losses, dtype), self.losses)
-        self.recorded = None
+        self.recorded: Recorded | None = None
         if settings.cuda_graphs:
-            self.recorded = Recorded(self.step, self.rows, self.losses)
+            self.recorded = Recorded(self.step, self.feed, self.rows)
         self.checkpoint_w = backend.empty(model.w.shape, dtype)  # the last finite weights
         if settings.patience and self.state.best_w is None:
             self.best_w = backend.empty(model.w.shape, dtype)
@@ -434,7 +434,8 @@ class Trainer:
         if state.batch_losses is not None and state.batch_losses.shape[0] != len(self.rows):
             raise InputError(
                 f"the state to go on from has {state.batch_losses.shape[0]} batches an epoch, "
-                f"these data and batch_size have {len(self.rows)}"
+                f"these data and batch_size have {len(self.rows)}; to begin that epoch again, "
+                "give dataclasses.replace(state, batch=0, batch_losses=None)"
             )
 
         def mine(x: Any) -> Array:
@@ -466,12 +467,13 @@ class Trainer:
         self._give_back()
         if memory_ended:
             self.run.stopping = self._short_of_memory(memory_ended)
-            diverged = not self._finite()
+            diverged = not np.isfinite(self.backend.to_numpy(self.model.w)).all()  # on the host
         if diverged:
             self._go_back()
             self.run.stopping = self._advice()
         stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
-        model = self.model.to()  # the state keeps the weights of the last step
+        # The state keeps the weights of the last step. Nothing is allocated: memory may be short.
+        model = self.model.copy_into(self.checkpoint_w)
         if settings.patience and settings.restore_best and state.best_w is not None:
             model.w = state.best_w
         result = Result(model, state.history, stopped, state, diverged, bool(memory_ended))
@@ -508,7 +510,8 @@ class Trainer:
             ahead = range(state.step, state.step + len(self.rows) - state.batch)
             rates = [state.learning_rate * self.schedule(s, len(self.rows)) for s in ahead]
             step.begin(order, state.batch, state.step, rates)
-        index = None if order is None else self.feed.rows(order)
+        gathers = self.recorded is not None and self.recorded.gathers
+        index = None if order is None or gathers else self.feed.rows(order)
         chosen = self._rows(state.batch, index)
         starts, ends = self.hooks["on_batch_start"], self.hooks["on_batch_end"]
         for i in range(state.batch, len(self.rows)):
@@ -611,7 +614,7 @@ class Trainer:
 
     def _give_back(self) -> None:
         """Let go of what only further steps would need, before the result is copied."""
-        del self.step, self.feed, self.measure_train, self.measure_held_out
+        del self.step, self.recorded, self.feed, self.measure_train, self.measure_held_out
 
     def _short_of_memory(self, cause: str) -> str:
         plan, free = self.run.plan, self.backend.memory().free

@@ -1,8 +1,10 @@
 """What the estimators have beyond scikit-learn's, and what must hold when something fails."""
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -505,3 +507,19 @@ def test_without_scikit_learn_it_says_what_to_install(ask):
 def test_the_command_line_does_without_scikit_learn():
     done = run("import sys, mlp, mlp.cli; print('sklearn' in sys.modules, 'scipy' in sys.modules)")
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "strict:device1"])
+def test_partial_fit_lets_go_of_the_data_before(backend):
+    """The estimator keeps its buffers and not the rows: on a GPU that would be device memory."""
+    pytest.importorskip("array_api_strict")
+    rng = np.random.default_rng(0)
+    clf = mlp.MLPClassifier((5,), backend=backend, random_state=0)
+    rows, y = rng.normal(size=(40, 3)).astype("float32"), rng.integers(0, 2, 40)
+    clf.partial_fit(rows, y, classes=[0, 1])
+    before = weakref.ref(rows)
+    for _ in range(2):
+        rows, y = rng.normal(size=(40, 3)).astype("float32"), rng.integers(0, 2, 40)
+        clf.partial_fit(rows, y)
+    gc.collect()
+    assert before() is None

@@ -1,6 +1,8 @@
 """Recorded steps: the same numbers as steps that are run call by call."""
 
+import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from test_learning import CASES, rows
 from backends import BackendError
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, Model, Network, train
+from mlp.step import Recorded
 
 
 def run(backend, case, recorded, callbacks=(), state=None, **more):
@@ -113,3 +116,50 @@ def test_a_rate_changed_in_an_epoch_counts_from_the_next(backend):
     early = run(backend, "dropout", True, callbacks=[Halve()])
     late = run(backend, "dropout", False, callbacks=[HalveLater()])
     np.testing.assert_array_equal(backend.to_numpy(early.model.w), backend.to_numpy(late.model.w))
+
+
+def test_a_run_leaves_nothing_behind(backend, monkeypatch):
+    """No cycle of references holds its arrays, or on a device its graphs, until the collector comes
+    by."""
+    made = []
+
+    def noted(*arguments):
+        recorded = Recorded(*arguments)
+        made.extend((weakref.ref(recorded), weakref.ref(recorded.step)))
+        return recorded
+
+    monkeypatch.setattr("mlp.training.Recorded", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        run(backend, "dropout", True, epochs=3)
+        assert [reference() for reference in made] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_streamed_and_recorded_is_the_same(backend, monkeypatch):
+    expected = run(backend, "dropout", False)
+    monkeypatch.setattr(backend, "keeps", lambda size: False)
+    same(run(backend, "dropout", True), expected, backend)
+
+
+def test_out_of_memory_keeps_what_was_learned(backend):
+    """Also with recordings, and without allocating: stopped there and gone on with, it is the run
+    that never stopped."""
+    whole = run(backend, "dropout", False)
+
+    class Full:
+        def on_batch_end(self, under_way):
+            if under_way.state.step == 17:
+                monkey.setattr(backend, "empty", fails)
+                raise MemoryError("full")
+
+    def fails(*arguments):
+        raise MemoryError("nothing left")
+
+    with pytest.MonkeyPatch.context() as monkey:
+        part = run(backend, "dropout", True, callbacks=[Full()])
+    assert part.out_of_memory
+    assert (part.state.step, part.state.batch) == (17, 3)
+    same(run(backend, "dropout", True, state=part.state), whole, backend)
