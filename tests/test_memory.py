@@ -372,7 +372,9 @@ def test_out_of_memory_before_the_first_step(backend, monkeypatch):
 def test_out_of_memory_in_an_estimator(backend, solver):
     """A message, and the estimator as it was."""
     X, t = rows()
-    one = mlp.MLPClassifier((4,), solver=solver, max_iter=2000, backend=backend.name, tol=1e-2)
+    one = mlp.MLPClassifier(
+        (4,), solver=solver, max_iter=2000, backend=backend.name, tol=1e-2, random_state=0
+    )
     before = [w.copy() for w in one.fit(X, t).coefs_]
     with pytest.MonkeyPatch.context() as patch:
         failing(type(backend), patch, "copy", shortage(backend), at=6)
