@@ -160,7 +160,7 @@ class Model:
     def predict(self, X: Any) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
         the targets. A host array gives a host array; one on the device stays there. Threads may
-        predict at once.
+        predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
         """
         backend = self.backend
         given_on_device = backend.owns(X)
