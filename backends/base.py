@@ -272,6 +272,8 @@ class Backend(ABC):
         computes."""
         return Staging(self, shape, dtype)
 
+    recording_bytes = 0  # of the device, that each recording keeps for itself
+
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         """The device's work in the call, recorded once, as something to be replayed on the same
         arrays. The call has been made before, so that all its kernels are compiled. BackendError

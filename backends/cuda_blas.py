@@ -36,6 +36,8 @@ class Blas:
         library = ctypes.CDLL(name)
         self.gemm, self.set_workspace = library.cublasGemmEx, library.cublasSetWorkspace_v2
         self.handles: dict[int, Handle] = {}
+        before = int(cupy.cuda.Device().compute_capability) < 90
+        self.workspace = WORKSPACE_BEFORE_90 if before else WORKSPACE  # bytes, of each handle
 
     def handle(self) -> "Handle":
         """The handle of the current stream."""
@@ -95,10 +97,7 @@ class Handle:
     """A cuBLAS handle of one stream, with a workspace of its own."""
 
     def __init__(self, blas: Blas, stream: Any):
-        device = blas.cupy.cuda.Device()
-        before = int(device.compute_capability) < 90
-        size = WORKSPACE_BEFORE_90 if before else WORKSPACE
-        self.cublas = blas.cublas
+        self.cublas, size = blas.cublas, blas.workspace
         self.workspace = blas.cupy.cuda.alloc(size)
         self.address = self.cublas.create()
         self.pointer = ctypes.c_void_p(self.address)

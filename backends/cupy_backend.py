@@ -178,6 +178,10 @@ class CupyBackend(Backend):
         with self.device:
             return Blas(self.cupy)
 
+    @property
+    def recording_bytes(self) -> int:  # type: ignore[override]
+        return self.blas.workspace
+
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         with self.device:
             return record(self.cupy, self.blas, self.name, call)

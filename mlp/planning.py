@@ -112,7 +112,9 @@ def plan_for(
             step = Step(counted, feed, sizes, optimizer, vectors, scale)
             if cuda_graphs:
                 losses = shaped((-(-n // size), 2), model.dtype)
-                Recorded(step, [slice(i, i + size) for i in range(0, n, size)], losses)
+                batches = [slice(i, i + size) for i in range(0, n, size)]
+                for call in Recorded(step, batches, losses).steps.values():
+                    count.record(call)
         if target_loss:
             with count.under("evaluation"):
                 Evaluator(counted, feed, t, s)
