@@ -39,7 +39,7 @@ class Count(Backend):
     def __init__(self, real: Backend | None = None):
         self.real, self.name = real, "count"
         self.bytes: dict[str, int] = {}
-        self.heading = ""
+        self.heading, self.kept = "", 0
 
     @contextmanager
     def under(self, heading: str) -> Iterator[None]:
@@ -73,7 +73,11 @@ class Count(Backend):
         return x
 
     def keeps(self, size: int) -> bool:
-        return self.real is None or self.real.keeps(self.asked + size)
+        """Beside the data sets that it keeps already."""
+        if self.real is not None and not self.real.keeps(self.kept + size):
+            return False
+        self.kept += size
+        return True
 
     def staging(self, shape: Sequence[int], dtype: str) -> Staging:
         return _CountedStaging(self, shape, dtype)
@@ -151,15 +155,21 @@ def enough_memory(backend: Backend, what: str) -> Iterator[None]:
     try:
         yield
     except shortages(backend) as error:
+        where, cause = shortage(backend, error)
+        less = "less data" if where == HOST else "smaller batches or a smaller net"
         raise InputError(
-            f"{what}: out of memory on {backend.device_name()} ({first_line(error)}); use smaller "
-            "batches or a smaller net, or end what else uses the memory"
+            f"{what}: out of memory on {where} ({cause}); use {less}, or end what else uses the "
+            "memory"
         ) from error
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, or what it is."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+HOST = "the host"
+
+
+def shortage(backend: Backend, error: BaseException) -> tuple[str, str]:
+    """Where memory ran out, on the backend's device or on the host, and what the error says."""
+    where = backend.device_name() if isinstance(error, backend.out_of_memory) else HOST
+    return where, (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # ------------------------------------------------------------------------------ a plan
