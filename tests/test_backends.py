@@ -459,6 +459,14 @@ def test_what_a_backend_says_of_itself(backend):
     backend.synchronize()
 
 
+def test_memory_that_is_not_there_is_told_by_what_the_backend_says(backend):
+    with pytest.raises(backend.out_of_memory):
+        backend.empty((1 << 52,), "float64")
+    with pytest.raises(Exception) as found:  # noqa: PT011, whatever a library raises
+        backend.empty((-1,), "float64")
+    assert not isinstance(found.value, backend.out_of_memory)
+
+
 def test_numpy_raises_nothing_within_its_scope():
     backend = get_backend("numpy")
     x = np.array([0.0, 1e38, 1.0], np.float32)

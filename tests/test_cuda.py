@@ -412,6 +412,18 @@ def test_free_memory_counts_what_the_pool_holds(backend):
     assert before.total == after.total >= before.free
 
 
+def test_free_memory_counts_what_the_pool_may_take(backend):
+    pool = backend.cupy.get_default_memory_pool()
+    before = pool.get_limit()
+    try:
+        for more in (1 << 22, 0):
+            pool.set_limit(size=pool.used_bytes() + more)
+            assert backend.memory().free == more
+    finally:
+        pool.set_limit(size=before)
+    assert backend.memory().free > 1 << 22
+
+
 def test_a_data_set_stays_where_it_takes_at_most_its_share(backend, monkeypatch):
     monkeypatch.setattr(CupyBackend, "memory", lambda self: SimpleNamespace(free=1000, total=4000))
     share = int(1000 * RESIDENT_SHARE)
@@ -501,6 +513,20 @@ def test_a_copy_waits_for_the_last_reader(backend):
         assert (found == round_).all()
         staged.receive()
         staged.release()
+
+
+def test_page_locked_memory_that_is_not_there_is_a_memory_error(backend, monkeypatch):
+    runtime = backend.cupy.cuda.runtime
+
+    def fails(size, status=2):
+        raise runtime.CUDARuntimeError(status)
+
+    monkeypatch.setattr(backend.cupy.cuda, "alloc_pinned_memory", fails)
+    with pytest.raises(MemoryError, match=r"page-locked .* 12 bytes: cudaErrorMemoryAllocation"):
+        backend.staging((3, 4), "uint8")
+    monkeypatch.setattr(backend.cupy.cuda, "alloc_pinned_memory", lambda size: fails(size, 1))
+    with pytest.raises(runtime.CUDARuntimeError):
+        backend.staging((3, 4), "uint8")
 
 
 def test_staging_is_page_locked_and_of_its_shape(backend):
