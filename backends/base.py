@@ -26,6 +26,10 @@ class BackendError(RuntimeError):
     """A backend that cannot be used; the message names the cause and the cure."""
 
 
+class BackendFull(BackendError):
+    """A backend that would compute, on a device whose memory is taken."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes on a device. What a library cannot tell is None.
