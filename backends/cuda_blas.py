@@ -22,6 +22,7 @@ COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 DEFAULT = -1
 # Bytes that NVIDIA recommends for cublasSetWorkspace, from compute capability 9.0 on and before.
 WORKSPACE, WORKSPACE_BEFORE_90 = 32 << 20, 4 << 20
+HANDLES = 8  # are kept; a stream that lost its own gets another at its next product
 
 
 class Blas:
@@ -40,11 +41,16 @@ class Blas:
         self.workspace = WORKSPACE_BEFORE_90 if before else WORKSPACE  # bytes, of each handle
 
     def handle(self) -> "Handle":
-        """The handle of the current stream."""
+        """The handle of the current stream. The oldest goes where there are too many: cuBLAS waits
+        for its products, and CuPy's pool gives its workspace to the same stream alone."""
         stream = self.cupy.cuda.get_current_stream()
-        if stream.ptr not in self.handles:
-            self.handles[stream.ptr] = Handle(self, stream)
-        return self.handles[stream.ptr]
+        handle = self.handles.get(stream.ptr)
+        if handle is None:
+            handle = Handle(self, stream)
+            while len(self.handles) >= HANDLES:
+                self.handles.pop(next(iter(self.handles)), None)
+            self.handles[stream.ptr] = handle
+        return handle
 
     def product(self, a: Array, b: Array, out: Array, precision: str) -> Callable[[], None] | None:
         """out <- a b as a call, or None where strides are not what cuBLAS takes.

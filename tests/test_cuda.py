@@ -10,7 +10,7 @@ import pytest
 from conftest import assert_close
 
 from backends import BackendError, get_backend
-from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, _layout
+from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, HANDLES, _layout
 from backends.cuda_source import WIDE
 from backends.cupy_backend import RESIDENT_SHARE, CupyBackend
 from mlp.losses import LOSSES
@@ -152,6 +152,23 @@ def test_products_follow_the_current_stream(backend):
     stream.synchronize()
     assert_close(backend.to_numpy(out), values((4, 4), "float32") @ values((4, 4), "float32"))
     del backend.blas.handles[stream.ptr]
+
+
+def test_streams_that_come_and_go_leave_a_few_workspaces(backend):
+    """A bound call still runs on each, also once its stream's handle was dropped."""
+    a = backend.asarray(values((4, 4), "float32"))
+    out, product = backend.empty((4, 4), "float32"), values((4, 4), "float32")
+    run = backend.product(a, a, out)
+    streams = [backend.cupy.cuda.Stream(non_blocking=True) for _ in range(2 * HANDLES)]
+    for stream in (*streams, streams[0]):
+        with stream:
+            out.fill(0.0)
+            run()
+            stream.synchronize()
+            assert_close(backend.to_numpy(out), product @ product)
+        assert len(backend.blas.handles) <= HANDLES
+    assert len(backend.blas.handles) == HANDLES
+    assert streams[1].ptr not in backend.blas.handles
 
 
 # ------------------------------------------------------------------ sums, gathers, one-hot
