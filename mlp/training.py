@@ -39,7 +39,7 @@ import numpy as np
 
 from backends import Array
 from mlp.data import order, split
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, check_whole, did_you_mean
 from mlp.feed import Feed, Rows, check_inputs
 from mlp.memory import HOST, Plan, enough_memory, megabytes, shortage, shortages
 from mlp.mixed import START
@@ -97,11 +97,8 @@ class Settings:
             ("patience", self.patience, 1, True),
             ("seed", self.seed, 0, False),
         ):
-            if value is None and optional:
-                continue
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if value is None or not whole or value < least:
-                raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+            if value is not None or not optional:
+                check_whole(name, value, least)
         if not isinstance(self.cuda_graphs, (bool, np.bool_)):
             raise InputError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):

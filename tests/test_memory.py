@@ -125,6 +125,29 @@ def test_the_plan_of_data_that_are_not_there_yet():
     assert (asked.parts, asked.streamed, asked.batch_size) == (seen[0].parts, (False, False), 8)
 
 
+@pytest.mark.parametrize(("given", "said"), [
+    ({"samples": 0}, "samples must be a whole number from 1 on, not 0"),
+    ({"batch_size": 0}, "batch_size must be a whole number from 1 on, not 0"),
+    ({"batch_size": 2.0}, "batch_size must be a whole number from 1 on, not 2.0"),
+    ({"validation": -1}, "validation must be a whole number from 0 on, not -1"),
+    ({"data_dtype": "unit8"}, "data_dtype must be a dtype of numbers, as 'uint8', not 'unit8'"),
+    ({"data_dtype": "U5"}, "data_dtype must be a dtype of numbers, as 'uint8', not 'U5'"),
+])  # fmt: skip
+def test_settings_that_no_plan_has(given, said):
+    with pytest.raises(InputError, match=f"^{said}$"):
+        mlp.plan(model(), **{"samples": N} | given)
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"precision": "half"}, "precision must be one of float32, tf32, float64, mixed, not 'half'"),
+    ({"batch_size": 0}, "batch_size must be a whole number from 1 on, not 0"),
+    ({"optimizer": "adem"}, "unknown optimizer 'adem'; did you mean 'adam'?"),
+])  # fmt: skip
+def test_settings_that_no_step_has(given, said):
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
+        model().network.summary(**{"batch_size": 8} | given)
+
+
 def test_a_plan_takes_no_memory():
     """A net and data far too large for any machine are planned all the same."""
     count = Count()
