@@ -3,8 +3,9 @@
 `Count` is a backend whose arrays have a shape and a dtype and no memory, and whose kernels and
 products do nothing. What is set up on it is set up by the very code that runs later on the device,
 so the bytes that it counts are the bytes that will be asked for. What a library takes in passing is
-not counted: a copy while data are sent, work space of a product, and, with backends that have no
-kernels of their own (torch, array-api-strict), the intermediate results of a formula.
+not counted: a copy while data are sent, work space of a product (but that of recorded steps is),
+and, with backends that have no kernels of their own (torch, array-api-strict), the intermediate
+results of a formula.
 
 >>> count = Count()
 >>> with count.under("batch"):
