@@ -70,7 +70,7 @@ def _auto(device: str) -> Backend:
     try:
         return get_backend("cupy")
     except BackendFull as error:
-        warnings.warn(f"backend 'auto' computes on the CPU: {error}", RuntimeWarning, stacklevel=5)
+        warnings.warn(f"backend 'auto' computes on the CPU: {error}", RuntimeWarning, stacklevel=4)
         return get_backend("numpy")
     except BackendError:  # auto's whole meaning: whatever keeps CUDA from computing
         return get_backend("numpy")
