@@ -10,18 +10,22 @@ strict, strict:device1 array-api-strict, for tests
 auto                   CuPy if a CUDA device really computes, else NumPy
 =====================  ==========================================================
 
+Where the memory of the CUDA device is taken, ``auto`` warns that it computes on the CPU.
+
 A library is imported when its backend is asked for. A backend that is named and cannot run is a
 `BackendError` that says why and what to do; only ``auto`` chooses.
 """
 
 import os
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from backends.base import Array, Backend, BackendError, Kernel, Memory
+from backends.base import Array, Backend, BackendError, BackendFull, Kernel, Memory
 
 __all__ = [
     "Array",
@@ -65,6 +69,9 @@ def _auto(device: str) -> Backend:
         raise BackendError(f"backend 'auto:{device}': auto takes no device; name it, as 'cupy:1'")
     try:
         return get_backend("cupy")
+    except BackendFull as error:
+        warnings.warn(f"backend 'auto' computes on the CPU: {error}", RuntimeWarning, stacklevel=4)
+        return get_backend("numpy")
     except BackendError:  # auto's whole meaning: whatever keeps CUDA from computing
         return get_backend("numpy")
 
@@ -101,12 +108,33 @@ def _made(name: str) -> Backend:
     except BackendError:
         raise
     except Exception as error:  # whatever a library raises that is there and does not work
-        cause = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines() or ["no message"]
+        cause = f"({type(error).__name__}: {lines[0]})"
+        if isinstance(error, MemoryError) or NO_MEMORY.search(cause):
+            raise BackendFull(
+                f"backend '{name}': no memory for a small product {cause}{_free(backend)}: end "
+                "what else uses the device (nvidia-smi lists it), or use another backend"
+            ) from error
         raise BackendError(
-            f"backend '{name}' is installed and does not compute ({type(error).__name__}: "
-            f"{cause[0] if cause else 'no message'}); reinstall it, or use backend 'numpy'"
+            f"backend '{name}' is installed and does not compute {cause}; reinstall it, or use "
+            "backend 'numpy'"
         ) from error
     return backend
+
+
+# What CUDA's runtime, cuBLAS and PyTorch say, each with an error of its own.
+NO_MEMORY = re.compile("out of memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def _free(backend: Backend) -> str:
+    """What a full device has free, where it still answers."""
+    try:
+        memory = backend.memory()
+    except Exception:  # without the memory to say so; the first error is the cause
+        return ""
+    if memory.free is None or memory.total is None:
+        return ""
+    return f"; {memory.free / 1e6:.0f} MB of {memory.total / 1e6:.0f} MB are free"
 
 
 def choose(*names: "str | Backend | None") -> Backend:

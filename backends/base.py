@@ -26,6 +26,10 @@ class BackendError(RuntimeError):
     """A backend that cannot be used; the message names the cause and the cure."""
 
 
+class BackendFull(BackendError):
+    """A backend that would compute, on a device whose memory is taken."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes on a device. What a library cannot tell is None.
@@ -271,6 +275,8 @@ class Backend(ABC):
         """A host buffer and its copy on the device, for data that are sent while the device
         computes."""
         return Staging(self, shape, dtype)
+
+    recording_bytes = 0  # of the device, that each recording keeps for itself
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         """The device's work in the call, recorded once, as something to be replayed on the same

@@ -22,6 +22,7 @@ COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 DEFAULT = -1
 # Bytes that NVIDIA recommends for cublasSetWorkspace, from compute capability 9.0 on and before.
 WORKSPACE, WORKSPACE_BEFORE_90 = 32 << 20, 4 << 20
+HANDLES = 8  # are kept; a stream that lost its own gets another at its next product
 
 
 class Blas:
@@ -36,13 +37,20 @@ class Blas:
         library = ctypes.CDLL(name)
         self.gemm, self.set_workspace = library.cublasGemmEx, library.cublasSetWorkspace_v2
         self.handles: dict[int, Handle] = {}
+        before = int(cupy.cuda.Device().compute_capability) < 90
+        self.workspace = WORKSPACE_BEFORE_90 if before else WORKSPACE  # bytes, of each handle
 
     def handle(self) -> "Handle":
-        """The handle of the current stream."""
+        """The handle of the current stream. The oldest goes where there are too many: cuBLAS waits
+        for its products, and CuPy's pool gives its workspace to the same stream alone."""
         stream = self.cupy.cuda.get_current_stream()
-        if stream.ptr not in self.handles:
-            self.handles[stream.ptr] = Handle(self, stream)
-        return self.handles[stream.ptr]
+        handle = self.handles.get(stream.ptr)
+        if handle is None:
+            handle = Handle(self, stream)
+            while len(self.handles) >= HANDLES:
+                self.handles.pop(next(iter(self.handles)), None)
+            self.handles[stream.ptr] = handle
+        return handle
 
     def product(self, a: Array, b: Array, out: Array, precision: str) -> Callable[[], None] | None:
         """out <- a b as a call, or None where strides are not what cuBLAS takes.
@@ -95,10 +103,7 @@ class Handle:
     """A cuBLAS handle of one stream, with a workspace of its own."""
 
     def __init__(self, blas: Blas, stream: Any):
-        device = blas.cupy.cuda.Device()
-        before = int(device.compute_capability) < 90
-        size = WORKSPACE_BEFORE_90 if before else WORKSPACE
-        self.cublas = blas.cublas
+        self.cublas, size = blas.cublas, blas.workspace
         self.workspace = blas.cupy.cuda.alloc(size)
         self.address = self.cublas.create()
         self.pointer = ctypes.c_void_p(self.address)

@@ -10,6 +10,8 @@ import numpy as np
 from backends.base import BackendError, Staging
 from backends.cuda_blas import Blas
 
+NO_MEMORY = 2  # cudaErrorMemoryAllocation
+
 
 class CudaStaging(Staging):
     """Rows copied by the device's copy engine from page-locked host memory.
@@ -23,7 +25,7 @@ class CudaStaging(Staging):
         with backend.device:
             self.sent, self.read = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
             self.device = backend.empty(shape, dtype)
-            memory = cupy.cuda.alloc_pinned_memory(self.device.nbytes)
+            memory = _page_locked(cupy, self.device.nbytes)
             self.current, self.copies = cupy.cuda.get_current_stream, backend.copies
         host = np.frombuffer(memory, dtype, self.device.size)  # holds the memory
         self.host = host.reshape(self.device.shape)
@@ -46,6 +48,16 @@ class CudaStaging(Staging):
     def __del__(self) -> None:
         if hasattr(self, "host") and not sys.is_finalizing():
             self.wait()  # a copy under way ends before others get the memory
+
+
+def _page_locked(cupy: Any, size: int) -> Any:
+    """Host memory for copies beside the computation; MemoryError if there is none."""
+    try:
+        return cupy.cuda.alloc_pinned_memory(size)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if error.status != NO_MEMORY:
+            raise
+        raise MemoryError(f"no page-locked memory for {size} bytes: {error}") from error
 
 
 def record(cupy: Any, blas: Blas, name: str, call: Callable[[], None]) -> Callable[[], None]:

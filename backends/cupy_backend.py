@@ -178,6 +178,10 @@ class CupyBackend(Backend):
         with self.device:
             return Blas(self.cupy)
 
+    @property
+    def recording_bytes(self) -> int:  # type: ignore[override]
+        return self.blas.workspace
+
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         with self.device:
             return record(self.cupy, self.blas, self.name, call)
@@ -190,10 +194,15 @@ class CupyBackend(Backend):
         return (self.cupy.cuda.memory.OutOfMemoryError,)
 
     def memory(self) -> Memory:
-        """What is free counts what CuPy's pool holds and has not given out."""
+        """What is free counts what CuPy's pool holds and has not given out, and no more than its
+        limit leaves (CUPY_GPU_MEMORY_LIMIT)."""
         with self.device:
             free, total = self.cupy.cuda.runtime.memGetInfo()
-            return Memory(free + self.cupy.get_default_memory_pool().free_bytes(), total)
+            pool = self.cupy.get_default_memory_pool()
+            free, limit = free + pool.free_bytes(), pool.get_limit()
+            if limit > 0:
+                free = min(free, max(0, limit - pool.used_bytes()))
+            return Memory(free, total)
 
     def scope(self) -> AbstractContextManager[Any]:
         # Only the device: work stays on the caller's current stream, so that it is in order with

@@ -1,5 +1,7 @@
 """PyTorch on any of its devices: "torch" (CPU), "torch:cuda:0", "torch:mps"."""
 
+import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 from backends.base import Array, Backend, BackendError, Memory, host_memory
 
 INSTALL = "pip install 'array-mlp[torch]'"
+NO_MEMORY = re.compile("you tried to allocate|out of memory", re.IGNORECASE)  # host, Apple GPU
 
 
 class TorchBackend(Backend):
@@ -23,7 +26,6 @@ class TorchBackend(Backend):
                 f"backend '{self.name}' needs the package torch ({error}): {INSTALL}"
             ) from error
         self.xp, self.torch = xp, torch
-        self.out_of_memory = (MemoryError, torch.OutOfMemoryError)
         try:
             self.device = torch.empty(1, device=device or "cpu").device
         except (RuntimeError, AssertionError) as error:
@@ -32,6 +34,8 @@ class TorchBackend(Backend):
                 f"backend '{self.name}': PyTorch {torch.__version__} cannot use device "
                 f"'{device}' ({cause}); 'torch' is its CPU"
             ) from error
+        own = torch.OutOfMemoryError
+        self.out_of_memory = (own,) if self.device.type == "cuda" else (MemoryError, own)
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, self.torch.Tensor) and x.device == self.device
@@ -46,6 +50,14 @@ class TorchBackend(Backend):
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return x.detach().cpu().numpy()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        try:
+            return super().empty(shape, dtype)
+        except RuntimeError as error:  # of no kind of its own, but on a CUDA device
+            if isinstance(error, self.out_of_memory) or not NO_MEMORY.search(str(error)):
+                raise
+            raise MemoryError(str(error).splitlines()[0]) from error
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
         self.torch.matmul(a, b, out=out)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
 
 
 class InputError(ValueError):
@@ -19,3 +20,15 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     known = list(known)
     near = get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """InputError if the value is not a whole number from ``least`` on.
+
+    >>> check_whole("batch_size", 0, 1)
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: batch_size must be a whole number from 1 on, not 0
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")

@@ -73,6 +73,7 @@ class Feed:
         if not streamed:
             self.data = {name: backend.asarray(x, dtypes[name]) for name, x in given.items()}
         self.order: Array | None = None
+        self.buffers: dict[str, Array] = {}
         self.scaling = None
         if scaling is not None:
             self.scaling = (
@@ -108,14 +109,17 @@ class Feed:
         """A function that fills the evaluation's x, t and s with given rows.
 
         Of several evaluations the one with most rows comes first: its buffers serve the others.
+        They hold nothing from one call to the next.
         """
         backend, e = self.backend, evaluation
-        labels = backend.empty((e.n,), "int64") if self.labels and e.t is not None else None
+        labels = None
+        if self.labels and e.t is not None:
+            labels = self._buffer("labels", (e.n,), "int64")
         rescaled, x = None, e.x
         if self.scaling is not None and dtype_name(e.x) == self.dtype:
             rescaled = backend.fuse(rescale, into=("x",)).bind(e.x, *self.scaling)
         elif self.scaling is not None:
-            x = backend.empty(e.x.shape, self.dtype)
+            x = self._buffer("x", e.x.shape, self.dtype)
             rescaled = backend.fuse(rescale_to, into=("narrow",)).bind(e.x, x, *self.scaling)
         self.make_room(e.n)
 
@@ -137,6 +141,11 @@ class Feed:
                 self.stream.release()
 
         return fill
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        if name not in self.buffers or self.buffers[name].shape[0] < shape[0]:
+            self.buffers[name] = self.backend.empty(shape, dtype)
+        return self.buffers[name][: shape[0], ...]
 
     def make_room(self, rows: int) -> None:
         """Buffers for so many rows at once, where the data set streams."""

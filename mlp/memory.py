@@ -3,8 +3,9 @@
 `Count` is a backend whose arrays have a shape and a dtype and no memory, and whose kernels and
 products do nothing. What is set up on it is set up by the very code that runs later on the device,
 so the bytes that it counts are the bytes that will be asked for. What a library takes in passing is
-not counted: a copy while data are sent, work space of a product, and, with backends that have no
-kernels of their own (torch, array-api-strict), the intermediate results of a formula.
+not counted: a copy while data are sent, work space of a product (but that of recorded steps is),
+and, with backends that have no kernels of their own (torch, array-api-strict), the intermediate
+results of a formula.
 
 >>> count = Count()
 >>> with count.under("batch"):
@@ -39,7 +40,7 @@ class Count(Backend):
     def __init__(self, real: Backend | None = None):
         self.real, self.name = real, "count"
         self.bytes: dict[str, int] = {}
-        self.heading = ""
+        self.heading, self.kept = "", 0
 
     @contextmanager
     def under(self, heading: str) -> Iterator[None]:
@@ -73,7 +74,11 @@ class Count(Backend):
         return x
 
     def keeps(self, size: int) -> bool:
-        return self.real is None or self.real.keeps(self.asked + size)
+        """Beside the data sets that it keeps already."""
+        if self.real is not None and not self.real.keeps(self.kept + size):
+            return False
+        self.kept += size
+        return True
 
     def staging(self, shape: Sequence[int], dtype: str) -> Staging:
         return _CountedStaging(self, shape, dtype)
@@ -86,6 +91,10 @@ class Count(Backend):
 
     def fuse(self, formula: Any, into: Sequence[str]) -> Kernel:
         return _CountedKernel(self.xp, formula, into)
+
+    def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        self.empty((0 if self.real is None else self.real.recording_bytes,), "uint8")
+        return _nothing
 
     def product(
         self, a: Array, b: Array, out: Array, precision: str = "float32"
@@ -147,15 +156,21 @@ def enough_memory(backend: Backend, what: str) -> Iterator[None]:
     try:
         yield
     except shortages(backend) as error:
+        where, cause = shortage(backend, error)
+        less = "less data" if where == HOST else "smaller batches or a smaller net"
         raise InputError(
-            f"{what}: out of memory on {backend.device_name()} ({first_line(error)}); use smaller "
-            "batches or a smaller net, or end what else uses the memory"
+            f"{what}: out of memory on {where} ({cause}); use {less}, or end what else uses the "
+            "memory"
         ) from error
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, or what it is."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+HOST = "the host"
+
+
+def shortage(backend: Backend, error: BaseException) -> tuple[str, str]:
+    """Where memory ran out, on the backend's device or on the host, and what the error says."""
+    where = backend.device_name() if isinstance(error, backend.out_of_memory) else HOST
+    return where, (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # ------------------------------------------------------------------------------ a plan

@@ -25,13 +25,12 @@ from mlp.errors import InputError
 from mlp.feed import Feed, check_inputs, dtype_name, rescale
 from mlp.losses import Loss, Reduction
 from mlp.memory import enough_memory
-from mlp.network import Arena, Dense, Network, dropout_masks
+from mlp.network import Arena, Dense, Network, check_precision, dropout_masks
 from mlp.objective import Evaluation, Objective
 
 __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
 SCALE = 2.0**10  # of the deltas of a single gradient in mixed precision; training adapts its own
-PRECISIONS = ("float32", "tf32", "float64", "mixed")
 DTYPES = ("float32", "float64")
 
 
@@ -366,8 +365,7 @@ def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     precision = precision or dtype or "float32"
-    if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_precision(precision)
     of_weights = "float64" if precision == "float64" else "float32"
     if dtype not in (None, of_weights):
         raise InputError(f"precision {precision!r} has weights in {of_weights}, not in {dtype}")

@@ -40,7 +40,7 @@ import numpy as np
 from backends import Array, Backend
 from backends.formula import Formula
 from mlp.activations import Activation, get_activation
-from mlp.errors import InputError
+from mlp.errors import InputError, check_whole
 from mlp.initializers import Initializer, get_initializer
 from mlp.memory import Count, megabytes, shaped
 from mlp.optimizers import OPTIMIZERS, Optimizer
@@ -283,6 +283,8 @@ class Network:
         self, batch_size: int, precision: str, optimizer: str | Mapping[str, Any] | Optimizer
     ) -> dict[str, int]:
         """Bytes of a step of training on so many rows, by what they are for."""
+        check_whole("batch_size", batch_size, 1)
+        check_precision(precision)
         count, shape = Count(), (self.parameters,)
         arena = Arena(count, precision, batch_size)
         dtype = arena.dtype
@@ -364,6 +366,15 @@ class Tape:
     def run(self) -> None:
         for call in self.calls:
             call()
+
+
+PRECISIONS = ("float32", "tf32", "float64", "mixed")
+
+
+def check_precision(precision: str) -> None:
+    """InputError if it is not the name of one; `mlp.model.Model` says what they are."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
 class Arena:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array
+from mlp.errors import InputError, check_whole
 from mlp.feed import Feed
 from mlp.memory import Count, Plan, megabytes, shaped
 from mlp.model import Evaluator, Model
@@ -43,8 +44,19 @@ def plan(
     """What `mlp.train` would ask of the device for so many samples that are on the host.
 
     Settings as in `mlp.training.Settings`; validation: rows, beside the samples; data_dtype: of X.
-    Nothing is allocated and nothing is refused: see `Plan.fits`, `Plan.check`, `str(plan)`.
+    Nothing is allocated, nothing is refused for its size: see `Plan.fits`, `Plan.check`,
+    `str(plan)`.
     """
+    check_whole("samples", samples, 1)
+    check_whole("validation", validation, 0)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
+    try:
+        numbers = np.dtype(data_dtype).kind in "biuf"
+    except TypeError:  # no dtype at all
+        numbers = False
+    if not numbers:
+        raise InputError(f"data_dtype must be a dtype of numbers, as 'uint8', not {data_dtype!r}")
 
     def rows(n: int) -> tuple[Array, np.ndarray, np.ndarray | None]:
         classes = model.objective.targets == "classes"
@@ -111,7 +123,9 @@ def plan_for(
             scale = count.empty((2,), model.dtype) if mixed else None
             step = Step(counted, feed, sizes, optimizer, vectors, scale)
             if cuda_graphs:
-                Recorded(step, feed, [slice(i, i + size) for i in range(0, n, size)])
+                batches = [slice(i, i + size) for i in range(0, n, size)]
+                for tape in Recorded(step, feed, batches).tapes.values():
+                    count.record(tape.run)
         if target_loss:
             with count.under("evaluation"):
                 Evaluator(counted, feed, t, s)

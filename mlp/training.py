@@ -39,9 +39,9 @@ import numpy as np
 
 from backends import Array
 from mlp.data import order, split
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, check_whole, did_you_mean
 from mlp.feed import Feed, Rows, check_inputs
-from mlp.memory import Plan, enough_memory, first_line, megabytes, shortages
+from mlp.memory import HOST, Plan, enough_memory, megabytes, shortage, shortages
 from mlp.mixed import START
 from mlp.model import (
     Evaluator,
@@ -97,11 +97,8 @@ class Settings:
             ("patience", self.patience, 1, True),
             ("seed", self.seed, 0, False),
         ):
-            if value is None and optional:
-                continue
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if value is None or not whole or value < least:
-                raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+            if value is not None or not optional:
+                check_whole(name, value, least)
         if not isinstance(self.cuda_graphs, (bool, np.bool_)):
             raise InputError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
@@ -457,16 +454,16 @@ class Trainer:
 
     def train(self) -> Result:
         state, settings = self.state, self.settings
-        diverged, memory_ended = False, ""
+        diverged, memory_ended = False, None
         self._call("on_run_start")
         self.backend.copy(self.model.w, self.checkpoint_w)
         try:
             diverged = not self._epochs()
         except shortages(self.backend) as error:
-            memory_ended = first_line(error)
+            memory_ended = shortage(self.backend, error)
         self._give_back()
         if memory_ended:
-            self.run.stopping = self._short_of_memory(memory_ended)
+            self.run.stopping = self._short_of_memory(*memory_ended)
             diverged = not np.isfinite(self.backend.to_numpy(self.model.w)).all()  # on the host
         if diverged:
             self._go_back()
@@ -616,11 +613,16 @@ class Trainer:
         """Let go of what only further steps would need, before the result is copied."""
         del self.step, self.recorded, self.feed, self.measure_train, self.measure_held_out
 
-    def _short_of_memory(self, cause: str) -> str:
+    def _short_of_memory(self, where: str, cause: str) -> str:
+        if where == HOST:
+            return (
+                f"out of memory on {where} in epoch {self.state.epoch + 1} ({cause}); end what "
+                "else uses the memory, or use less data; what was learned is kept"
+            )
         plan, free = self.run.plan, self.backend.memory().free
         now = "" if free is None else f", {megabytes(free)} are free now"
         return (
-            f"out of memory on {plan.device} in epoch {self.state.epoch + 1} ({cause}; "
+            f"out of memory on {where} in epoch {self.state.epoch + 1} ({cause}; "
             f"{megabytes(plan.needed)} were planned{now}); use a batch_size below "
             f"{plan.batch_size}, or end what else uses the memory; what was learned is kept"
         )

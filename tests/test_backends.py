@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
 import array_api_compat
@@ -220,6 +221,30 @@ def test_auto_is_numpy_where_cuda_does_not_compute(fake_cupy):
     backends._made.cache_clear()
     fake_cupy(count=1)  # found, and cannot make an array
     assert get_backend("auto").name == "numpy"
+
+
+@pytest.fixture(params=["cudaErrorMemoryAllocation: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+def full(request, fake_cupy, monkeypatch):
+    """A CUDA device whose memory others have taken, found by an array or by cuBLAS."""
+    fake_cupy(count=1)
+    monkeypatch.setattr(CupyBackend, "scope", lambda self: nullcontext())
+    monkeypatch.setattr(CupyBackend, "empty", fails(request.param))
+    monkeypatch.setattr(CupyBackend, "memory", lambda self: Memory(3_000_000, 8_000_000_000))
+
+
+def test_a_full_device_is_not_to_be_reinstalled(full, monkeypatch):
+    said = r"'cupy': no memory .*\(CudaError: .*\); 3 MB of 8000 MB are free: end .*nvidia-smi"
+    with pytest.raises(BackendError, match=said) as caught:
+        get_backend("cupy")
+    assert "reinstall" not in str(caught.value)
+    monkeypatch.setattr(CupyBackend, "memory", fails("cudaErrorMemoryAllocation"))
+    with pytest.raises(BackendError, match=r"\): end "):
+        get_backend("cupy")
+
+
+def test_auto_says_that_a_full_device_is_not_used(full):
+    with pytest.warns(RuntimeWarning, match="computes on the CPU.*'cupy': no memory.*nvidia-smi"):
+        assert get_backend("auto").name == "numpy"
 
 
 def test_auto_is_cupy_where_cuda_computes():
@@ -457,6 +482,14 @@ def test_what_a_backend_says_of_itself(backend):
     assert re.fullmatch(r"\S+ \d+\.\d+.*", backend.version())
     assert isinstance(backend.fuse(lambda xp, x: x + x, ("x",)), Kernel)
     backend.synchronize()
+
+
+def test_memory_that_is_not_there_is_told_by_what_the_backend_says(backend):
+    with pytest.raises(backend.out_of_memory):
+        backend.empty((1 << 52,), "float64")
+    with pytest.raises(Exception) as found:  # noqa: PT011, whatever a library raises
+        backend.empty((-1,), "float64")
+    assert not isinstance(found.value, backend.out_of_memory)
 
 
 def test_numpy_raises_nothing_within_its_scope():

@@ -10,7 +10,7 @@ import pytest
 from conftest import assert_close
 
 from backends import BackendError, get_backend
-from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, _layout
+from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, HANDLES, _layout
 from backends.cuda_source import WIDE
 from backends.cupy_backend import RESIDENT_SHARE, CupyBackend
 from mlp.losses import LOSSES
@@ -152,6 +152,23 @@ def test_products_follow_the_current_stream(backend):
     stream.synchronize()
     assert_close(backend.to_numpy(out), values((4, 4), "float32") @ values((4, 4), "float32"))
     del backend.blas.handles[stream.ptr]
+
+
+def test_streams_that_come_and_go_leave_a_few_workspaces(backend):
+    """A bound call still runs on each, also once its stream's handle was dropped."""
+    a = backend.asarray(values((4, 4), "float32"))
+    out, product = backend.empty((4, 4), "float32"), values((4, 4), "float32")
+    run = backend.product(a, a, out)
+    streams = [backend.cupy.cuda.Stream(non_blocking=True) for _ in range(2 * HANDLES)]
+    for stream in (*streams, streams[0]):
+        with stream:
+            out.fill(0.0)
+            run()
+            stream.synchronize()
+            assert_close(backend.to_numpy(out), product @ product)
+        assert len(backend.blas.handles) <= HANDLES
+    assert len(backend.blas.handles) == HANDLES
+    assert streams[1].ptr not in backend.blas.handles
 
 
 # ------------------------------------------------------------------ sums, gathers, one-hot
@@ -412,6 +429,18 @@ def test_free_memory_counts_what_the_pool_holds(backend):
     assert before.total == after.total >= before.free
 
 
+def test_free_memory_counts_what_the_pool_may_take(backend):
+    pool = backend.cupy.get_default_memory_pool()
+    before = pool.get_limit()
+    try:
+        for more in (1 << 22, 0):
+            pool.set_limit(size=pool.used_bytes() + more)
+            assert backend.memory().free == more
+    finally:
+        pool.set_limit(size=before)
+    assert backend.memory().free > 1 << 22
+
+
 def test_a_data_set_stays_where_it_takes_at_most_its_share(backend, monkeypatch):
     monkeypatch.setattr(CupyBackend, "memory", lambda self: SimpleNamespace(free=1000, total=4000))
     share = int(1000 * RESIDENT_SHARE)
@@ -501,6 +530,20 @@ def test_a_copy_waits_for_the_last_reader(backend):
         assert (found == round_).all()
         staged.receive()
         staged.release()
+
+
+def test_page_locked_memory_that_is_not_there_is_a_memory_error(backend, monkeypatch):
+    runtime = backend.cupy.cuda.runtime
+
+    def fails(size, status=2):
+        raise runtime.CUDARuntimeError(status)
+
+    monkeypatch.setattr(backend.cupy.cuda, "alloc_pinned_memory", fails)
+    with pytest.raises(MemoryError, match=r"page-locked .* 12 bytes: cudaErrorMemoryAllocation"):
+        backend.staging((3, 4), "uint8")
+    monkeypatch.setattr(backend.cupy.cuda, "alloc_pinned_memory", lambda size: fails(size, 1))
+    with pytest.raises(runtime.CUDARuntimeError):
+        backend.staging((3, 4), "uint8")
 
 
 def test_staging_is_page_locked_and_of_its_shape(backend):

@@ -13,6 +13,7 @@ from backends.base import Backend, Staging
 from mlp import Dense, MLPClassifier, Model, Network, Scaling, gradient_check, save_state, train
 from mlp.checkpoint import load_state
 from mlp.feed import Feed, Stream, check_inputs
+from mlp.memory import Count
 from mlp.network import Arena
 
 N = 45  # batches of 8: five and a shorter one
@@ -264,6 +265,21 @@ def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
         ("wait", 0), ("send 8", 0), ("receive", 0), ("release", 0), ("computes", None),
         ("wait", 1), ("send 4", 1), ("receive", 1), ("release", 1), ("computes", None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_fewer_rows_ask_for_no_memory(precision):
+    """The buffers of the larger evaluation, of class numbers and of inputs to scale, serve."""
+    one, count = model("numpy", "cross_entropy"), Count()
+    feed = Feed(count, "float32", inputs(), classes(), scaling=SCALING)
+    arena = Arena(count, precision, 8)
+    g, asked = count.empty(one.w.shape, "float32"), []
+    for n in (8, 5):
+        e = one.objective.gradient(count, one.w, g, arena, n, scale=count.empty((1,), "float32"))
+        given = count.asked
+        feed.bind(e)
+        asked.append(count.asked - given)
+    assert asked == [8 * 8 + (8 * 6 * 4 if precision == "mixed" else 0), 0]
 
 
 def test_rows_announced_and_not_asked_for(backend):

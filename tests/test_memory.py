@@ -1,5 +1,6 @@
 """The memory plan is what training takes; what does not fit is refused; running out is no loss."""
 
+import gc
 import re
 import weakref
 
@@ -124,6 +125,29 @@ def test_the_plan_of_data_that_are_not_there_yet():
     assert (asked.parts, asked.streamed, asked.batch_size) == (seen[0].parts, (False, False), 8)
 
 
+@pytest.mark.parametrize(("given", "said"), [
+    ({"samples": 0}, "samples must be a whole number from 1 on, not 0"),
+    ({"batch_size": 0}, "batch_size must be a whole number from 1 on, not 0"),
+    ({"batch_size": 2.0}, "batch_size must be a whole number from 1 on, not 2.0"),
+    ({"validation": -1}, "validation must be a whole number from 0 on, not -1"),
+    ({"data_dtype": "unit8"}, "data_dtype must be a dtype of numbers, as 'uint8', not 'unit8'"),
+    ({"data_dtype": "U5"}, "data_dtype must be a dtype of numbers, as 'uint8', not 'U5'"),
+])  # fmt: skip
+def test_settings_that_no_plan_has(given, said):
+    with pytest.raises(InputError, match=f"^{said}$"):
+        mlp.plan(model(), **{"samples": N} | given)
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"precision": "half"}, "precision must be one of float32, tf32, float64, mixed, not 'half'"),
+    ({"batch_size": 0}, "batch_size must be a whole number from 1 on, not 0"),
+    ({"optimizer": "adem"}, "unknown optimizer 'adem'; did you mean 'adam'?"),
+])  # fmt: skip
+def test_settings_that_no_step_has(given, said):
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
+        model().network.summary(**{"batch_size": 8} | given)
+
+
 def test_a_plan_takes_no_memory():
     """A net and data far too large for any machine are planned all the same."""
     count = Count()
@@ -135,17 +159,23 @@ def test_a_plan_takes_no_memory():
     assert not plan.fits
 
 
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("backend", ["cupy"], indirect=True)
-def test_the_plan_is_what_the_pool_of_a_cuda_device_gives(backend, streamed, monkeypatch):
-    """Not less than CuPy's pool has in use in training, and at most 15 % more."""
+def test_the_plan_is_what_the_pool_of_a_cuda_device_gives(
+    backend, streamed, precision, cuda_graphs, monkeypatch
+):
+    """What CuPy's pool has in use between two epochs, but for the P bytes of the test for NaN,
+    which are back by then, and for blocks that are larger than their array."""
     import cupy
 
     monkeypatch.setattr(backend, "keeps", lambda size: not streamed)
     pool, found = cupy.get_default_memory_pool(), []
     net = Network(300, [Dense(400, "relu", dropout=0.2), Dense(300, "tanh"), Dense(10)])
-    one = Model(net, "cross_entropy", backend=backend)
+    one = Model(net, "cross_entropy", backend=backend, precision=precision)
     X = np.random.default_rng(0).integers(0, 256, (5000, 300)).astype("uint8")
+    gc.collect()  # what runs before this one had, and what goes in cycles
     before = pool.used_bytes()
 
     def note(run):
@@ -153,11 +183,10 @@ def test_the_plan_is_what_the_pool_of_a_cuda_device_gives(backend, streamed, mon
 
     train(
         one, X, np.arange(5000) % 10, batch_size=512, epochs=3, patience=2, validation=0.2,
-        callbacks=[note],
+        callbacks=[note], cuda_graphs=cuda_graphs,
     )  # fmt: skip
-    for needed, used in found:
-        assert used <= needed + 64 * 512  # each array takes whole blocks of 512 bytes
-        assert needed <= 1.15 * used
+    for needed, used in found[1:]:  # the shorter batch comes once an epoch: recorded in the second
+        assert used - 64 * 512 <= needed - net.parameters <= used
 
 
 def test_a_table_and_a_line():
@@ -238,6 +267,19 @@ def test_data_that_leave_no_room_are_streamed(backend, monkeypatch):
     assert (resident.streamed[0], plan.streamed[0], plan.fits) == (False, True, True)
     result = train(model(backend), X, t, batch_size=8, epochs=1)
     assert_same_run(result, expected, backend)
+
+
+def test_a_data_set_stays_whatever_the_weights_take(monkeypatch):
+    """Half of what is free is for data, however large the net is; and for all data together."""
+    backend = get_backend("numpy")
+    size = N * (6 * 4 + 8)  # of the inputs and the class numbers on the device
+    weights = 100 * size  # as if the net were much larger than the data
+    asked = []
+    monkeypatch.setattr(backend, "keeps", lambda size: asked.append(size) or size <= weights)
+    assert mlp.plan(model(backend), N, validation=20).streamed == (False, False)
+    assert asked == [size, size + 20 * (6 * 4 + 8)]
+    monkeypatch.setattr(backend, "keeps", lambda asked: asked <= size)
+    assert mlp.plan(model(backend), N, validation=20).streamed == (False, True)
 
 
 def test_shared_memory_is_refused_only_above_all_there_is(monkeypatch):
@@ -366,6 +408,33 @@ def test_out_of_memory_before_the_first_step(backend, monkeypatch):
             failing(backend, patch, "empty", error)
             with pytest.raises(InputError, match=f"^{what}: {said}"):
                 call()
+
+
+class Device(NumpyBackend):
+    """NumPy as a device that has an error of its own for its memory."""
+
+    out_of_memory = (type("DeviceFull", (MemoryError,), {}),)
+
+
+def test_the_host_that_is_out_of_memory_is_named(monkeypatch):
+    """Not the device: a smaller batch helps only the device."""
+    backend, (X, t) = Device(jit=False), rows()
+    monkeypatch.setattr(backend, "keeps", lambda size: False)
+    for error, where in (
+        (MemoryError("no room for 12 bytes"), "the host"),
+        (backend.out_of_memory[0]("no room for 12 bytes"), backend.device_name()),
+    ):
+        with monkeypatch.context() as patch:
+            failing(Stream, patch, "send", error, 3)
+            ended = train(model(backend), X, t, batch_size=8, epochs=1)
+        assert ended.out_of_memory
+        assert f"out of memory on {where} in epoch 1 (no room for 12 bytes" in ended.stopped
+        assert ("batch_size below 8" in ended.stopped) == (where != "the host")
+        assert ended.stopped.endswith("; what was learned is kept")
+        with monkeypatch.context() as patch:
+            failing(backend, patch, "empty", error)
+            with pytest.raises(InputError, match=f"^the weights: out of memory on {where} "):
+                model(backend)
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

@@ -51,7 +51,7 @@ class Descent:
             n: model.objective.gradient(
                 self.backend, model.w, self.g, arena, n, data.weights is not None
             )
-            for n in {rows.stop - rows.start for rows in chunks}
+            for n in sorted({rows.stop - rows.start for rows in chunks}, reverse=True)
         }
         self.fill = {n: feed.bind(e) for n, e in self.evaluations.items()}
         if len(chunks) == 1:
