@@ -117,20 +117,21 @@ def overlapping(a, b):
 
 
 def test_pytorch_has_them_too():
-    """Also in a thread where PyTorch has done nothing yet: there it takes its own number first."""
+    """Also where PyTorch has done nothing yet, in the thread of the limit or one started within it:
+    there it takes its own number first."""
     torch = pytest.importorskip("torch")
 
     def within():
-        with limited(1):
-            return torch.get_num_threads()
+        with limited(1), ThreadPoolExecutor(1) as another:
+            return torch.get_num_threads(), another.submit(torch.get_num_threads).result()
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         with ThreadPoolExecutor(1) as thread:
-            assert thread.submit(within).result() == 1
+            assert thread.submit(within).result() == (1, 1)
             assert thread.submit(torch.get_num_threads).result() == 2
-        assert within() == 1
+        assert within() == (1, 1)
         assert torch.get_num_threads() == 2
         for first in ("a", "b"):
             with overlapping(3, 1) as leave:
