@@ -52,6 +52,10 @@ def _cupy(device: str) -> Backend:
     return CupyBackend(device)
 
 
+def _cuda(device: str) -> Backend:
+    return get_backend(f"cupy:{device}" if device else "cupy")
+
+
 def _torch(device: str) -> Backend:
     from backends.torch_backend import TorchBackend
 
@@ -205,7 +209,7 @@ def _try_out(backend: Backend) -> None:
 BACKENDS: dict[str, Callable[[str], Backend]] = {
     "numpy": _numpy,
     "cupy": _cupy,
-    "cuda": _cupy,
+    "cuda": _cuda,
     "torch": _torch,
     "strict": _strict,
     "auto": _auto,

@@ -196,6 +196,20 @@ class Backend(ABC):
     def to_numpy(self, x: Array) -> np.ndarray:
         """x as a host array; the one way back from the device."""
 
+    # ------------------------------------------------------------------ copies
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled as its name, if that gives this very backend; else as any object."""
+        from backends import get_backend
+
+        with suppress(BackendError):
+            if get_backend(self.name) is self:
+                return get_backend, (self.name,)
+        return super().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: Any) -> "Backend":
+        return self
+
     # ------------------------------------------------------------------ defaults
 
     out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)  # what `empty` raises then

@@ -73,8 +73,8 @@ class CupyBackend(Backend):
             if 12000 <= driver < 13000:
                 fitting = ", or take the CuPy for it: pip install 'array-mlp[cuda12]'"
             return (
-                f"the driver supports CUDA {_version(driver)}, this CuPy is built for CUDA "
-                f"{_version(wheel)}: update the driver{fitting}"
+                f"the driver supports CUDA {cuda_version(driver)}, this CuPy is built for CUDA "
+                f"{cuda_version(wheel)}: update the driver{fitting}"
             )
         if "mismatch" in error.lower():
             return (
@@ -214,7 +214,7 @@ class CupyBackend(Backend):
         return name.decode() if isinstance(name, bytes) else str(name)
 
     def version(self) -> str:
-        cuda = _version(self.cupy.cuda.runtime.runtimeGetVersion())
+        cuda = cuda_version(self.cupy.cuda.runtime.runtimeGetVersion())
         return f"cupy {self.cupy.__version__} (CUDA {cuda})"
 
 
@@ -223,5 +223,6 @@ def _on_cuda(x: Any) -> bool:
     return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) == 2
 
 
-def _version(number: int) -> str:
+def cuda_version(number: int) -> str:
+    """CUDA's 12090 as 12.9."""
     return f"{number // 1000}.{number % 1000 // 10}"

@@ -74,12 +74,14 @@ class CupyInstruments(Instruments):
         self.cupy, self.device = backend.cupy, backend.device
 
     def facts(self) -> dict[str, str]:
+        from backends.cupy_backend import cuda_version
+
         runtime = self.cupy.cuda.runtime
         capability = str(self.device.compute_capability)
         facts = {
             "compute capability": f"{capability[:-1]}.{capability[-1]}",
-            "CUDA runtime": _version(runtime.runtimeGetVersion()),
-            "CUDA of the driver": _version(runtime.driverGetVersion()),
+            "CUDA runtime": cuda_version(runtime.runtimeGetVersion()),
+            "CUDA of the driver": cuda_version(runtime.driverGetVersion()),
             "NVRTC": ".".join(map(str, self.cupy.cuda.nvrtc.getVersion())),
         }
         kernel_module = Path("/proc/driver/nvidia/version")
@@ -140,11 +142,6 @@ class TorchInstruments(Instruments):
 def instruments(backend: Backend) -> Instruments:
     """The instruments of the backend's library."""
     return INSTRUMENTS.get(backend.name.partition(":")[0], Instruments)(backend)
-
-
-def _version(number: int) -> str:
-    """CUDA's 12090 as 12.9."""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 INSTRUMENTS: dict[str, type[Instruments]] = {

@@ -46,6 +46,7 @@ from mlp.backend_times import (
 )
 from mlp.check import gradient_check
 from mlp.checkpoint import load_model, load_state, save_model, save_state
+from mlp.memory import megabytes
 from mlp.model import Dense, Model, Network
 from mlp.training import Result, train
 
@@ -143,7 +144,7 @@ class BackendCheck:
             "library": backend.version(),
             "system": platform.platform(),
             "device": backend.device_name(),
-            "memory": f"{gibibytes(memory.free)} free of {gibibytes(memory.total)}",
+            "memory": f"{megabytes(memory.free)} free of {megabytes(memory.total)}",
         }
         try:
             facts |= instruments(backend).facts()
@@ -408,11 +409,6 @@ def difference(found: Any, expected: Any) -> float:
 
 
 # ------------------------------------------------------------------ text
-
-
-def gibibytes(size: int | None) -> str:
-    """Bytes as text."""
-    return "?" if size is None else f"{size / 2**30:.1f} GiB"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -379,6 +379,7 @@ def backends(
     products and training steps are. Exit code 1 if a check fails.
     """
     from backends import available, get_backend
+    from mlp.memory import megabytes
 
     if check:
         from mlp.backend_check import QUICK, BackendCheck
@@ -391,7 +392,7 @@ def backends(
     reasons = []
     for info in available((name,)) if name else available():
         if info.usable:
-            memory = _gigabytes(info.memory.free), _gigabytes(info.memory.total)
+            memory = megabytes(info.memory.free), megabytes(info.memory.total)
             rows.append([info.name, "yes", info.device, *memory, info.version])
         else:
             rows.append([info.name, "no", "see below", "", "", ""])
@@ -402,10 +403,6 @@ def backends(
     typer.echo("\n".join("  ".join(cells).rstrip() for cells in _padded(rows)))
     for name, reason in reasons:
         typer.echo(f"\n{name}: {reason}")
-
-
-def _gigabytes(size: int | None) -> str:
-    return "?" if size is None else f"{size / 2**30:.1f} GiB"
 
 
 def _padded(rows: list[list[str]]) -> list[list[str]]:

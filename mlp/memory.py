@@ -273,12 +273,14 @@ def _where(streamed: bool) -> str:
     return "streamed from the host batch by batch" if streamed else "on the device"
 
 
-def megabytes(size: int) -> str:
-    """Bytes for people, 1 MB = 10^6.
+def megabytes(size: int | None) -> str:
+    """Bytes for people, 1 MB = 10^6; "?" for None.
 
     >>> megabytes(900), megabytes(12_345_678), megabytes(2_500_000_000)
     ('0.9 kB', '12.3 MB', '2.5 GB')
     """
+    if size is None:
+        return "?"
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"

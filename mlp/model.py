@@ -154,6 +154,12 @@ class Model:
         """Without the predictors, which belong to this object's w."""
         return {**self.__dict__, "_predictors": []}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """CuPy unpickles arrays onto the current device: w goes to the backend's."""
+        self.__dict__.update(state)
+        with self.backend.scope():
+            self._w = self.backend.asarray(self._w, self.dtype)
+
     # ------------------------------------------------------------------ predictions
 
     def predict(self, X: Any) -> Array:

@@ -99,7 +99,6 @@ def train_run(
                 validation=None if watched is None else (watched.X, watched.t),
                 callbacks=callbacks,
                 state=state,
-                threads=config.threads,
                 settings=settings,
             )
         seconds = time.perf_counter() - started

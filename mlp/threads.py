@@ -14,8 +14,12 @@ several times.
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from numbers import Integral
+from threading import Lock
+from typing import Any
 
 from mlp.errors import InputError
 
@@ -33,39 +37,78 @@ RANKS = (
 SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
+# The limits that hold, oldest first, each with what takes it back. The numbers of threads belong to
+# the process, and so does this account of them: a module variable that changes.
+_limits: dict[object, list[Callable[[], None]]] = {}
+_lock = Lock()
+
+
 @contextmanager
 def limited(threads: int | None = None) -> Iterator[None]:
     """Within, products use so many threads; afterwards as many as before.
 
-    None leaves things as they are, but for an MPI job with several processes on this node and none
-    of the usual variables set (OMP_NUM_THREADS, ...): each then uses no more than its share of the
-    cores. The limit holds for the whole process, not for one Python thread. Raises InputError if
-    threads is not a whole number from 1 on; more than there are cores is allowed, and slow.
+    None leaves things as they are, but for an MPI job with several processes on this node, none of
+    the usual variables set (OMP_NUM_THREADS, ...) and no other limit: each then uses no more than
+    its share of the cores. The limit holds for the whole process, not for one Python thread. Of
+    limits that overlap, the last one set counts; the number from before them comes back when the
+    last one ends. Raises InputError if threads is not a whole number from 1 on; more than there are
+    cores is allowed, and slow.
     """
-    share = share_of_cores(os.environ) if threads is None else None
-    if threads is None and share is None:
-        yield
-        return
-    from threadpoolctl import threadpool_info, threadpool_limits
+    if threads is None:
+        share = None if _limits else share_of_cores(os.environ)
+        if share is None:
+            yield
+            return
+    from threadpoolctl import ThreadpoolController
 
-    if share is not None:
-        threads = min([share, *(pool["num_threads"] for pool in threadpool_info())])
+    pools = ThreadpoolController()
+    if threads is None:
+        threads = min([share, *(pool["num_threads"] for pool in pools.info())])
     check_threads(threads)
-    torch = sys.modules.get("torch")  # it has a setting of its own
-    before = torch.get_num_threads() if torch else None
-    with threadpool_limits(threads):
+    threads, this = int(threads), object()
+    torch = sys.modules.get("torch")  # sets OpenMP's number anew where a thread first uses it
+    with _lock:
+        undo: list[Callable[[], None]] = []
+        if torch:
+            undo.append(partial(torch.set_num_threads, torch.get_num_threads()))
+        blas = pools.select(user_api="blas")
+        undo.append(partial(_release, blas.limit()))  # remembers, and sets nothing
+        openmp = pools.select(user_api="openmp").limit(limits=threads)  # of this Python thread
+        blas.limit(limits=threads)
+        _release(blas.limit())
         if torch:
             torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            if torch:
-                torch.set_num_threads(before)
+        _limits[this] = undo
+    try:
+        yield
+    finally:
+        with _lock:
+            _leave(this)
+            openmp.restore_original_limits()
+
+
+def _release(numbers: Any) -> None:
+    """Set the numbers remembered, and let other Python threads set others: from version 3.8 on,
+    threadpoolctl keeps OpenBLAS's number for the thread that set it, until its `with` ends."""
+    with numbers:
+        pass
+
+
+def _leave(limit: object) -> None:
+    """Take a limit back; if a later one still holds, that one will take both back."""
+    later = list(_limits)
+    later = later[later.index(limit) + 1 :]
+    undo = _limits.pop(limit)
+    if later:
+        _limits[later[0]] = undo
+        undo = undo[:-1]  # PyTorch's number alone is this thread's own
+    for back in undo:
+        back()
 
 
 def check_threads(threads: object) -> None:
     """InputError if it is not a whole number from 1 on."""
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 1:
         raise InputError(f"threads must be a whole number from 1 on, not {threads!r}")
 
 

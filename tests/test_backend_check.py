@@ -251,6 +251,33 @@ def test_the_products_are_those_of_the_step():
     assert len(alone) == 3 * 3 - 1
 
 
+def test_the_timed_steps_take_their_batches_in_turn(backend, monkeypatch):
+    """The rows gathered are those of `orders`, batch after batch, round and round."""
+    from mlp.backend_check import net
+    from mlp.feed import Feed
+
+    seen = []
+
+    class Noting(Feed):
+        def bind(self, evaluation):
+            fill = super().bind(evaluation)
+
+            def noting(rows):
+                fill(rows)
+                seen.append(backend.to_numpy(evaluation.x)[:, 0].tolist())
+
+            return noting
+
+    monkeypatch.setattr(backend_times, "Feed", Noting)
+    X = np.arange(24.0, dtype="float32").reshape(12, 2)  # row i starts with 2 i
+    t = np.arange(12) % 2
+    orders = np.random.default_rng(0).permutation(12).reshape(3, 4)
+    run = backend_times.training_step(net((2, 3, 2), "tanh", backend), X, t, list(orders))
+    for _ in range(4):
+        run()
+    assert seen == [(2 * orders[i]).tolist() for i in (0, 1, 2, 0)]
+
+
 def test_a_call_is_recorded_where_it_can_be():
     class Recording(NumpyBackend):
         def record(self, call):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from backends import BackendError, get_backend
+from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, train
 from mlp.data import Scaling
 
@@ -222,15 +223,36 @@ def test_threads_predict_at_once(backend, short_turns):
     assert not wrong
 
 
-def test_copies_have_predictors_of_their_own():
+def test_copies_have_predictors_of_their_own(backend):
     """A copy by pickle, deepcopy or `to` has its own weights, and predicts with them."""
-    model, (X, _) = three_classes(), rows()
+    model, (X, _) = three_classes(backend), rows()
     expected = model.predict(X)
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model.to()):
+        assert (other.backend.name, other.backend.device) == (backend.name, backend.device)
+        assert backend.owns(other.w)
         assert (other.predict(X) == expected).all()
-        other.w = 2.0 * np.asarray(other.w)
+        other.w = 2.0 * backend.to_numpy(other.w)
         assert not np.allclose(other.predict(X), expected)
         assert (model.predict(X) == expected).all()
+
+
+@pytest.mark.parametrize("name", ["cupy:1", "strict:device1"])
+def test_a_pickle_returns_to_its_device(name):
+    """Also where another device is the current one."""
+    try:
+        model = three_classes(name)
+    except BackendError as error:
+        pytest.skip(str(error))
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert other.backend is model.backend
+        assert other.backend.owns(other.w)
+
+
+def test_a_backend_out_of_the_table_is_pickled_as_an_object():
+    for jit in (False, True):
+        other = pickle.loads(pickle.dumps(NumpyBackend(jit=jit)))
+        assert (type(other), other.jit) == (NumpyBackend, jit)
+    assert pickle.loads(pickle.dumps(get_backend("numpy"))) is get_backend("numpy")
 
 
 def test_classify():

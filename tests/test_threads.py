@@ -1,12 +1,13 @@
 """The setting `threads`: what the BLAS of a run uses, and what it uses afterwards."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
-from backends import get_backend
 from mlp import Dense, InputError, Model, Network, threads, train
 from mlp.threads import limited, share_of_cores
 
@@ -23,8 +24,14 @@ def in_use():
 def _two_threads():
     """So that one thread is another number, whatever the machine and the tests before."""
     before = in_use()
-    with threadpool_limits(2):
-        yield
+    numbers = ThreadpoolController().limit()
+    threadpool_limits(2)
+    with ThreadpoolController().limit():  # so that other Python threads may set it too
+        pass
+    yield
+    assert in_use() == 2
+    with numbers:
+        pass
     assert in_use() == before
 
 
@@ -74,21 +81,73 @@ def test_a_run_has_the_threads_it_asks_for():
     np.testing.assert_allclose(*results, rtol=1e-10)
 
 
-def test_pytorch_has_them_too():
-    torch = get_backend("torch").torch if _has("torch") else pytest.skip("no torch")
-    before = torch.get_num_threads()
+def test_limits_within_each_other():
     with limited(1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+        with limited(2):
+            assert in_use() == 2
+        assert in_use() == 1
+    assert in_use() == 2
 
 
-def _has(name):
-    from importlib.util import find_spec
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_limits_that_overlap(first):
+    """The last one set counts while it holds, then the one before; none is left over."""
+    with overlapping(3, 1) as leave:
+        assert in_use() == 1
+        leave(first)
+        assert in_use() == (1 if first == "a" else 3)
+    assert in_use() == 2
 
-    return find_spec(name) is not None
+
+@contextmanager
+def overlapping(a, b):
+    """Two threads with limits of their own, a's set first; gives what makes one of them leave."""
+    limits = {"a": limited(a), "b": limited(b)}
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        pools = {"a": one, "b": other}
+
+        def leave(name):
+            pools[name].submit(limits.pop(name).__exit__, None, None, None).result()
+
+        for name in ("a", "b"):
+            pools[name].submit(limits[name].__enter__).result()
+        yield leave
+        for name in sorted(limits):
+            leave(name)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True])
+def test_pytorch_has_them_too():
+    """Also where PyTorch has done nothing yet, in the thread of the limit or one started within it:
+    there it takes its own number first."""
+    torch = pytest.importorskip("torch")
+
+    def within():
+        with limited(1), ThreadPoolExecutor(1) as another:
+            return torch.get_num_threads(), another.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(within).result() == (1, 1)
+            assert thread.submit(torch.get_num_threads).result() == 2
+        assert within() == (1, 1)
+        assert torch.get_num_threads() == 2
+        for first in ("a", "b"):
+            with overlapping(3, 1) as leave:
+                leave(first)
+            with ThreadPoolExecutor(1) as thread:
+                assert thread.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_number_of_numpy():
+    with limited(np.int64(1)):
+        assert in_use() == 1
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True, np.True_, np.int64(0)])
 def test_what_is_no_number_of_threads(wrong):
     with pytest.raises(InputError, match="threads must be a whole number from 1 on"):
         train(model(), X, T, threads=wrong)
@@ -137,7 +196,10 @@ def test_a_rank_trains_on_its_share(four_cores, monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "2")
     with limited(1):
         train(model(), X, T, epochs=1, callbacks=[look])
-    assert seen == [1, 2, 1]
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4")
+    with limited(2):  # nor does a run within another limit take a share
+        train(model(), X, T, epochs=1, callbacks=[look])
+    assert seen == [1, 2, 1, 2]
     assert in_use() == 2
 
 
