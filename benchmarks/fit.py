@@ -81,13 +81,17 @@ def ours(
     mnist: str | None,
     backend: str,
     jit: bool = False,
+    graphs: bool = False,
 ) -> dict[str, list[float]]:
-    """`mlp.train`."""
+    """`mlp.train`; graphs: with recorded steps."""
     import mlp
+    from mlp.backend_times import can_record
 
     X, t, X_test, t_test = digits(mnist)
     layers = [*(mlp.Dense(m, "relu") for m in units[1:-1]), mlp.Dense(units[-1], "softmax")]
     chosen = nets.our_backend(backend, jit)
+    if graphs and not can_record(chosen):
+        raise Absent(f"backend '{chosen.name}' cannot record steps")
     model = mlp.Model(mlp.Network(units[0], layers), "cross_entropy", seed=seed, backend=chosen)
     trained = [model]
     clock = Clock(lambda: trained[0].classify(X_test), t_test, target)
@@ -99,7 +103,7 @@ def ours(
             run.stop("the accuracy is reached")
 
     options = {"batch_size": batch, "learning_rate": ETA, "epochs": EPOCHS, "seed": seed}
-    mlp.train(model, X, t, callbacks=[epoch_ends], **options)
+    mlp.train(model, X, t, callbacks=[epoch_ends], cuda_graphs=graphs, **options)
     return clock.answer()
 
 
@@ -194,7 +198,9 @@ def jax(
 CONTENDERS = {
     "array-mlp[jit]": partial(ours, jit=True),
     "array-mlp": ours,
+    "array-mlp recorded": partial(ours, graphs=True),
     "PyTorch CUDA graph": partial(torch, how="graph"),
+    "PyTorch compiled": partial(torch, how="compiled"),
     "PyTorch": torch,
     "PyTorch DataLoader": partial(torch, loader=True),
     "JAX": jax,
