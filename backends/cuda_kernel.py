@@ -1,9 +1,8 @@
 """CUDA kernels made ready to be launched, for the CuPy backend.
 
 The text of a kernel (`backends.cuda_source`) is compiled by CuPy, once for each device, and its
-arguments are laid out in memory when it is bound; a launch then writes the scalars and starts it.
-Measured on a CPU that stands in for the device, for 4 arrays and 4 scalars: 1.2 us a launch,
-against 2.8 us with `cupy.RawKernel` and 4.8 us with `cupy.ElementwiseKernel`.
+arguments are laid out in memory when it is bound; a launch then writes the scalars and starts it,
+which costs less than `cupy.RawKernel`, that lays them out each time.
 """
 
 from collections.abc import Callable, Sequence

@@ -97,11 +97,17 @@ def test_outputs_and_likelihoods(example):
     assert min(float(r2), *map(float, accuracies)) > 0.9
 
 
-def test_update_rules(tmp_path):
+@pytest.mark.parametrize("device", ["numpy", "cupy"])
+def test_update_rules(device, tmp_path):
     """Quickprop and Rprop need a tenth of the epochs in batch version, and fail in the other; the
     curves are drawn where they are asked for."""
     pytest.importorskip("matplotlib")
-    out = python(EXAMPLES / "update_rules.py", "--plot", "curves.png", cwd=tmp_path)
+    try:
+        get_backend(device)
+    except BackendError as error:
+        pytest.skip(str(error))
+    options = ("--backend", device, "--plot", "curves.png")
+    out = python(EXAMPLES / "update_rules.py", *options, cwd=tmp_path)
     assert "error curves in curves.png" in out
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 1
