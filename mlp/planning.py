@@ -114,7 +114,7 @@ def plan_for(
         sizes = {size, n % size or size}
         with count.under("data"):
             feed = Feed(*arguments, X, t, s, model.input_scaling, streamed)
-            if shuffle and size < n:
+            if shuffle and size < n and not cuda_graphs:  # recorded steps have it in a table
                 feed.rows(shaped((n,), "int64"))
             feed.make_room(max(size, min(model._chunk(), n) if target_loss else 0))
             count.empty((-(-n // size), 2), model.dtype)  # the losses of the batches
