@@ -1,8 +1,8 @@
 """CUDA kernels made ready to be launched, for the CuPy backend.
 
 The text of a kernel (`backends.cuda_source`) is compiled by CuPy, once for each device, and its
-arguments are laid out in memory when it is bound; a launch then writes the scalars and starts it,
-which costs less than `cupy.RawKernel`, that lays them out each time.
+arguments are laid out in memory when it is bound, not each time as `cupy.RawKernel` does; a launch
+then writes the scalars and starts it.
 """
 
 from collections.abc import Callable, Sequence
