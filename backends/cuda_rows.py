@@ -95,36 +95,34 @@ def _steps(x: Array) -> tuple[int, ...]:
 
 def take_source(kind: str, wanted: str) -> tuple[str, str]:
     """Name and text of (1) from dtype ``kind`` into dtype ``wanted``."""
-    name = f"mlp_take_{kind}_{wanted}"
+    given = f"const {C_TYPES[kind]}* x, const long long* index"
     value = read(kind, "x[index[i] * down + j * along]", wanted)
-    return (
-        name,
-        f"""\
-extern "C" __global__ void __launch_bounds__({BLOCK})
-{name}(const {C_TYPES[kind]}* x, const long long* index, {C_TYPES[wanted]}* out,
-    long long rows, long long columns, long long down, long long along, long long p, long long q) {{
-  const long long k = (long long)blockIdx.x * {BLOCK} + threadIdx.x;
-  if (k >= rows * columns) return;
-  const long long i = k / columns, j = k - i * columns;
-  out[i * p + j * q] = {value};
-}}
-""",
-    )
+    return _element_source(f"mlp_take_{kind}_{wanted}", given, ("down", "along"), wanted, value)
 
 
 def one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
     """Name and text of (2) from labels of dtype ``kind`` into dtype ``wanted``."""
-    name = f"mlp_one_hot_{kind}_{wanted}"
+    given = f"const {C_TYPES[kind]}* labels"
+    value = read("int32", "(labels[i * step] == j)", wanted)
+    return _element_source(f"mlp_one_hot_{kind}_{wanted}", given, ("step",), wanted, value)
+
+
+def _element_source(
+    name: str, given: str, steps: tuple[str, ...], wanted: str, value: str
+) -> tuple[str, str]:
+    """Name and text of a kernel of one thread an element: out[i, j] <- value, with ``steps`` the
+    strides of what is given."""
+    strides = ", ".join(f"long long {step}" for step in (*steps, "p", "q"))
     return (
         name,
         f"""\
 extern "C" __global__ void __launch_bounds__({BLOCK})
-{name}(const {C_TYPES[kind]}* labels, {C_TYPES[wanted]}* out,
-    long long rows, long long columns, long long step, long long p, long long q) {{
+{name}({given}, {C_TYPES[wanted]}* out,
+    long long rows, long long columns, {strides}) {{
   const long long k = (long long)blockIdx.x * {BLOCK} + threadIdx.x;
   if (k >= rows * columns) return;
   const long long i = k / columns, j = k - i * columns;
-  out[i * p + j * q] = {read("int32", "(labels[i * step] == j)", wanted)};
+  out[i * p + j * q] = {value};
 }}
 """,
     )

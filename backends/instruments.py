@@ -44,6 +44,15 @@ class Instruments:
         self.backend.synchronize()
         return (time.perf_counter() - start) / times
 
+    def _between(self, start: Any, end: Any, call: Callable[[], Any], times: int) -> None:
+        """The calls, on an idle device, with one of its events recorded before and one after."""
+        self.backend.synchronize()
+        start.record()
+        for _ in range(times):
+            call()
+        end.record()
+        end.synchronize()
+
 
 class NumpyInstruments(Instruments):
     """NumPy tells of its arrays while `tracemalloc` traces."""
@@ -96,12 +105,7 @@ class CupyInstruments(Instruments):
 
     def seconds(self, call: Callable[[], Any], times: int = 1) -> float:
         start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
-        self.backend.synchronize()
-        start.record()
-        for _ in range(times):
-            call()
-        end.record()
-        end.synchronize()
+        self._between(start, end, call, times)
         return float(self.cupy.cuda.get_elapsed_time(start, end)) / 1e3 / times
 
 
@@ -130,12 +134,7 @@ class TorchInstruments(Instruments):
             return super().seconds(call, times)
         with self.torch.cuda.device(self.device):
             start, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
-            self.backend.synchronize()
-            start.record()
-            for _ in range(times):
-                call()
-            end.record()
-            end.synchronize()
+            self._between(start, end, call, times)
         return float(start.elapsed_time(end)) / 1e3 / times
 
 

@@ -10,7 +10,7 @@ Either way the rows are cast and scaled, x' = (x - shift) / scale, by the same k
 device, so that a streamed data set gives the numbers of a resident one bit for bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,15 @@ from mlp.errors import InputError
 from mlp.objective import Evaluation
 
 Rows = Any  # a slice, or int64 row numbers: on the device, of a streamed data set on the host
+
+
+def slices(n: int, size: int) -> list[slice]:
+    """n rows cut into runs of so many; the last may be shorter.
+
+    >>> slices(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def rescale(xp: Any, x: Array, shift: Array, factor: Array) -> Array:
@@ -157,6 +166,19 @@ class Feed:
         gathers and sends them now, while the device is at work. Nobody has to say so."""
         if self.stream is not None:
             self.stream.send(rows)
+
+    def through(
+        self, chunks: list[slice], runs: Mapping[int, tuple[Evaluation, Callable[[Rows], None]]]
+    ) -> Iterator[tuple[int, slice, Evaluation]]:
+        """Each chunk with its number and its evaluation, which has been run on it; the rows of the
+        next are on their way by then. runs: an evaluation for so many rows, and what fills it."""
+        for i, rows in enumerate(chunks):
+            evaluation, fill = runs[rows.stop - rows.start]
+            fill(rows)
+            evaluation.run()
+            if i + 1 < len(chunks):
+                self.ahead(chunks[i + 1])
+            yield i, rows, evaluation
 
     def room(self, columns: int) -> Array:
         """Where `keep` gathers results for all rows, (n, columns): beside the data, on the device

@@ -22,7 +22,7 @@ from backends import Array, Backend, choose
 from mlp import metrics
 from mlp.data import Scaling
 from mlp.errors import InputError
-from mlp.feed import Feed, check_inputs, dtype_name, rescale
+from mlp.feed import Feed, check_inputs, dtype_name, rescale, slices
 from mlp.losses import Loss, Reduction
 from mlp.memory import enough_memory
 from mlp.network import Arena, Dense, Network, check_precision, dropout_masks
@@ -265,7 +265,7 @@ class Predictor:
         if not (self.host and isinstance(X, np.ndarray)):
             return self._feed(X)
         y = self.backend.empty((X.shape[0], self.objective.network.outputs), self.dtype)
-        for rows in self._chunks(X.shape[0]):
+        for rows in slices(X.shape[0], self.chunk):
             evaluation, run_on = self._evaluation(rows.stop - rows.start)
             run_on(X[rows])
             self.backend.copy(evaluation.y, y[rows, :])
@@ -274,19 +274,14 @@ class Predictor:
     def _feed(self, X: Array) -> Array:
         """The predictions for rows that have to be brought to the backend."""
         feed = Feed(self.backend, self.dtype, X, scaling=self.scaling)
-        y, chunks = feed.room(self.objective.network.outputs), self._chunks(feed.n)
-        evaluations = [self._evaluation(rows.stop - rows.start)[0] for rows in chunks]
-        fills = {e.n: feed.bind(e) for e in evaluations}
-        for i, (rows, evaluation) in enumerate(zip(chunks, evaluations, strict=True)):
-            fills[evaluation.n](rows)
-            evaluation.run()
-            if i + 1 < len(chunks):
-                feed.ahead(chunks[i + 1])
+        y, chunks = feed.room(self.objective.network.outputs), slices(feed.n, self.chunk)
+        runs = {}
+        for n in sorted({rows.stop - rows.start for rows in chunks}, reverse=True):
+            evaluation, _ = self._evaluation(n)
+            runs[n] = evaluation, feed.bind(evaluation)
+        for _, rows, evaluation in feed.through(chunks, runs):
             feed.keep(evaluation.y, rows, y)
         return y
-
-    def _chunks(self, n: int) -> list[slice]:
-        return [slice(i, min(i + self.chunk, n)) for i in range(0, n, self.chunk)]
 
     def _evaluation(self, n: int) -> tuple[Evaluation, Callable[[Array], None]]:
         """The evaluation of n rows, and a function that runs it on host rows."""
@@ -335,7 +330,7 @@ class Evaluator:
         backend, objective = model.backend, model.objective
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
-        self.rows = [slice(i, min(i + chunk, feed.n)) for i in range(0, feed.n, chunk)]
+        self.rows = slices(feed.n, chunk)
         self.runs = {}
         for n in sorted({rows.stop - rows.start for rows in self.rows}, reverse=True):
             evaluation = objective.measure(backend, model.w, arena, n, s is not None)
@@ -346,12 +341,7 @@ class Evaluator:
     def __call__(self, penalty: bool = False) -> dict[str, float]:
         """{"loss": ..., metrics}; with ``penalty`` the loss includes the penalties."""
         model, copy_to = self.model, self.model.backend.copy
-        for i, rows in enumerate(self.rows):
-            evaluation, fill = self.runs[rows.stop - rows.start]
-            fill(rows)
-            evaluation.run()
-            if i + 1 < len(self.rows):
-                self.feed.ahead(self.rows[i + 1])
+        for i, rows, evaluation in self.feed.through(self.rows, self.runs):
             copy_to(evaluation.sums, self.sums[i : i + 1, :])
             self.feed.keep(evaluation.y, rows, self.y)
         sums = model.backend.to_numpy(self.sums).astype(np.float64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from backends import Array
 from mlp.errors import InputError, check_whole
-from mlp.feed import Feed
+from mlp.feed import Feed, slices
 from mlp.memory import Count, Plan, megabytes, shaped
 from mlp.model import Evaluator, Model
 from mlp.optimizers import OPTIMIZERS, Optimizer
@@ -123,8 +123,7 @@ def plan_for(
             scale = count.empty((2,), model.dtype) if mixed else None
             step = Step(counted, feed, sizes, optimizer, vectors, scale)
             if cuda_graphs:
-                batches = [slice(i, i + size) for i in range(0, n, size)]
-                for tape in Recorded(step, feed, batches).tapes.values():
+                for tape in Recorded(step, feed, slices(n, size)).tapes.values():
                     count.record(tape.run)
         if target_loss:
             with count.under("evaluation"):

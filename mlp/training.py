@@ -40,7 +40,7 @@ import numpy as np
 from backends import Array
 from mlp.data import order, split
 from mlp.errors import InputError, check_whole, did_you_mean
-from mlp.feed import Feed, Rows, check_inputs
+from mlp.feed import Feed, Rows, check_inputs, slices
 from mlp.memory import HOST, Plan, enough_memory, megabytes, shortage, shortages
 from mlp.mixed import START
 from mlp.model import (
@@ -364,7 +364,7 @@ class Trainer:
         self.feed = Feed(backend, dtype, X, t, s, model.input_scaling, streamed)
         self.s, self.n = s, self.feed.n
         size = min(settings.batch_size or self.n, self.n)
-        self.rows = [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
+        self.rows = slices(self.n, size)
         self.state = self._start(state)
         vectors = [self.state.vectors[name] for name in self.optimizer.state]
         sizes = {rows.stop - rows.start for rows in self.rows}

@@ -15,7 +15,7 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from mlp.estimators.arrays import Data, is_sparse
 from mlp.estimators.callbacks import Tasks
-from mlp.feed import Feed
+from mlp.feed import Feed, slices
 from mlp.model import Model
 from mlp.network import Arena
 
@@ -30,7 +30,7 @@ def chunks_of(data: Data, dtype: str) -> tuple[Data, list[slice]]:
         if data.weights is not None and data.weights.any():
             data = data.rows(np.flatnonzero(data.weights))
         size = max(1, CHUNK_BYTES // (data.X.shape[1] * np.dtype(dtype).itemsize))
-    return data, [slice(i, min(i + size, data.n)) for i in range(0, data.n, size)]
+    return data, slices(data.n, size)
 
 
 class Descent:
