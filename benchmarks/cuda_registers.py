@@ -29,12 +29,14 @@ from backends.base import Array, Kernel, TracedKernel
 from backends.cuda_source import CudaSource, formula_source, translation_unit
 from backends.formula import Formula, Program
 from backends.numpy_backend import NumpyBackend
-from mlp.activations import ACTIVATIONS
-from mlp.data import Scaling
-from mlp.losses import LOSSES
-from mlp.model import Dense, Model, Network
-from mlp.optimizers import OPTIMIZERS
-from mlp.training import train
+from mlp.data.scaling import Scaling
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.layers.dense import Dense
+from mlp.model import Model
+from mlp.network.graph import Network
+from mlp.training.loop import train
 
 ARCHITECTURES = ("75", "80", "86", "89", "90")
 KINDS = ("float32", "float64", "mixed")

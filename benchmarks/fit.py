@@ -85,7 +85,7 @@ def ours(
 ) -> dict[str, list[float]]:
     """`mlp.train`; graphs: with recorded steps."""
     import mlp
-    from mlp.backend_times import can_record
+    from mlp.app.backend_times import can_record
 
     X, t, X_test, t_test = digits(mnist)
     layers = [*(mlp.Dense(m, "relu") for m in units[1:-1]), mlp.Dense(units[-1], "softmax")]

@@ -78,7 +78,7 @@ def our_backend(name: str, jit: bool | None = None) -> Any:
 def products_alone(backend: Any, run: Callable[[], None]) -> Contender:
     """The floor: products, recorded as one graph where the backend can."""
     from backends.instruments import instruments
-    from mlp.backend_times import recorded
+    from mlp.app.backend_times import recorded
 
     run, eager = recorded(backend, run)
     gpu = cuda_index(backend.name) is not None

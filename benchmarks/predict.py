@@ -25,7 +25,7 @@ def _checked(units: list[int], rows: int, predict: Any, to_numpy: Any = np.asarr
 
 def floor(units: list[int], rows: int, backend: str) -> Contender:
     """The products alone."""
-    from mlp.backend_times import predict_products
+    from mlp.app.backend_times import predict_products
 
     chosen = nets.our_backend(backend)
     return nets.products_alone(chosen, predict_products(chosen, units, rows))

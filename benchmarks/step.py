@@ -26,7 +26,7 @@ def moved(units: list[int], W: np.ndarray) -> float:
 
 def floor(units: list[int], batch: int, backend: str) -> Contender:
     """The products alone."""
-    from mlp.backend_times import step_products
+    from mlp.app.backend_times import step_products
 
     chosen = nets.our_backend(backend)
     return nets.products_alone(chosen, step_products(chosen, units, batch))
@@ -35,10 +35,10 @@ def floor(units: list[int], batch: int, backend: str) -> Contender:
 def ours(
     units: list[int], batch: int, backend: str, jit: bool | None = None, graphs: bool = False
 ) -> Contender:
-    """A built `mlp.step.Step`, as `mlp.train` runs it for every batch; graphs: recorded."""
+    """A built `mlp.training.step.Step`, as `mlp.train` runs it for every batch; graphs: recorded."""
     from backends import BackendError
     from backends.instruments import instruments
-    from mlp.backend_times import training_step
+    from mlp.app.backend_times import training_step
 
     n = BATCHES * batch
     X, t = nets.data(units, n)

@@ -18,15 +18,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backends import BackendError, available, get_backend
     from mlp.accelerate import patch_sklearn, unpatch_sklearn
-    from mlp.check import GradientCheck, gradient_check
-    from mlp.checkpoint import load_model, load_state, save_model, save_state
-    from mlp.data import Scaling, class_labels, split
+    from mlp.check_gradient import GradientCheck, gradient_check
+    from mlp.data.labels import class_labels
+    from mlp.data.order import split
+    from mlp.data.readers import Dataset, read
+    from mlp.data.scaling import Scaling
     from mlp.errors import InputError
     from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn
-    from mlp.model import Dense, Model, Network
-    from mlp.planning import Plan, plan
-    from mlp.readers import Dataset, read
-    from mlp.training import Result, Run, Settings, State, train
+    from mlp.layers.dense import Dense
+    from mlp.model import Model
+    from mlp.network.graph import Network
+    from mlp.training.checkpoint import load_model, load_state, save_model, save_state
+    from mlp.training.loop import Result, Run, train
+    from mlp.training.memory_plan import Plan, plan
+    from mlp.training.settings import Settings
+    from mlp.training.state import State
 
 __version__ = "0.1.0"
 
@@ -67,21 +73,24 @@ __all__ = [
 _HOME = {
     "backends": ("BackendError", "available", "get_backend"),
     "mlp.accelerate": ("patch_sklearn", "unpatch_sklearn"),
-    "mlp.check": ("GradientCheck", "gradient_check"),
-    "mlp.checkpoint": ("load_model", "load_state", "save_model", "save_state"),
-    "mlp.data": ("Scaling", "class_labels", "split"),
+    "mlp.check_gradient": ("GradientCheck", "gradient_check"),
+    "mlp.training.checkpoint": ("load_model", "load_state", "save_model", "save_state"),
+    "mlp.data.labels": ("class_labels",),
+    "mlp.data.order": ("split",),
+    "mlp.data.scaling": ("Scaling",),
     "mlp.errors": ("InputError",),
     "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn"),
-    "mlp.model": ("Dense", "Model", "Network"),
-    "mlp.planning": ("Plan", "plan"),
-    "mlp.readers": ("Dataset", "read"),
-    "mlp.training": ("Result", "Run", "Settings", "State", "train"),
+    "mlp.layers.dense": ("Dense",),
+    "mlp.model": ("Model",),
+    "mlp.network.graph": ("Network",),
+    "mlp.training.memory_plan": ("Plan", "plan"),
+    "mlp.data.readers": ("Dataset", "read"),
+    "mlp.training.loop": ("Result", "Run", "train"),
+    "mlp.training.settings": ("Settings",),
+    "mlp.training.state": ("State",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = (
-    *("activations", "check", "checkpoint", "data", "errors", "initializers", "losses", "metrics"),
-    *("model", "network", "objective", "optimizers", "readers", "schedules", "threads", "training"),
-)
+_MODULES = ("data", "errors", "formulas", "layers", "model", "network", "threads", "training")
 
 
 def __getattr__(name: str) -> Any:

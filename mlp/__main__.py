@@ -1,6 +1,6 @@
 """`python -m mlp`."""
 
-from mlp.cli import main
+from mlp.app.cli import main
 
 if __name__ == "__main__":
     main()

@@ -19,14 +19,17 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend, choose
-from mlp import metrics
-from mlp.data import Scaling
+from mlp.data.feed import Feed, check_inputs, dtype_name, rescale, slices
+from mlp.data.scaling import Scaling
 from mlp.errors import InputError
-from mlp.feed import Feed, check_inputs, dtype_name, rescale, slices
-from mlp.losses import Loss, Reduction
+from mlp.formulas import metrics
+from mlp.formulas.losses import Loss, Reduction
+from mlp.layers.dense import Dense
+from mlp.layers.tape import Arena, check_precision
 from mlp.memory import enough_memory
-from mlp.network import Arena, Dense, Network, check_precision, dropout_masks
-from mlp.objective import Evaluation, Objective
+from mlp.network.backpropagation import dropout_masks
+from mlp.network.graph import Network
+from mlp.network.objective import Evaluation, Objective
 
 __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
@@ -37,7 +40,7 @@ DTYPES = ("float32", "float64")
 class Model:
     """Network, loss and weights, ready to predict, to be trained, to be saved.
 
-    network, loss, reduction, shared_penalties: as in `mlp.objective.Objective`. w: the flat
+    network, loss, reduction, shared_penalties: as in `mlp.network.objective.Objective`. w: the flat
     weights, (parameters,); without them fresh ones are drawn from ``seed``. backend: a name or a
     Backend; None is $MLP_BACKEND, else NumPy. dtype: of the weights, "float32" or "float64".
     precision: None computes in the dtype; "tf32" lets a GPU round the factors of products to 10
@@ -217,7 +220,7 @@ class Model:
         """(E, g): the objective on these rows, penalties included, and its gradient.
 
         g has the layout of w, on the device: ``W, b = model.network.unpack(g)``. Without a dropout
-        seed nothing is dropped. Source: `mlp.objective`, eq. (1).
+        seed nothing is dropped. Source: `mlp.network.objective`, eq. (1).
         """
         backend = self.backend
         X = check_inputs(backend, X, self.network.inputs, self.columns)
@@ -237,7 +240,7 @@ class Model:
             return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
 
     def evaluate(self, X: Any, t: Any, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": E without penalties, and the metrics of `mlp.metrics`} on these rows."""
+        """{"loss": E without penalties, and the metrics of `mlp.formulas.metrics`} on these rows."""
         X = check_inputs(self.backend, X, self.network.inputs, self.columns)
         scaled = self.scaled_targets(t, X.shape[0])
         s = check_sample_weight(sample_weight, X.shape[0])

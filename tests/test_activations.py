@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from mlp.activations import ACTIVATIONS, LeakyRelu, Softmax, get_activation
 from mlp.errors import InputError
+from mlp.formulas.activations import ACTIVATIONS, LeakyRelu, Softmax, get_activation
 
 activations = pytest.mark.parametrize("name", ACTIVATIONS)
 HUGE = {"float32": 1e38, "float64": 1e300}

@@ -12,10 +12,10 @@ import backends
 from backends import get_backend
 from backends.instruments import instruments
 from backends.numpy_backend import NumpyBackend
-from mlp import backend_times
-from mlp.backend_check import QUICK, BackendCheck, CheckFailed, checks, within
-from mlp.backend_times import Timing
-from mlp.cli import app
+from mlp.app import backend_times
+from mlp.app.backend_report import QUICK, BackendCheck, CheckFailed, checks, within
+from mlp.app.backend_times import Timing
+from mlp.app.cli import app
 
 
 def report(backend):
@@ -239,7 +239,7 @@ def test_the_products_are_those_of_the_step():
         def product(self, a, b, out, precision="float32"):
             return partial(self.matmul, a, b, out)
 
-    from mlp.backend_check import net, points
+    from mlp.app.backend_report import net, points
 
     units, batch = (7, 5, 6, 3), 4
     host = Noting()
@@ -253,8 +253,8 @@ def test_the_products_are_those_of_the_step():
 
 def test_the_timed_steps_take_their_batches_in_turn(backend, monkeypatch):
     """The rows gathered are those of `orders`, batch after batch, round and round."""
-    from mlp.backend_check import net
-    from mlp.feed import Feed
+    from mlp.app.backend_report import net
+    from mlp.data.feed import Feed
 
     seen = []
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlp import Dense, GradientCheck, InputError, Model, Network, gradient_check
-from mlp.data import Scaling
+from mlp.data.scaling import Scaling
 
 rng = np.random.default_rng(0)
 X, T = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))

@@ -22,11 +22,11 @@ from mlp import (
     save_state,
     train,
 )
-from mlp.activations import ACTIVATIONS, Elu, LeakyRelu
-from mlp.data import Scaling
-from mlp.initializers import INITIALIZERS, Normal
-from mlp.losses import LOSSES
-from mlp.tables import settings_of
+from mlp.data.scaling import Scaling
+from mlp.formulas.activations import ACTIVATIONS, Elu, LeakyRelu
+from mlp.formulas.initializers import INITIALIZERS, Normal
+from mlp.formulas.losses import LOSSES
+from mlp.names import settings_of
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(10, 3))

@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 import mlp
 from backends import BackendInfo, Memory, available
 from backends.numpy_backend import NumpyBackend
-from mlp.check import gradient_check
-from mlp.cli import app
-from mlp.config import load
+from mlp.app.cli import app
+from mlp.app.config import load
+from mlp.app.runs import load_run, train_run
+from mlp.check_gradient import gradient_check
 from mlp.model import Evaluator, Model
-from mlp.runs import load_run, train_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -133,7 +133,7 @@ def test_threads(here, monkeypatch):
 
     for name in ("predict", "evaluate", "value_and_gradient"):
         monkeypatch.setattr(Model, name, counting(getattr(Model, name)))
-    monkeypatch.setattr("mlp.check.gradient_check", counting(gradient_check))
+    monkeypatch.setattr("mlp.check_gradient.gradient_check", counting(gradient_check))
     with threadpool_limits(2):
         run("train", "plants.toml", "--threads", 1, "--out", "one")
         run("evaluate", "one", "plants.csv")
@@ -246,7 +246,7 @@ def test_a_run_that_cannot_be_measured_is_written_all_the_same(here, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(Evaluator, "__call__", fails)
-    monkeypatch.setattr("mlp.training.Evaluator", lambda *_: lambda **_: {"loss": 1.0})
+    monkeypatch.setattr("mlp.training.loop.Evaluator", lambda *_: lambda **_: {"loss": 1.0})
     out = run("train", "plants.toml")
     assert "stopped  all 3 epochs are done" in out
     assert [line.split() for line in out.splitlines() if line.startswith("test")] == [
@@ -413,7 +413,7 @@ def test_check_compares_with_central_differences(here, monkeypatch):
     out = run("check", "plants.toml", "--set", "layers.0.dropout=0.5")
     assert out.startswith("backpropagation agrees with central differences on 39 parameters")
     assert not (here / "runs").exists()
-    df = "mlp.activations.Tanh.df"
+    df = "mlp.formulas.activations.Tanh.df"
     monkeypatch.setattr(df, lambda self, xp, v, z, a: v * (1.0 - 0.9 * a * a))
     result = CliRunner().invoke(app, ["check", "plants.toml"])
     assert result.exit_code == 1
@@ -434,7 +434,7 @@ def test_backends_are_listed_with_reasons_in_full(here):
 
 
 def test_backends_on_a_terminal_keep_the_reasons_whole(here, monkeypatch, capsys):
-    from mlp import cli
+    from mlp.app import cli
 
     reason = "backend 'cupy' needs " + " ".join(f"word{k}" for k in range(60))
     rows = [BackendInfo("cupy", reason=reason), *available(("numpy",))]
@@ -720,7 +720,7 @@ def test_predictions_replace_no_file(here):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, mlp.cli; print(sorted(sys.modules))"
+    code = "import sys, mlp.app.cli; print(sorted(sys.modules))"
     names = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

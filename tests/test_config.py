@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlp.config import Config, Data, Layer, Training, load
+from mlp.app.config import Config, Data, Layer, Training, load
 from mlp.errors import InputError
-from mlp.model import Dense
-from mlp.training import Settings
+from mlp.layers.dense import Dense
+from mlp.training.settings import Settings
 
 GOOD = """
 [data]

@@ -13,9 +13,11 @@ from backends import BackendError, get_backend
 from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, HANDLES, _layout
 from backends.cuda_source import WIDE
 from backends.cupy_backend import RESIDENT_SHARE, CupyBackend
-from mlp.losses import LOSSES
-from mlp.model import Dense, Model, Network
-from mlp.optimizers import OPTIMIZERS
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.layers.dense import Dense
+from mlp.model import Model
+from mlp.network.graph import Network
 
 
 @pytest.fixture(params=["cupy", "cupy:1"])
@@ -566,8 +568,8 @@ def a_step(backend, dtype, net=(6, 16, 10)):
         backend=backend,
         dtype=dtype,
     )
-    from mlp.feed import Feed
-    from mlp.step import Step
+    from mlp.data.feed import Feed
+    from mlp.training.step import Step
 
     X, t = values((40, net[0]), "float64"), np.arange(40) % net[2]
     feed = Feed(backend, dtype, X, model.objective.check_targets(t))

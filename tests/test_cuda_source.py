@@ -12,9 +12,9 @@ from backends.cuda_source import WIDE, formula_source, read, translation_unit
 from backends.formula import FULL, ROW, SCALAR, trace
 from benchmarks import cuda_registers
 from benchmarks.cuda_registers import ARCHITECTURES, KINDS
-from mlp.activations import ACTIVATIONS
-from mlp.losses import LOSSES
-from mlp.optimizers import OPTIMIZERS
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 

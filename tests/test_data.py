@@ -5,7 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mlp.data import Scaling, check_finite, class_labels, encode, order, split
+from mlp.data.finite import check_finite
+from mlp.data.labels import class_labels, encode
+from mlp.data.order import order, split
+from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 
 rng = np.random.default_rng

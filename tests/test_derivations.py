@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mlp import Dense, Model, Network, train
-from mlp.optimizers import OPTIMIZERS
+from mlp.formulas.optimizers import OPTIMIZERS
 
 
 def close(actual, expected, rtol=1e-12):

@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 
 import mlp
 from backends import BackendError, get_backend
-from mlp.data import check_finite
+from mlp.data.finite import check_finite
 from mlp.estimators import lbfgs
 from mlp.estimators.arrays import to_host
 

@@ -15,10 +15,10 @@ from sklearn.utils import compute_class_weight, compute_sample_weight
 
 import mlp
 from backends.numpy_backend import NumpyBackend
-from mlp.activations import ACTIVATIONS, LeakyRelu, Tanh
-from mlp.losses import LOSSES
-from mlp.optimizers import OPTIMIZERS
-from mlp.schedules import SCHEDULES
+from mlp.formulas.activations import ACTIVATIONS, LeakyRelu, Tanh
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.formulas.schedules import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -140,7 +140,7 @@ def test_other_losses_train_a_classifier(name):
 
 
 class OwnTanh:
-    """An activation of the user's: what `mlp.activations.Tanh` computes."""
+    """An activation of the user's: what `mlp.formulas.activations.Tanh` computes."""
 
     def f(self, xp, z):
         return xp.tanh(z)
@@ -505,7 +505,9 @@ def test_without_scikit_learn_it_says_what_to_install(ask):
 
 
 def test_the_command_line_does_without_scikit_learn():
-    done = run("import sys, mlp, mlp.cli; print('sklearn' in sys.modules, 'scipy' in sys.modules)")
+    done = run(
+        "import sys, mlp, mlp.app.cli; print('sklearn' in sys.modules, 'scipy' in sys.modules)"
+    )
     assert done.stdout.split() == ["False", "False"]
 
 

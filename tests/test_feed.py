@@ -10,11 +10,11 @@ import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from backends.base import Backend, Staging
+from backends.counting_backend import Count
 from mlp import Dense, MLPClassifier, Model, Network, Scaling, gradient_check, save_state, train
-from mlp.checkpoint import load_state
-from mlp.feed import Feed, Stream, check_inputs
-from mlp.memory import Count
-from mlp.network import Arena
+from mlp.data.feed import Feed, Stream, check_inputs
+from mlp.layers.tape import Arena
+from mlp.training.checkpoint import load_state
 
 N = 45  # batches of 8: five and a shorter one
 

@@ -13,9 +13,9 @@ from backends.base import Kernel
 from backends.block_kernel import BLOCK
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
 from backends.numpy_backend import NumpyBackend
-from mlp.activations import ACTIVATIONS
-from mlp.losses import LOSSES
-from mlp.optimizers import OPTIMIZERS
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
 
 SHAPES = [(7, 5), (1, 5), (7, 1), (1, 1), (BLOCK // 4 + 1, 4), (3, BLOCK - 1), (2, BLOCK + 1)]
 LENGTHS = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3]

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from backends import get_backend
-from mlp.activations import ACTIVATIONS
-from mlp.losses import LOSSES
-from mlp.network import Arena, Dense, Network, dropout_masks
-from mlp.objective import Objective
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.losses import LOSSES
+from mlp.layers.dense import Dense
+from mlp.layers.tape import Arena
+from mlp.network.backpropagation import dropout_masks
+from mlp.network.graph import Network
+from mlp.network.objective import Objective
 
 N = 5
 KINKED = ("relu", "leaky_relu")

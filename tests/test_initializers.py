@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from mlp.activations import ACTIVATIONS
 from mlp.errors import InputError
-from mlp.initializers import INITIALIZERS, RECTIFIERS, get_initializer
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.initializers import INITIALIZERS, RECTIFIERS, get_initializer
 
 FAN_IN, FAN_OUT = 500, 300
 SHAPE = (400, 300)  # of one source among several: its rows are not the fan_in

@@ -9,8 +9,8 @@ import pytest
 from backends import get_backend
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, Model, Network, load_state, save_state, train
-from mlp.data import Scaling
-from mlp.optimizers import OPTIMIZERS
+from mlp.data.scaling import Scaling
+from mlp.formulas.optimizers import OPTIMIZERS
 
 # ------------------------------------------------------------------------------ 7: XOR by all rules
 

@@ -5,11 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from mlp.activations import ACTIVATIONS
 from mlp.errors import InputError
-from mlp.losses import LOSSES, get_loss
-from mlp.network import Dense, Network
-from mlp.objective import Objective
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.losses import LOSSES, get_loss
+from mlp.layers.dense import Dense
+from mlp.network.graph import Network
+from mlp.network.objective import Objective
 
 losses = pytest.mark.parametrize("name", LOSSES)
 N, C = 30, 4

@@ -10,12 +10,13 @@ import pytest
 import mlp
 from backends import Memory, get_backend
 from backends.base import host_memory
+from backends.counting_backend import Count, shaped
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, train
-from mlp.checkpoint import load_state, save_state
-from mlp.feed import Stream
-from mlp.memory import Count, megabytes, shaped
+from mlp.data.feed import Stream
+from mlp.memory import megabytes
 from mlp.model import Evaluator
+from mlp.training.checkpoint import load_state, save_state
 
 N = 50
 

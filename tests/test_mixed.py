@@ -7,9 +7,9 @@ from backends import BackendError, get_backend
 from backends.base import Backend
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, train
-from mlp.checkpoint import load_state, save_state
-from mlp.mixed import GROWS_AFTER, LEAST, MOST, START, guarded, judge
-from mlp.optimizers import OPTIMIZERS
+from mlp.formulas.loss_scaling import GROWS_AFTER, LEAST, MOST, START, guarded, judge
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.training.checkpoint import load_state, save_state
 
 
 class Halves(NumpyBackend):

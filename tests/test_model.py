@@ -12,7 +12,7 @@ import pytest
 from backends import BackendError, get_backend
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, train
-from mlp.data import Scaling
+from mlp.data.scaling import Scaling
 
 
 def three_classes(backend="numpy", **options):

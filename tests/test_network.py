@@ -7,9 +7,12 @@ import pytest
 
 from backends import get_backend
 from mlp.errors import InputError
-from mlp.initializers import INITIALIZERS
-from mlp.network import Arena, Dense, Network, dropout_masks
-from mlp.objective import Objective
+from mlp.formulas.initializers import INITIALIZERS
+from mlp.layers.dense import Dense
+from mlp.layers.tape import Arena
+from mlp.network.backpropagation import dropout_masks
+from mlp.network.graph import Network
+from mlp.network.objective import Objective
 
 SKIPS = Network(
     2,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlp.errors import InputError
-from mlp.optimizers import LEARNING_RATES, OPTIMIZERS
-from mlp.tables import make
+from mlp.formulas.optimizers import LEARNING_RATES, OPTIMIZERS
+from mlp.names import make
 
 STEPS = 20
 START = np.array([1.5, -2.0, 0.3, 4.0, -0.7, 2.5, 0.0, -3.0])

@@ -8,10 +8,12 @@ import pytest
 from rich.console import Console
 
 from backends import Memory
-from mlp.memory import Plan
-from mlp.model import Dense, Model, Network
-from mlp.progress import LINES, Bar, Lines, progress
-from mlp.training import train
+from mlp.app.progress import LINES, Bar, Lines, progress
+from mlp.layers.dense import Dense
+from mlp.model import Model
+from mlp.network.graph import Network
+from mlp.training.loop import train
+from mlp.training.memory_plan import Plan
 
 PLAN = Plan({"weights": 8}, 1, 1, (False, False), "CPU", Memory(), None)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlp.data.readers import IDX_TYPES, read
 from mlp.errors import InputError
-from mlp.readers import IDX_TYPES, read
 
 rng = np.random.default_rng
 FLOWERS = "height,width,weight,kind\n1.5,2,3e-1,fern\n2.5,3,-4,moss\n\n3.5,4,5,fern\n"

@@ -11,7 +11,7 @@ from test_learning import CASES, rows
 from backends import BackendError
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, Model, Network, train
-from mlp.step import Recorded
+from mlp.training.step import Recorded
 
 
 def run(backend, case, recorded, callbacks=(), state=None, **more):
@@ -128,7 +128,7 @@ def test_a_run_leaves_nothing_behind(backend, monkeypatch):
         made.extend((weakref.ref(recorded), weakref.ref(recorded.step)))
         return recorded
 
-    monkeypatch.setattr("mlp.training.Recorded", noted)
+    monkeypatch.setattr("mlp.training.loop.Recorded", noted)
     gc.collect()
     gc.disable()
     try:

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mlp.runs
-from mlp.checkpoint import load_state
-from mlp.config import load
-from mlp.data import Scaling
+import mlp.app.runs
+from mlp.app.config import load
+from mlp.app.plots import plot_history
+from mlp.app.prediction_table import as_csv, table
+from mlp.app.prepare import read_parts
+from mlp.app.run_folder import new_folder, next_free
+from mlp.app.runs import load_run, train_run
+from mlp.data.readers import read
+from mlp.data.scaling import Scaling
 from mlp.errors import InputError
-from mlp.folder import new_folder, next_free
-from mlp.plots import plot_history
-from mlp.predictions import as_csv, table
-from mlp.prepare import read_parts
-from mlp.readers import read
-from mlp.runs import load_run, train_run
+from mlp.training.checkpoint import load_state
 
 FILES = {
     *("model.safetensors", "state.safetensors", "settings.json", "history.csv", "metrics.json"),
@@ -251,7 +251,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(here, monkeypatch, what):
 
 
 def test_a_disk_with_too_little_room_is_found_out_before_training(here, monkeypatch):
-    monkeypatch.setattr("mlp.runs.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("mlp.app.runs.train", lambda *_, **__: pytest.fail("trained"))
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"runs/plants needs about 1 MB, the disk has 0 MB left"):
@@ -260,7 +260,7 @@ def test_a_disk_with_too_little_room_is_found_out_before_training(here, monkeypa
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_training(here, monkeypatch):
-    monkeypatch.setattr("mlp.runs.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("mlp.app.runs.train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(InputError, match="cannot be written: Not a directory"):
         train_run(load("plants.toml"), out=Path("plants.csv/below"))
     assert not left_over(here)
@@ -409,5 +409,5 @@ def test_a_picture_that_finds_no_room_is_left_out(here, monkeypatch):
 
 
 def test_interrupted_is_what_training_calls_it():
-    text = Path(mlp.training.__file__).read_text(encoding="utf-8")
+    text = Path(mlp.training.loop.__file__).read_text(encoding="utf-8")
     assert 'run.stop("interrupted; ' in text

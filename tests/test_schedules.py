@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from mlp.errors import InputError
-from mlp.schedules import SCHEDULES, Warmup
+from mlp.formulas.schedules import SCHEDULES, Warmup
 
 S = 4  # steps of an epoch
 SETTINGS = {

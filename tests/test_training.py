@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mlp import Dense, InputError, Model, Network, Settings, train
-from mlp.data import order, split
-from mlp.losses import LOSSES
-from mlp.optimizers import LEARNING_RATES, OPTIMIZERS
+from mlp.data.order import order, split
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import LEARNING_RATES, OPTIMIZERS
 
 
 def data(n=20, outputs=1, seed=0):

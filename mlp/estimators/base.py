@@ -27,20 +27,21 @@ from sklearn.utils.validation import (
 )
 
 from backends import Backend, choose
-from mlp.activations import ACTIVATIONS
+from mlp.data.feed import check_inputs
 from mlp.errors import InputError
 from mlp.estimators.arrays import Data, dtype_name, home, like, to_host
 from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.stochastic import LEARNING_RATES, SolverState, fit_stochastic
-from mlp.feed import check_inputs
-from mlp.losses import LOSSES
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.formulas.schedules import SCHEDULES
+from mlp.layers.dense import Dense
 from mlp.memory import enough_memory
 from mlp.model import Model
-from mlp.network import Dense, Network
-from mlp.optimizers import OPTIMIZERS
-from mlp.schedules import SCHEDULES
+from mlp.network.graph import Network
 from mlp.threads import limited
 
 # scikit-learn's names for what has another name in this library.
@@ -431,7 +432,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         raise NotImplementedError
 
     def _loss(self) -> Any:
-        """The loss as `mlp.losses` takes it."""
+        """The loss as `mlp.formulas.losses` takes it."""
         raise NotImplementedError
 
     def _is_squared_error(self) -> bool:

@@ -17,7 +17,7 @@ from mlp.errors import InputError
 from mlp.estimators.arrays import home, like, to_host
 from mlp.estimators.base import BaseMLP, keep_arguments
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
-from mlp.losses import LOSSES
+from mlp.formulas.losses import LOSSES
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -31,7 +31,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ----------
 {PARAMETERS}
     loss : str, mapping or object, default='log_loss'
-        'log_loss', or any name of `mlp.losses.LOSSES`, or an object with methods cost and
+        'log_loss', or any name of `mlp.formulas.losses.LOSSES`, or an object with methods cost and
         derivative.
 
 {

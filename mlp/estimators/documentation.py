@@ -5,13 +5,13 @@ PARAMETERS = """\
         Units of each hidden layer; a plain number is one layer, so that it can be searched.
 
     activation : str, mapping, object, or list of these, default='relu'
-        'identity', 'logistic', 'tanh', 'relu', or any other name of `mlp.activations.ACTIVATIONS`;
+        'identity', 'logistic', 'tanh', 'relu', or any other name of `mlp.formulas.activations.ACTIVATIONS`;
         ``{"name": "leaky_relu", "slope": 0.2}``; an object with methods f and df; a list with one
         for each hidden layer.
 
     solver : str, mapping or object, default='adam'
         'lbfgs', 'sgd' (with momentum, as scikit-learn's), 'adam', or any other name of
-        `mlp.optimizers.OPTIMIZERS`; a mapping with its settings; an object.
+        `mlp.formulas.optimizers.OPTIMIZERS`; a mapping with its settings; an object.
 
     alpha : float, default=0.0001
         L2 penalty: alpha/2 times the sum of the squared weights, shared over the batch's samples.
@@ -21,7 +21,7 @@ PARAMETERS = """\
 
     learning_rate : str, mapping or callable, default='constant'
         'constant', and for every stochastic solver but 'adam' 'invscaling' or 'adaptive', as in
-        scikit-learn; any other name of `mlp.schedules.SCHEDULES` for every stochastic solver; a
+        scikit-learn; any other name of `mlp.formulas.schedules.SCHEDULES` for every stochastic solver; a
         function of (step, steps of an epoch) that gives a factor.
 
     learning_rate_init : float, default=0.001

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlp.model import Model
-from mlp.step import Step
+from mlp.training.step import Step
 
 
 @dataclass

@@ -13,11 +13,11 @@ import scipy.optimize
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
+from mlp.data.feed import Feed, slices
 from mlp.estimators.arrays import Data, is_sparse
 from mlp.estimators.callbacks import Tasks
-from mlp.feed import Feed, slices
+from mlp.layers.tape import Arena
 from mlp.model import Model
-from mlp.network import Arena
 
 CHUNK_BYTES = 1 << 28  # of dense rows at a time, if X is sparse
 STOPPED = 99  # SciPy's status after StopIteration

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from mlp.estimators.arrays import like, to_host
 from mlp.estimators.base import LOSS_NAMES, BaseMLP, keep_arguments
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
-from mlp.losses import LOSSES
+from mlp.formulas.losses import LOSSES
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -26,7 +26,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ----------
     loss : str, mapping or object, default='squared_error'
         'squared_error' (half of it, the mean over outputs), 'poisson', or any other name of
-        `mlp.losses.LOSSES`, or an object with methods cost and derivative.
+        `mlp.formulas.losses.LOSSES`, or an object with methods cost and derivative.
 
 {PARAMETERS}
 {OWN_PARAMETERS.format(class_weight="", score="R²")}

@@ -16,15 +16,15 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import gen_batches
 
 from backends import Array, Backend
+from mlp.data.feed import Feed
 from mlp.estimators.arrays import Data, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
-from mlp.feed import Feed
+from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
+from mlp.formulas.schedules import SCHEDULES
 from mlp.model import Evaluator, Model
-from mlp.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
-from mlp.schedules import SCHEDULES
-from mlp.step import Step
-from mlp.tables import make
+from mlp.names import make
+from mlp.training.step import Step
 
 LEARNING_RATES = ("constant", "invscaling", "adaptive")  # scikit-learn's
 

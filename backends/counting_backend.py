@@ -1,0 +1,140 @@
+"""The device that only counts: what a computation will ask of a device's memory.
+
+`Count` is a backend whose arrays have a shape and a dtype and no memory, and whose kernels and
+products do nothing. What is set up on it is set up by the very code that runs later on the device,
+so the bytes that it counts are the bytes that will be asked for. What a library takes in passing is
+not counted: a copy while data are sent, work space of a product (but that of recorded steps is),
+and, with backends that have no kernels of their own (torch, array-api-strict), the intermediate
+results of a formula.
+
+>>> count = Count()
+>>> with count.under("batch"):
+...     x = count.empty((256, 784), "float32")
+>>> x.shape, count.bytes, count.asked
+((256, 784), {'batch': 802816}, 802816)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from backends import Array, Backend, Kernel, Memory
+from backends.base import Staging
+
+
+class Count(Backend):
+    """The shapes of another backend, and none of its memory; with none, of a device that owns
+    nothing yet.
+
+    ``bytes``: what was asked for, by the heading of the moment (`under`).
+    """
+
+    xp = xp
+    device = "cpu"
+
+    def __init__(self, real: Backend | None = None):
+        self.real, self.name = real, "count"
+        self.bytes: dict[str, int] = {}
+        self.heading, self.kept = "", 0
+
+    @contextmanager
+    def under(self, heading: str) -> Iterator[None]:
+        """What is asked for within counts under this heading."""
+        before, self.heading = self.heading, heading
+        try:
+            yield
+        finally:
+            self.heading = before
+
+    @property
+    def asked(self) -> int:
+        """All bytes that were asked for."""
+        return sum(self.bytes.values())
+
+    def owns(self, x: Any) -> bool:
+        return self.real is not None and self.real.owns(x)
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        given = str(x.dtype).rpartition(".")[2]
+        if self.owns(x) and dtype in (None, given):
+            return shaped(x.shape, given)  # it is there already
+        return self.empty(x.shape, dtype or given)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        raise NotImplementedError("what is only counted has no values")
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        x = shaped(shape, dtype)
+        self.bytes[self.heading] = self.bytes.get(self.heading, 0) + x.nbytes
+        return x
+
+    def keeps(self, size: int) -> bool:
+        """Beside the data sets that it keeps already."""
+        if self.real is not None and not self.real.keeps(self.kept + size):
+            return False
+        self.kept += size
+        return True
+
+    def staging(self, shape: Sequence[int], dtype: str) -> Staging:
+        return _CountedStaging(self, shape, dtype)
+
+    def memory(self) -> Memory:
+        return Memory() if self.real is None else self.real.memory()
+
+    def require(self, precision: str) -> None:
+        """Any: the backend itself is asked."""
+
+    def fuse(self, formula: Any, into: Sequence[str]) -> Kernel:
+        return _CountedKernel(self.xp, formula, into)
+
+    def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        self.empty((0 if self.real is None else self.real.recording_bytes,), "uint8")
+        return _nothing
+
+    def product(
+        self, a: Array, b: Array, out: Array, precision: str = "float32"
+    ) -> Callable[[], None]:
+        return _nothing
+
+    def total(self, x: Array, out: Array) -> Callable[[], None]:
+        return _nothing
+
+    # What writes into arrays has nothing to write to.
+
+    def fill(self, x: Array, value: float) -> None: ...
+
+    def copy(self, source: Array, out: Array) -> None: ...
+
+    def upload(self, x: np.ndarray, out: Array) -> None: ...
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None: ...
+
+    def sum(self, x: Array, out: Array) -> None: ...
+
+    def take(self, x: Array, index: Array, out: Array) -> None: ...
+
+    def one_hot(self, labels: Array, out: Array) -> None: ...
+
+
+class _CountedKernel(Kernel):
+    def bind(self, *arrays: Array) -> Callable[..., None]:
+        return _nothing
+
+
+class _CountedStaging(Staging):
+    def __init__(self, count: Count, shape: Sequence[int], dtype: str):
+        self.device = self.host = count.empty(shape, dtype)
+        if count.memory().shared:
+            count.empty(shape, dtype)  # the host's buffer is in the same memory
+
+
+def _nothing(*scalars: float) -> None:
+    """A call that does nothing."""
+
+
+def shaped(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array of this shape that takes the memory of one number; not to be written to."""
+    return np.broadcast_to(np.zeros((), dtype), tuple(shape))

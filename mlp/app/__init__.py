@@ -1,0 +1,1 @@
+"""The command line: one TOML file in, a folder with the trained network out."""

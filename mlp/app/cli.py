@@ -1,0 +1,458 @@
+"""The command line: one TOML file in, a folder with the trained network out.
+
+Everything heavy is imported by the command that needs it, so that ``mlp --help`` answers at once.
+Exit codes: 0, 1 for a check that fails, 2 for a mistake that the message explains, 130
+after Ctrl-C.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from mlp.app.runs import Finished
+
+
+class Commands(TyperGroup):
+    """The commands; a user's mistake is one message on standard error and exit code 2, and a
+    warning is one line there."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with warnings.catch_warnings():
+                if not ctx.params["debug"]:
+                    warnings.showwarning = _say_warning
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if ctx.params["debug"]:
+                raise
+            typer.echo("mlp: interrupted", err=True)
+            raise typer.Exit(130) from error
+        except _mistakes() as error:
+            if ctx.params["debug"]:
+                raise
+            _say_error(str(error))
+            raise typer.Exit(2) from error
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    from backends import BackendError
+    from mlp.errors import InputError
+
+    return InputError, BackendError
+
+
+def _say_error(message: str) -> None:
+    typer.echo(f"mlp: error: {message}", err=True)
+
+
+def _say_warning(
+    message: Warning | str,
+    category: Any,
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    typer.echo(f"mlp: warning: {message}", err=True)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BackendFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="numpy, cupy, cupy:1, torch, auto, ...; default: the file's, $MLP_BACKEND, numpy.",
+    ),
+]
+ThreadsFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads of matrix products on the CPU; default: the file's, all cores.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, as training.epochs=5 or layers.0.units=32; may be repeated.",
+    ),
+]
+SettingsFile = Annotated[Path, typer.Argument(metavar="FILE", help="The TOML file.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+DataFile = Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .npz, .npy or IDX file.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import mlp
+
+        typer.echo(f"array-mlp {mlp.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Train multi-layer perceptrons from one TOML file, on NumPy or CuPy by one flag.
+
+    Start with: mlp init my.toml
+    """
+
+
+# ------------------------------------------------------------------------------ train
+
+
+@app.command()
+def train(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="The TOML file; with --resume the run's may do."),
+    ] = None,
+    backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder; default: runs/NAME, runs/NAME-2, ..."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on from where this run stands.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what it takes of the device's memory, and stop.")
+    ] = False,
+) -> None:
+    """Train as FILE says, into a folder of its own."""
+    from mlp.app.config import load
+    from mlp.app.progress import progress
+    from mlp.app.runs import SETTINGS, in_run, plan_run, train_run
+    from mlp.errors import InputError
+
+    if file is None and resume is not None:
+        file = in_run(resume, SETTINGS)
+    if file is None:
+        raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
+    config = load(file, _with_threads(overrides, threads))
+    if plan:
+        found = plan_run(config, backend)
+        typer.echo(str(found))
+        found.check()
+        return
+    with _ended_gently(), progress(quiet) as callbacks:
+        finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=callbacks)
+    if finished.result.diverged or finished.result.out_of_memory:
+        message = f"{finished.result.stopped}; the run is in {finished.folder}"
+        if not finished.result.diverged:
+            again = f"mlp train --resume {_quoted(finished.folder)} --set training.batch_size=N"
+            message += f"; go on by {again}"
+        _say_error(message)
+        raise typer.Exit(2)
+    if not quiet:
+        try:
+            typer.echo(_summary(finished, config.data.file))
+            sys.stdout.flush()
+        except OSError as error:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
+            _say_error(f"no output ({error.strerror}); the run is in {finished.folder}")
+    if finished.interrupted:
+        raise typer.Exit(130)
+
+
+def _with_threads(overrides: list[str] | None, threads: int | None) -> list[str]:
+    """The flag is the setting of its name, the last word on it."""
+    return [*(overrides or []), *([] if threads is None else [f"threads={threads}"])]
+
+
+@contextmanager
+def _ended_gently() -> Iterator[None]:
+    """SIGTERM and SIGHUP, as of a shutdown or a lost terminal, do what Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(finished: "Finished", data: str) -> str:
+    """How good, why it ended, how long, where, and what to type next."""
+    metrics, folder = finished.metrics, finished.folder
+    names: list[str] = ["train", "validation", "test"]
+    parts = {name: metrics[name] for name in names if name in metrics}
+    epochs, speed = metrics["epochs"] - metrics["epochs_before"], metrics["samples_per_second"]
+    lines = [
+        "",
+        _metrics_table(parts),
+        "",
+        f"stopped  {metrics['stopped']}",
+        f"time     {metrics['seconds']:.1f} s for {epochs} epochs"
+        + (f", {speed:,} samples/s" if speed else "")
+        + f" on {metrics['backend']} ({metrics['device']})",
+        f"folder   {folder}",
+        f"next     mlp predict {_quoted(folder)} {_quoted(data)}",
+    ]
+    if finished.interrupted:
+        lines[-1] = f"next     mlp train --resume {_quoted(folder)}"
+    if any("loss" not in values for values in parts.values()):
+        lines.append("note     memory did not suffice to measure all; `mlp evaluate` may, later")
+    return "\n".join(lines)
+
+
+def _metrics_table(parts: dict[str, dict[str, Any]]) -> str:
+    """A line for each part of the data, a column for each number."""
+    columns = list(dict.fromkeys(name for values in parts.values() for name in values))
+    rows = [["", *columns]]
+    for name, values in parts.items():
+        rows.append([name, *(_number(values.get(column, "-")) for column in columns)])
+    return _aligned(rows)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _quoted(path: object) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+# ------------------------------------------------------------------------------ predict, evaluate
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    data: DataFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=".csv, or .npy for the outputs alone; default: stdout."),
+    ] = None,
+    backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
+) -> None:
+    """Predict for DATA with a trained run.
+
+    As CSV: the label and the probability of each class, or numbers in the units of the targets.
+    """
+    from mlp.app import prediction_table as predictions
+    from mlp.app.prepare import read_more
+    from mlp.app.runs import load_run
+    from mlp.threads import limited
+
+    if out is not None:
+        predictions.check_new(out)
+    model, config = load_run(run, backend)
+    rows = read_more(config, data, model.columns or (), need_targets=False)
+    with limited(threads or config.threads):
+        if out is None:
+            header, lines = predictions.table(model, rows.X, config.data.target)
+            typer.echo(predictions.as_csv(header, lines), nl=False)
+        else:
+            predictions.write(model, rows.X, config.data.target, out)
+            typer.echo(f"{len(rows)} predictions are in {out}")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: DataFile,
+    targets_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The targets of DATA, if they are in another file."),
+    ] = None,
+    backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
+) -> None:
+    """Measure the predictions for DATA against its targets."""
+    from mlp.app.prepare import encoded, read_more
+    from mlp.app.runs import load_run
+    from mlp.errors import InputError
+    from mlp.threads import limited
+
+    model, config = load_run(run, backend)
+    if targets_file is None and config.data.targets_file is not None:
+        raise InputError(f"the targets of {data} are not in it: name them by --targets-file FILE")
+    rows = read_more(config, data, model.columns or (), targets_file)
+    t = encoded(rows, model.classes)
+    model.objective.check_targets(t, str(targets_file or data))
+    with limited(threads or config.threads):
+        measured = {"rows": len(rows)} | model.evaluate(rows.X, t)
+    typer.echo(_metrics_table({data.name: measured}))
+
+
+# ------------------------------------------------------------------------------ check
+
+
+CHECKED_ROWS = 20
+
+
+@app.command()
+def check(
+    file: SettingsFile,
+    backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check the gradient of FILE's network.
+
+    Compares backpropagation with central differences in float64, on some rows of FILE's data.
+    """
+    from mlp.app.config import load
+    from mlp.app.prepare import choose_backend, new_model, read_parts
+    from mlp.check_gradient import gradient_check
+    from mlp.threads import limited
+
+    config = load(file, _with_threads(overrides, threads))
+    chosen = choose_backend(backend, config)
+    parts = read_parts(config)
+    model = new_model(config, parts, chosen)
+    some = slice(0, CHECKED_ROWS)
+    with limited(config.threads):
+        found = gradient_check(model, parts.train.X[some], parts.train.t[some], seed=config.seed)
+    typer.echo(f"{found} ({chosen.name}, {min(CHECKED_ROWS, len(parts.train))} rows)")
+    if not found.passed:
+        typer.echo("a unit with a kink (relu) can do this by chance: try --set seed=1", err=True)
+        raise typer.Exit(1)
+
+
+# ------------------------------------------------------------------------------ backends, init
+
+
+@app.command()
+def backends(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="This one alone; with --check the default is auto."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check it against NumPy and measure it; in two minutes."),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --check: tiny sizes, the times mean nothing.")
+    ] = False,
+) -> None:
+    """List the backends: usable or why not. With --check one report to paste into an issue.
+
+    The report compares kernels, products, gradient and training with NumPy, and says how fast
+    products and training steps are. Exit code 1 if a check fails.
+    """
+    from backends import available, get_backend
+    from mlp.memory import megabytes
+
+    if check:
+        from mlp.app.backend_report import QUICK, BackendCheck
+
+        report = BackendCheck(get_backend(name or "auto"), QUICK if quick else None)
+        for line in report.lines():
+            typer.echo(line)
+        raise typer.Exit(1 if report.failed else 0)
+    rows = [["backend", "usable", "device", "free", "total", "version"]]
+    reasons = []
+    for info in available((name,)) if name else available():
+        if info.usable:
+            memory = megabytes(info.memory.free), megabytes(info.memory.total)
+            rows.append([info.name, "yes", info.device, *memory, info.version])
+        else:
+            rows.append([info.name, "no", "see below", "", "", ""])
+            reasons.append((info.name, info.reason))
+    if sys.stdout.isatty():
+        _print_table(rows, dict(reasons))
+        return
+    typer.echo("\n".join("  ".join(cells).rstrip() for cells in _padded(rows)))
+    for name, reason in reasons:
+        typer.echo(f"\n{name}: {reason}")
+
+
+def _padded(rows: list[list[str]]) -> list[list[str]]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def _print_table(rows: list[list[str]], reasons: dict[str, str]) -> None:
+    """On a terminal: the reason stands below its backend, whole."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    console = Console()
+    console.print(table)
+    for name, reason in reasons.items():
+        console.print(Text.assemble((name, "bold"), ": ", reason), soft_wrap=False)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(
+        "mlp.toml"
+    ),
+) -> None:
+    """Write a first TOML file to start from."""
+    from importlib.resources import files
+
+    from mlp.errors import InputError
+
+    text = (files("mlp.app") / "starter.toml").read_text(encoding="utf-8")
+    try:
+        with open(file, "x", encoding="utf-8") as new:
+            new.write(text.replace("THIS.toml", _quoted(file)))
+    except FileExistsError as error:
+        raise InputError(f"{file} is there already; name another file") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror or error}") from error
+    typer.echo(
+        f"{file} is written; name your data in it, or train at once:\n"
+        f"mlp train {_quoted(file)} --set data.file=YOURS.csv --set data.target=YOUR_COLUMN"
+    )
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="mlp")

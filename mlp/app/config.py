@@ -1,0 +1,473 @@
+"""One TOML file that says how to train: read, checked, and turned into the objects it names.
+
+The defaults and the rules of a setting stand where the setting is used, in `Dense`, `Settings` and
+the name tables; here they are only looked up, so that a mistake is found before any data are read.
+Each is answered with the file, the dotted key, what is expected there, and the nearest valid name;
+all mistakes of a file come in one message.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     file = Path(folder) / "plants.toml"
+...     _ = file.write_text('''
+...         [data]
+...         file = "plants.csv"
+...         target = "kind"
+...         [[layers]]
+...         activation = "softmax"
+...         [training]
+...         loss = "cross_entropy"
+...     ''')
+...     config = load(file, ["training.epochs=5", "training.optimizer.name=sgd"])
+>>> config.training.epochs, config.training.optimizer, config.network(inputs=4, outputs=3).units
+(5, {'name': 'sgd'}, (4, 3))
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from mlp.errors import InputError, did_you_mean
+from mlp.formulas.activations import ACTIVATIONS, get_activation
+from mlp.formulas.initializers import INITIALIZERS, get_initializer
+from mlp.formulas.losses import LOSSES, Reduction, get_loss
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.formulas.schedules import SCHEDULES
+from mlp.layers.dense import Dense
+from mlp.names import make
+from mlp.network.graph import Network
+from mlp.network.objective import Objective
+from mlp.training.settings import Settings
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are refused, nothing is converted, nothing changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True) | STRICT
+
+
+# ------------------------------------------------------------------------------ kinds of values
+
+
+def named(table: Mapping[str, Any], make_it: Callable[[Any], Any]) -> PlainValidator:
+    """A name of the table, or a name with settings: ``make_it`` must be able to make the object."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, (str, dict)):
+            raise InputError(f"expected a name or a table with a name, not {value!r}")
+        settings = value if isinstance(value, dict) else {"name": value}
+        entry = table.get(str(settings.get("name")))
+        for field in fields(entry) if is_dataclass(entry) else ():
+            if field.name in settings:
+                _check_type(field.type, field.name, settings[field.name])
+        make_it(value)
+        return value
+
+    return PlainValidator(check)
+
+
+def _check_type(kind: Any, name: str, value: Any) -> None:
+    """InputError unless the value is of the annotated type."""
+    try:
+        TypeAdapter(kind, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        raise InputError(f"{name}: {_explain(error.errors()[0])}") from error
+
+
+def _one_or_more(value: Any) -> Any:
+    """A list of names; one name stands for a list of it."""
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise InputError(f"expected a name or a list of names, not {value!r}")
+    return names
+
+
+def _batch_size(value: Any) -> Any:
+    if value != "full" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"expected a whole number from 1 on, or 'full', not {value!r}")
+    return value
+
+
+def _optimizer(spec: Any) -> Any:
+    return make(OPTIMIZERS, spec, "optimizer")
+
+
+def _schedule(spec: Any) -> Any:
+    if spec == "cosine":  # `Settings` lets it fall over the whole run
+        spec = {"name": "cosine", "epochs": 1.0}
+    return make(SCHEDULES, spec, "schedule")
+
+
+def _initializer(spec: Any) -> Any:
+    return get_initializer(spec, "identity")
+
+
+Names = Annotated[list[str], BeforeValidator(_one_or_more)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Spec = str | dict[str, Any]
+
+
+# ------------------------------------------------------------------------------ the file's tables
+
+
+class Data(Section):
+    """Where the data are, what is held out, and how columns are scaled."""
+
+    file: str
+    inputs: Names | None = None
+    target: Names | None = None
+    targets_file: str | None = None
+    validation: Share | None = None
+    validation_file: str | None = None
+    validation_targets_file: str | None = None
+    test: Share | None = None
+    test_file: str | None = None
+    test_targets_file: str | None = None
+    scale_inputs: Literal["standard", "range", "none"] = "standard"
+    scale_targets: Literal["standard", "none"] = "none"
+
+    @model_validator(mode="after")
+    def _target_is_no_input(self) -> "Data":
+        both = [name for name in self.target or [] if name in (self.inputs or [])]
+        if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
+            raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_each(self) -> "Data":
+        for part in ("validation", "test"):
+            share, file = getattr(self, part), getattr(self, f"{part}_file")
+            if share is not None and file is not None:
+                raise InputError(f"give {part} (a share of the rows) or {part}_file, not both")
+            targets = getattr(self, f"{part}_targets_file")
+            if targets is not None and file is None:
+                raise InputError(f"{part}_targets_file needs {part}_file, the inputs")
+            if file is not None and targets is None and self.targets_file is not None:
+                raise InputError(f"give {part}_targets_file too, as targets_file is given")
+        held_out = (self.validation or 0.0) + (self.test or 0.0)
+        if held_out >= 1.0:
+            raise InputError(
+                f"validation and test together hold out {held_out:g} of the rows; it must be below "
+                "1, so that some are left to train on"
+            )
+        return self
+
+
+FILES = ("file", *(name for name in Data.model_fields if name.endswith("_file")))
+
+
+class Layer(Section):
+    """As `Dense`; the last layer's units may be left to the data."""
+
+    units: int | None = None
+    activation: Annotated[Spec, named(ACTIVATIONS, get_activation)] = "identity"
+    sources: list[int] | None = None
+    bias: bool = Dense.bias
+    dropout: float = Dense.dropout
+    l1: float = Dense.l1
+    l2: float = Dense.l2
+    initializer: Annotated[Spec, named(INITIALIZERS, _initializer)] = "auto"
+
+    @field_validator("units", "dropout", "l1", "l2")
+    @classmethod
+    def _as_dense_says(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            _ask(Dense, {"units": 1, info.field_name: value}, f"Dense: {info.field_name} ")
+        return value
+
+    def dense(self, outputs: int) -> Dense:
+        """The layer, with so many units if the file leaves them open."""
+        values = self.model_dump()
+        if self.units is None:
+            values["units"] = outputs
+        return Dense(**values)
+
+
+class Training(Section):
+    """Loss and reduction, and everything else as `Settings` says."""
+
+    loss: Annotated[Spec, named(LOSSES, get_loss)]
+    reduction: Reduction | None = None
+    epochs: int = Settings.epochs
+    batch_size: Annotated[int | Literal["full"], PlainValidator(_batch_size)] = 32
+    optimizer: Annotated[Spec, named(OPTIMIZERS, _optimizer)] = "adam"
+    learning_rate: float | None = Settings.learning_rate
+    schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
+    warmup: float = Settings.warmup
+    shuffle: bool = Settings.shuffle
+    target_loss: float | None = Settings.target_loss
+    patience: int | None = Settings.patience
+    min_delta: float = Settings.min_delta
+    restore_best: bool = Settings.restore_best
+    watch: Literal["loss", "validation_loss"] | None = None
+    cuda_graphs: bool = Settings.cuda_graphs
+
+    @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta")
+    @classmethod
+    def _as_settings_say(cls, value: Any, info: ValidationInfo) -> Any:
+        _ask(Settings, {info.field_name: value}, f"{info.field_name} ")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> "Training":
+        self.settings(seed=0)
+        return self
+
+    def settings(self, seed: int) -> Settings:
+        """How to train."""
+        values = self.model_dump(exclude={"loss", "reduction"})
+        if values["batch_size"] == "full":
+            values["batch_size"] = None
+        return Settings(seed=seed, **values)
+
+
+class Config(Section):
+    """A whole file. ``path`` is the file it was read from."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    backend: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    precision: Literal["float32", "tf32", "float64", "mixed"] = "float32"
+    data: Data
+    layers: Annotated[list[Layer], Field(min_length=1)]
+    training: Training
+
+    _path: Path = Path("settings")
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Config":
+        """Layers and loss must go together, whatever the data are."""
+        for index, layer in enumerate(self.layers[:-1]):
+            if layer.units is None:
+                raise InputError(
+                    f"layers.{index}.units: missing; only the last layer's units may be left out"
+                )
+        if self.training.watch == "validation_loss" and not self.validates:
+            raise InputError(
+                "training.watch: 'validation_loss' needs data.validation or data.validation_file"
+            )
+        with _under("layers"):
+            network = self.network(inputs=1, outputs=2)
+        with _under("training.loss"):
+            Objective(network, self.training.loss, self.training.reduction)
+        return self
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation data."""
+        return self.data.validation is not None or self.data.validation_file is not None
+
+    def network(self, inputs: int, outputs: int) -> Network:
+        """The layers on so many inputs; ``outputs`` units last if the file leaves them open."""
+        return Network(inputs, [layer.dense(outputs) for layer in self.layers])
+
+    def settings(self) -> Settings:
+        """How to train."""
+        return self.training.settings(self.seed)
+
+
+SECTIONS: dict[str, type[Section]] = {"data": Data, "layers": Layer, "training": Training}
+
+
+def _ask(cls: Callable[..., Any], values: dict[Any, Any], prefix: str) -> None:
+    """What the class has to say against a value, without the name, which the key gives already."""
+    try:
+        cls(**values)
+    except InputError as error:
+        raise InputError(str(error).removeprefix(prefix)) from error
+
+
+@contextmanager
+def _under(key: str) -> Iterator[None]:
+    """What is said against several settings at once, with the key to look at."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+
+
+# ------------------------------------------------------------------------------ reading
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """The settings in a .toml file, or a .json file of the same layout.
+
+    overrides: "training.epochs=5", "layers.0.units=32" (layers count from 0 here): each value is
+    read as TOML, a bare word as text. Paths in the file are relative to its folder, paths in
+    overrides to the current one. Raises InputError that lists every mistake.
+    """
+    path = Path(path)
+    values = _parse(path)
+    if isinstance(values.get("data"), dict):
+        for name in FILES:
+            value = values["data"].get(name)
+            if isinstance(value, str):
+                values["data"][name] = str(path.parent / Path(value).expanduser())
+    given = [_override(values, text) for text in overrides]
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(details, given) for details in error.errors()]
+        head = f"{path}: " if len(problems) == 1 else f"{path} has {len(problems)} mistakes:\n  "
+        raise InputError(head + "\n  ".join(problems)) from error
+    config._path = path
+    return config
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path}; `mlp init {path}` writes a first one") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; it should be a TOML file") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise InputError(f"{path} is not {kind}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings, but {type(values).__name__}")
+    return values
+
+
+# ------------------------------------------------------------------------------ --set key=value
+
+
+def _override(values: dict[str, Any], text: str) -> str:
+    """Put one key=value into the values; returns the key."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise InputError(f"--set {text}: expected key=value, as in training.epochs=5")
+    *way, last = key.split(".")
+    place: Any = values
+    for depth, step in enumerate(way):
+        so_far = ".".join(way[: depth + 1])
+        if isinstance(place, list):
+            place = place[_index(place, step, so_far, text)]
+        else:
+            if isinstance(place.get(step), str):  # activation = "elu" is {name = "elu"} in short
+                place[step] = {"name": place[step]}
+            place = place.setdefault(step, {})
+        if not isinstance(place, (dict, list)):
+            raise InputError(f"--set {text}: {so_far} is {place!r}, it holds no further keys")
+    parsed = _value(value.strip())
+    if way == ["data"] and last in FILES and isinstance(parsed, str):
+        parsed = os.path.abspath(os.path.expanduser(parsed))
+    if isinstance(place, list):
+        place[_index(place, last, key, text)] = parsed
+    else:
+        place[last] = parsed
+    return key
+
+
+def _index(items: list[Any], step: str, key: str, text: str) -> int:
+    if not (step.isdecimal() and int(step) < len(items)):
+        raise InputError(
+            f"--set {text}: there is no {key}; there are 0 to {len(items) - 1}, the first is 0"
+        )
+    return int(step)
+
+
+def _value(text: str) -> Any:
+    """A value in TOML; a number as Python writes it; else the text itself."""
+    try:
+        values = tomllib.loads(f"value = {text}")
+        if list(values) == ["value"]:
+            return values["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    try:
+        return float(text)  # .5 and 1. are no TOML
+    except ValueError:
+        return text
+
+
+# ------------------------------------------------------------------------------ explaining
+
+
+def _problem(details: Any, given: Sequence[str]) -> str:
+    """One mistake, as "key: what is expected, not what is there"."""
+    location = details["loc"]
+    key = ".".join(map(str, location))
+    place = f"{key} (given by --set)" if key in given else key
+    if details["type"] == "extra_forbidden":
+        return f"{place}: unknown key{_nearest_key(location)}"
+    message = _explain(details)
+    return f"{place}: {message}" if place else message
+
+
+def _nearest_key(location: tuple[Any, ...]) -> str:
+    name, section = location[-1], location[0] if len(location) > 1 else ""
+    known = SECTIONS.get(section, Config)
+    for other, cls in SECTIONS.items():
+        if cls is not known and name in cls.model_fields:
+            return f"; it belongs under {'[[layers]]' if other == 'layers' else f'[{other}]'}"
+    return did_you_mean(name, known.model_fields)
+
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list (of tables: [[layers]] in double brackets)",
+    "model_type": "a table of settings",
+    "model_attributes_type": "a table of settings",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number from {ge:g} on",
+    "less_than": "a number below {lt:g}",
+}
+
+
+def _explain(details: Any) -> str:
+    """What pydantic found, in our words."""
+    kind, context = details["type"], details.get("ctx", {})
+    value = _shortened(details["input"])
+    if kind == "missing":
+        return "missing; it has no default"
+    if kind == "too_short":
+        return "at least one is needed, the output layer"
+    if kind == "value_error":  # an InputError of ours
+        return str(context["error"])
+    if kind == "literal_error":
+        expected = context["expected"]
+        near = did_you_mean(
+            details["input"], expected.replace(" or ", ", ").replace("'", "").split(", ")
+        )
+        return f"expected {expected}, not {value}{near if 'did you mean' in near else ''}"
+    if kind in EXPECTED:
+        return f"expected {EXPECTED[kind].format(**context)}, not {value}"
+    return f"{details['msg']}, not {value}"
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."

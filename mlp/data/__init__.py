@@ -1,0 +1,1 @@
+"""From people's tables to rows on a device."""

@@ -1,0 +1,47 @@
+"""The search for values that are not finite: one pass, no second array, and the columns by name."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlp.errors import InputError
+
+
+def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> None:
+    """InputError if a value of X (n, d) is NaN or infinite; an array of integers cannot be.
+
+    Without names the columns are counted from 0.
+
+    >>> check_finite(np.array([[1.0, np.nan], [2.0, 3.0]]), ["age", "rooms"], "homes.csv")
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: homes.csv: 1 of 2 rows has a missing, NaN or infinite value, in column \
+'rooms' (1); fill in these values or leave the rows or columns out
+    """
+    if X.dtype.kind != "f":
+        return
+    if X.size > 1 << 12 and math.isfinite(_sum_of_all(X)):  # one pass, no second array
+        return
+    if (finite := np.isfinite(X)).all():  # large numbers may have a sum that is not finite
+        return
+    per_column = len(X) - finite.sum(axis=0)
+    bad = np.flatnonzero(per_column)
+    names = {k: f"column {k}" if columns is None else columns[k] for k in bad[:5]}
+    where = ", ".join(f"{name!r} ({per_column[k]})" for k, name in names.items())
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    rows = len(X) - int(finite.all(axis=1).sum())
+    raise InputError(
+        f"{source}: {rows} of {len(X)} rows {'has' if rows == 1 else 'have'} a missing, NaN or "
+        f"infinite value, in column{'s' if len(bad) > 1 else ''} {where}{more}; "
+        "fill in these values or leave the rows or columns out"
+    )
+
+
+def _sum_of_all(X: np.ndarray) -> float:
+    """The sum of all values, or of their squares where BLAS takes X as it is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if X.dtype.char in "fd" and X.flags.c_contiguous:
+            flat = X.reshape(-1)
+            return float(np.dot(flat, flat))
+        return float(X.sum())

@@ -1,0 +1,334 @@
+"""Data sets read from files: CSV tables, NumPy's .npy and .npz, and IDX (the format of MNIST).
+
+A data set is n rows of d inputs, X (n, d), and their targets t: n labels, n numbers or (n, c)
+numbers. No file is ever unpickled.
+"""
+
+import csv
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from mlp.data.finite import check_finite
+from mlp.errors import InputError, did_you_mean
+
+Names = tuple[str, ...]
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """n samples on the host.
+
+    X : (n, d) inputs in the dtype of the file (uint8 images stay uint8; CSV gives float64).
+    t : (n,) labels (int or str) or numbers, or (n, c) numbers; None where there are none.
+    columns : d names of the inputs.  source : the file, for messages.
+    """
+
+    X: np.ndarray
+    t: np.ndarray | None
+    columns: Names
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    inputs: str | Sequence[str] | None = None,
+    target: str | Sequence[str] | None = None,
+    targets_file: str | os.PathLike[str] | None = None,
+    need_targets: bool = True,
+) -> Dataset:
+    """The data set in a .csv, .npz, .npy or IDX file.
+
+    inputs : CSV: the columns to use, in this order (default: all but the targets). .npz: the name
+        of the array (default X). Arrays have no column names: they take these names in order, or
+        x_0, x_1, ... (images x_0_0, x_0_1, ...), by which columns can be picked too.
+    target : CSV: the column of targets, or several. .npz: the name of the array (default t or y).
+    targets_file : a second file that holds the targets, in any of the formats; `target` then names
+        a column or array there (default: all of it).
+    need_targets : False reads the inputs only; a target column, if there, is left out of X.
+
+    Every value read is finite and every row has its target; anything else is an InputError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "plants.csv"
+    ...     _ = file.write_text("height,width,kind\\n1.5,2,fern\\n2.5,3,moss\\n")
+    ...     plants = read(file, target="kind")
+    >>> plants.columns, plants.X.tolist(), plants.t.tolist()
+    (('height', 'width'), [[1.5, 2.0], [2.5, 3.0]], ['fern', 'moss'])
+    """
+    path, t = Path(path), None
+    columns, names = ((n,) if isinstance(n, str) else tuple(n or ()) for n in (inputs, target))
+    with _disk(path), path.open("rb"):
+        pass  # whether it is there comes before what it should hold
+    if path.suffix.lower() in (".tsv", ".xlsx", ".parquet"):
+        raise InputError(f"{path}: a table is read from .csv, with commas; save it so")
+    if need_targets:
+        source = path if targets_file is None else Path(targets_file)
+        with _disk(source):
+            t = _targets(source, names, whole=targets_file is not None)
+    with _disk(path):
+        X, columns = _inputs(path, columns, without=names)
+    if t is not None and len(t) != len(X):
+        raise InputError(
+            f"{path} has {len(X)} rows of inputs, {source} has {len(t)} targets; each row needs one"
+        )
+    return Dataset(X, t, columns, str(path))
+
+
+def _inputs(path: Path, names: Names, without: Names) -> tuple[np.ndarray, Names]:
+    """X (n, d) and the names of its columns: those named, or all but the targets."""
+    if path.suffix.lower() == ".csv":
+        names = names or tuple(name for name in _csv_header(path) if name not in without)
+        if not names:
+            raise InputError(f"{path} has no column of inputs beside {', '.join(without)}; add one")
+        X = np.vstack([_numbers(path, names, *rows) for rows in _csv_cells(path, names)])
+    else:
+        X, names = _array_inputs(path, names)
+    check_finite(X, names, str(path))
+    return X, names
+
+
+def _targets(path: Path, names: Names, whole: bool) -> np.ndarray:
+    """The targets called `names`, a single column as (n,), more as (n, c).
+
+    whole : without names take all of the file.
+    """
+    if path.suffix.lower() == ".csv":
+        header = _csv_header(path)
+        if not (names or whole):
+            raise InputError(f"{path}: name the column to predict in `target`{_known('', header)}")
+        names = names or header
+        cells = np.vstack([cells for _, cells in _csv_cells(path, names)])
+        t = np.column_stack([_target(path, *column) for column in zip(names, cells.T, strict=True)])
+    elif len(names) > 1:
+        raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
+    elif not whole and path.suffix.lower() != ".npz":
+        raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
+    else:
+        t, _ = _array(path, names or ("t", "y"), only=whole and not names)
+    t = t.reshape(len(t), -1)
+    width = t.shape[1]
+    if t.dtype.kind == "U" and width > 1:
+        raise InputError(f"{path}: of {width} columns of targets all must be numbers, not text")
+    columns = names if len(names) == width else [f"target {k}" for k in range(width)]
+    check_finite(t, columns, str(path))
+    return t[:, 0] if width == 1 else t
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of its line."""
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        rows = csv.reader(text)
+        try:
+            yield from ((rows.line_num, row) for row in rows if row)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
+        except csv.Error as error:
+            raise InputError(f"{path}, line {rows.line_num} is not CSV: {error}") from error
+
+
+def _csv_header(path: Path) -> Names:
+    """The names of the columns: the first row that is not blank; a row of values must follow."""
+    rows = [row for _, row in islice(_csv_rows(path), 2)]
+    if len(rows) < 2:
+        raise InputError(f"{path} is too short; it needs a row of column names and rows of values")
+    header = tuple(name.strip() for name in rows[0])
+    if _typed(header).dtype.kind != "U":
+        raise InputError(f"{path}: the first row is all numbers; put a row of column names above")
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+    return header
+
+
+def _csv_cells(path: Path, names: Names) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """Some lines at a time, the cells (lines, len(names)) of the named columns in them."""
+    header = _csv_header(path)
+    for name in names:
+        if name not in header:
+            raise InputError(f"{path} has no column {name!r}{_known(name, header)}")
+    at = [header.index(name) for name in names]
+    rows = islice(_csv_rows(path), 1, None)
+    while chunk := list(islice(rows, 4096)):
+        for line, row in chunk:
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}, line {line} has {len(row)} cells, the header has {len(header)}; "
+                    "complete the row, or quote a cell that contains a comma"
+                )
+        lines, cells = zip(*chunk, strict=True)
+        yield lines, np.array(cells, object)[:, at]
+
+
+def _numbers(path: Path, names: Names, lines: Sequence[int], cells: np.ndarray) -> np.ndarray:
+    """The cells as float64, an empty one as NaN; a text is refused by its place."""
+    with suppress(ValueError):
+        return cells.astype(np.float64)
+    for (i, k), cell in np.ndenumerate(cells):
+        try:
+            cells[i, k] = float(cell.strip() or "nan")
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {lines[i]}, column {names[k]!r}: {cell!r} is not a number; correct "
+                "it, code the column as numbers, or name only the other columns in `inputs`"
+            ) from error
+    return cells.astype(np.float64)
+
+
+def _target(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
+    """A column of targets, none of them empty."""
+    texts = [cell.strip() for cell in cells]
+    if empty := texts.count(""):
+        raise InputError(
+            f"{path}: {empty} of {len(texts)} rows have no value in the target column {name!r}; "
+            "fill them in or remove these rows"
+        )
+    return _typed(texts)
+
+
+def _typed(texts: Sequence[str]) -> np.ndarray:
+    """An array of int64 if all texts can be, else of float64, else of text."""
+    for number in (np.int64, np.float64):
+        with suppress(ValueError, OverflowError):
+            return np.array(texts, object).astype(number)
+    return np.array(texts)
+
+
+def _array_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
+    """X (n, d), images flattened, and its columns.
+
+    names : of the array in an .npz; or of columns x_0, ... to pick; or new names for all of them.
+    """
+    images, key = _array(path, (*names, "X") if len(names) == 1 else ("X",))
+    if images.ndim < 2 or images.dtype.kind == "U":
+        raise InputError(
+            f"{path}: inputs must be rows x columns of numbers, not {_described(images)}; "
+            "X.reshape(-1, 1) makes one column"
+        )
+    X = images.reshape(len(images), -1)
+    columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
+    if names in ((), (key,), columns):
+        return X, columns
+    place = {name: k for k, name in enumerate(columns)}
+    if all(name in place for name in names):
+        X = X[:, [place[name] for name in names]]
+    elif len(names) != len(columns):
+        asked = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise InputError(
+            f"{path} has {len(columns)} columns without names, but {len(names)} inputs are asked "
+            f"for ({asked}); it must have as many"
+        )
+    return X, names
+
+
+def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, str | None]:
+    """The first wanted array in an .npz and its name, or the array of another file; native bytes.
+
+    only : where an .npz holds a single array, this one will do.
+    """
+    numpy_file = path.suffix.lower() in (".npy", ".npz")
+    array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), None)
+    if array.dtype.kind not in "buifU" or not array.ndim or not array.size:
+        raise InputError(f"{path} holds {_described(array)}; save rows of real numbers or of text")
+    return array.astype(array.dtype.newbyteorder("="), copy=False), key
+
+
+def _described(array: np.ndarray) -> str:
+    return f"a {array.dtype} array of shape {array.shape}"
+
+
+def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str | None]:
+    with path.open("rb") as file:
+        try:
+            if path.suffix.lower() == ".npy":
+                return np.lib.format.read_array(file, allow_pickle=False), None
+            with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                keys = arrays.files
+                for key in keys if only and len(keys) == 1 else wanted:
+                    if key in keys:
+                        return np.asarray(arrays[key]), key
+        except MemoryError:  # the file may be whole
+            raise
+        except Exception as error:  # a damaged header or zip can end in almost any of them
+            what = f"is damaged or not a file of NumPy ({error}); write it again"
+            if "Object arrays" in str(error):
+                what = (
+                    "holds Python objects, which could run code; save it again with a plain dtype"
+                )
+            raise InputError(f"{path} {what}") from error
+    raise InputError(
+        f"{path} has no array {wanted[0]!r}{_known(wanted[0], keys)} "
+        "(`inputs` and `target` name arrays)"
+    )
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """The array of an IDX file, gzipped or not.
+
+    The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
+    uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
+    """
+    content, known, damage = bytearray(), False, None
+    with path.open("rb") as file:
+        stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        try:
+            content += stream.read(4)
+            if len(content) == 4:
+                known = not any(content[:2]) and content[2] in IDX_TYPES and content[3] <= 64
+            while known and (some := stream.read1(2**16)):
+                content += some
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            damage = error
+    if not known:
+        raise InputError(
+            f"{path} is neither named .csv, .npy or .npz nor an IDX file: it starts with the bytes "
+            f"'{content.hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 dimensions"
+        ) from damage
+    expected = start = 4 + 4 * content[3]
+    header = " for its header alone"
+    if len(content) >= start:
+        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
+        dtype = np.dtype(IDX_TYPES[content[2]])
+        expected += math.prod(shape) * dtype.itemsize
+        header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
+    if damage or len(content) != expected:
+        raise InputError(
+            f"{path} is damaged: {expected} bytes are expected{header}, {len(content)} are there"
+            f"{f' (gzip: {damage})' if damage else ''}; fetch the file again"
+        ) from damage
+    if 0 in shape:  # NumPy refuses some of these
+        raise InputError(f"{path} holds no values{header}; it needs some")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What the disk refuses, as an InputError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path.absolute()}; check the name") from error
+    except OSError as error:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; name a file in it") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _known(name: str, names: Sequence[str]) -> str:
+    """The nearest name; where there is none, the names, or of many the first and last."""
+    near = did_you_mean(name, names)
+    many = len(names) > 12 and "did you mean" not in near
+    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near

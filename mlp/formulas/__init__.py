@@ -1,0 +1,1 @@
+"""Formulas, each in one home: pure functions that every backend turns into one kernel."""

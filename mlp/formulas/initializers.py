@@ -1,0 +1,134 @@
+"""Initial weights, drawn on the host in float64 from one `numpy.random.Generator`.
+
+With fan_in inputs to a layer (of all its sources together) and fan_out units:
+
+    Glorot: variance 2 / (fan_in + fan_out)                                               (1)
+    He:     variance 2 / fan_in                                                           (2)
+
+A uniform distribution on (-r, r) has variance r²/3. Biases start at zero.
+
+Sources: (1) Glorot, Bengio, AISTATS 2010, eq. (16); (2) He et al., arXiv:1502.01852, eq. (10).
+
+>>> import numpy as np
+>>> INITIALIZERS["glorot_uniform"](np.random.default_rng(0), 64, 10, (64, 10)).shape
+(64, 10)
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from mlp.errors import InputError
+from mlp.names import make
+
+
+class Initializer(Protocol):
+    """Draws one weight matrix of ``shape`` for a layer with these fans, in float64."""
+
+    def __call__(
+        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
+    ) -> np.ndarray: ...
+
+
+Distribution = Literal["uniform", "normal"]
+
+
+def _draw(
+    rng: np.random.Generator, distribution: Distribution, deviation: float, shape: tuple[int, int]
+) -> np.ndarray:
+    if distribution == "normal":
+        return rng.normal(0.0, deviation, shape)
+    limit = math.sqrt(3.0) * deviation
+    return rng.uniform(-limit, limit, shape)
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Variance 2 / (fan_in + fan_out), eq. (1): for units about linear at zero."""
+
+    distribution: Distribution = "uniform"
+
+    def __call__(
+        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
+    ) -> np.ndarray:
+        return _draw(rng, self.distribution, math.sqrt(2.0 / (fan_in + fan_out)), shape)
+
+
+@dataclass(frozen=True)
+class He:
+    """Variance 2 / fan_in, eq. (2): for rectifiers, which pass half of their inputs."""
+
+    distribution: Distribution = "uniform"
+
+    def __call__(
+        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
+    ) -> np.ndarray:
+        return _draw(rng, self.distribution, math.sqrt(2.0 / fan_in), shape)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform on (-limit, limit)."""
+
+    limit: float = 0.5
+
+    def __call__(
+        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
+    ) -> np.ndarray:
+        return rng.uniform(-self.limit, self.limit, shape)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with mean 0 and this standard deviation."""
+
+    deviation: float = 0.05
+
+    def __call__(
+        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
+    ) -> np.ndarray:
+        return rng.normal(0.0, self.deviation, shape)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """All zero. Hidden units that start equal stay equal: for nets without hidden layers."""
+
+    def __call__(
+        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
+    ) -> np.ndarray:
+        return np.zeros(shape)
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "glorot_uniform": Glorot("uniform"),
+    "glorot_normal": Glorot("normal"),
+    "he_uniform": He("uniform"),
+    "he_normal": He("normal"),
+    "uniform": Uniform(),
+    "normal": Normal(),
+    "zeros": Zeros(),
+}
+
+# What "auto" picks by the layer's activation; Glorot for all others.
+RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+
+
+def get_initializer(
+    initializer: str | Mapping[str, Any] | Initializer, activation: object
+) -> Initializer:
+    """The initializer of a name or a mapping (`mlp.names`), or the function itself; "auto" picks
+    by the activation's name."""
+    if initializer == "auto":
+        name = activation.get("name") if isinstance(activation, Mapping) else activation
+        return INITIALIZERS["he_uniform" if name in RECTIFIERS else "glorot_uniform"]
+    made = make({"auto": None} | INITIALIZERS, initializer, "initializer")
+    if not callable(made):
+        raise InputError(
+            f"an initializer is a name or a function of (rng, fan_in, fan_out, shape), "
+            f"not {initializer!r}"
+        )
+    return made

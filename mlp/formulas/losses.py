@@ -1,0 +1,161 @@
+"""Losses: the cost of each output unit and its derivative with respect to the network's output.
+
+A loss is a cost c(y, t) for each unit and sample, summed over both (derivation 001 eq. 2):
+
+    E = Σ_p Σ_k c(y_pk, t_pk)                                                             (1)
+
+Backpropagation starts from δ_L = f'ᵀ(z_L) · ∂c/∂y (derivation 002 eq. 10). A loss may absorb its
+natural output unit: it then names it in ``unit`` and takes the raw output z in place of y, the
+product collapses to
+
+    δ_L = prediction - target                                                             (2)
+
+and is exact at any z (derivation 001 eq. 12-13, whose c is a log-likelihood to ascend; as a cost
+to descend its sign is turned, so y - h there is h - y here). `predict` applies the unit.
+
+``average`` divides by the number of outputs, ``reduction`` is what is usual over samples.
+
+Your own loss is any object with `cost` and `derivative`, in the language of `backends.formula`:
+
+>>> class Huber:
+...     def cost(self, xp, y, t):
+...         d = xp.abs(y - t)
+...         return xp.where(d < 1.0, 0.5 * d * d, d - 0.5)
+...     def derivative(self, xp, y, t):
+...         return xp.minimum(xp.maximum(y - t, -1.0), 1.0)
+>>> import numpy as np
+>>> LOSSES["half_squared_error"].cost(np, np.array([[3.0]]), np.array([[1.0]]))
+array([[2.]])
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from backends import Array
+from mlp.errors import InputError
+from mlp.formulas.output_units import sigmoid, softmax
+from mlp.names import make
+
+Reduction = Literal["sum", "mean"]
+
+
+class Loss(Protocol):
+    """What the objective asks of a loss. y and t are (n, c) of one dtype, and so are the results.
+
+    Optional attributes: ``unit`` (name of the output activation it absorbs, default none),
+    ``average`` (over outputs, default False), ``reduction`` (over samples, default "mean"),
+    ``targets`` ("numbers" of any size, "counts" from 0 on, "labels" from 0 to 1, "classes": one of
+    c; default numbers).
+    """
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        """c(y, t) of each unit, eq. (1)."""
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        """∂/∂y of the sum of `cost` over the row."""
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """c = factor (y - t)², derivative 2 factor (y - t).
+
+    With factor ½, summed over outputs and samples, it is the E_tot of derivation 003, whose deltas
+    carry the other sign, and the L of 004; with the mean over both, 000's E = 1/(2cN) ΣΣ (y - t)².
+    """
+
+    factor: float = 1.0
+    average: bool = True
+    reduction: Reduction = "mean"
+    unit = None
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = y - t
+        return self.factor * d * d
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return 2.0 * self.factor * (y - t)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """c = -[t log h + (1 - t) log(1 - h)] with h = σ(z), for one output or many; t from 0 to 1.
+
+    From z: c = max(z, 0) - z t + log(1 + exp(-|z|)), and ∂c/∂z = h - t (derivation 001 eq. 12-13
+    with the sign of a cost; 002: sigmoid with the Bernoulli likelihood).
+    """
+
+    unit = "sigmoid"
+    average = False
+    reduction: Reduction = "mean"
+    targets = "labels"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.maximum(y, 0.0) - y * t + xp.log1p(xp.exp(-xp.abs(y)))
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return sigmoid(xp, y) - t  # (2)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """c = -t_k log o_k with o = softmax(z), Σ_k t_k = 1: one of c classes.
+
+    From z: log o_k = z_k - max z - log Σ_j exp(z_j - max z), and ∂/∂z Σ_k c = o - t (derivation
+    002 eq. 10: softmax with the categorical likelihood).
+    """
+
+    unit = "softmax"
+    average = False
+    reduction: Reduction = "mean"
+    targets = "classes"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        s = y - xp.max(y, axis=1, keepdims=True)
+        log_sum = xp.log(xp.sum(xp.exp(s), axis=1, keepdims=True))
+        return xp.where(t == 0.0, 0.0, t * (log_sum - s))
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return softmax(xp, y) - t  # (2)
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """c = t log(t/h) - t + h with h = exp(z), for counts and other t >= 0: half the deviance.
+
+    From z: log h = z, and ∂c/∂z = h - t. Source: McCullagh, Nelder, "Generalized Linear Models",
+    2nd edition, section 2.3.
+    """
+
+    unit = "exp"
+    average = False
+    reduction: Reduction = "mean"
+    targets = "counts"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        log_t = xp.log(xp.where(t == 0.0, 1.0, t))  # t log t = 0 at 0
+        return t * (log_t - y) - t + xp.exp(y)
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.exp(y) - t  # (2)
+
+
+LOSSES: dict[str, Loss] = {
+    "half_squared_error": SquaredError(0.5, average=False, reduction="sum"),
+    "half_mean_squared_error": SquaredError(0.5),
+    "mean_squared_error": SquaredError(),
+    "binary_cross_entropy": BinaryCrossEntropy(),
+    "cross_entropy": CrossEntropy(),
+    "poisson": Poisson(),
+}
+
+
+def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
+    """The loss of a name or a mapping (`mlp.names`), or the object itself."""
+    made = make(LOSSES, loss, "loss")
+    if not (hasattr(made, "cost") and hasattr(made, "derivative")):
+        raise InputError(
+            f"a loss is a name or an object with methods cost and derivative, not {loss!r}"
+        )
+    return made

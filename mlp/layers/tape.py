@@ -1,0 +1,99 @@
+"""What passes are written on: a tape of calls on fixed buffers, and the arena they live in.
+
+The passes are not run here but written down, once, on a `Tape`: calls on fixed buffers, which
+training then runs for every batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from backends import Array, Backend
+from backends.formula import Formula
+from mlp.errors import InputError
+
+
+@dataclass
+class Slot:
+    """A place for the left factor of products, which may hold another array in each run."""
+
+    array: Array
+
+
+class Tape:
+    """A list of calls on fixed arrays: what a pass does, in order, to be run any number of times.
+
+    Everything that depends on names, shapes or dtypes is settled when a call is written; running
+    the tape reads nothing back from the device.
+    """
+
+    def __init__(self, backend: Backend, precision: str = "float32"):
+        self.backend, self.precision = backend, precision
+        self.calls: list[Callable[[], None]] = []
+
+    def product(self, a: Array | Slot, b: Array, out: Array) -> None:
+        """out <- a b."""
+        if isinstance(a, Slot):
+            matmul, slot = self.backend.matmul, a
+            self.calls.append(lambda: matmul(slot.array, b, out))
+            return
+        self.calls.append(self.backend.product(a, b, out, self.precision))
+
+    def total(self, x: Array, out: Array) -> None:
+        """out <- the sum of the rows of x."""
+        self.calls.append(self.backend.total(x, out))
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out <- source, in out's dtype."""
+        self.calls.append(partial(self.backend.copy, source, out))
+
+    def apply(
+        self,
+        formula: Formula,
+        into: Sequence[str],
+        *arrays: Array,
+        scalars: Sequence[float] = (),
+    ) -> None:
+        """The formula as one kernel; its results go into the arguments named by ``into``."""
+        kernel = self.backend.fuse(formula, into).bind(*arrays)
+        self.calls.append(partial(kernel, *scalars) if scalars else kernel)
+
+    def run(self) -> None:
+        for call in self.calls:
+            call()
+
+
+PRECISIONS = ("float32", "tf32", "float64", "mixed")
+
+
+def check_precision(precision: str) -> None:
+    """InputError if it is not the name of one; `mlp.model.Model` says what they are."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+class Arena:
+    """Buffers of up to ``rows`` rows, made when first asked for; fewer rows are a view of them.
+
+    ``dtype`` is that of the outputs and the loss, ``storage`` that of the activations and deltas of
+    the hidden layers: half as wide where the precision is mixed.
+    """
+
+    def __init__(self, backend: Backend, precision: str, rows: int):
+        self.backend, self.precision, self.rows = backend, precision, rows
+        self.dtype = "float64" if precision == "float64" else "float32"
+        self.storage = "float16" if precision == "mixed" else self.dtype
+        self.buffers: dict[tuple[Any, ...], Array] = {}
+
+    def get(self, name: tuple[Any, ...], n: int, columns: int, dtype: str | None = None) -> Array:
+        if name not in self.buffers:
+            shape = (self.rows, columns)
+            self.buffers[name] = self.backend.empty(shape, dtype or self.dtype)
+        return self.buffers[name][:n, :]
+
+    def vector(self, name: tuple[Any, ...], size: int) -> Array:
+        """A buffer that does not depend on the rows, (size,) in the storage's dtype."""
+        if name not in self.buffers:
+            self.buffers[name] = self.backend.empty((size,), self.storage)
+        return self.buffers[name]

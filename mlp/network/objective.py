@@ -1,0 +1,317 @@
+"""The objective: what training descends, its value and its gradient.
+
+    E(w) = Σ_p r_p Σ_k c(y_pk, t_pk) + Σ_l (l1_l Σ|W_l| + ½ l2_l ΣW_l²)                   (1)
+
+with the loss's cost c (derivation 001 eq. 2), and for each sample the share r_p: its weight s_p
+(1 if none is given), divided by Σ s_p for the mean over samples, and by the number of outputs c if
+the loss averages over them. So the sum convention of 001, 003 and 004 has r = 1, and 000's is
+r = 1/(cN) with cost ½ (y - t)². Derivatives of the penalties:
+
+    ∂E/∂W += l1 sign(W) + l2 W                                                            (2)
+
+The last layer is one formula: bias, activation, cost and δ_L (eq. 3 of `mlp.network`) in one pass
+over memory. A loss that names its output unit (`mlp.formulas.losses`) takes that unit's place in training.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends import Array, Backend
+from mlp.errors import InputError
+from mlp.formulas.activations import ACTIVATIONS, Activation, Identity, get_activation
+from mlp.formulas.losses import LOSSES, Loss, Reduction, get_loss
+from mlp.layers.tape import Arena, Slot, Tape
+from mlp.network.backpropagation import Pass
+from mlp.network.graph import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of the objective on ``n`` rows, ready to be run on what its buffers hold.
+
+    Fill ``x`` (n, inputs), ``t`` (n, outputs), where there are sample weights ``s`` (n, 1), and
+    ``masks`` before each run. After a run: ``value`` and ``penalty`` (1, 1), the two terms of
+    eq. (1); ``y`` (n, outputs): predictions, or δ_L if this evaluation computes the gradient. Where
+    there is an ``input``, the products read what is in it, which is x unless it is replaced.
+    """
+
+    n: int
+    x: Array
+    t: Array | None
+    s: Array | None
+    masks: dict[int, Array]
+    y: Array
+    sums: Array
+    run: Callable[[], None]
+    input: Slot | None = None
+
+
+class Objective:
+    """Network and loss; weights and data are arguments.
+
+    loss: a name of `mlp.formulas.losses.LOSSES` or an own object. reduction: "sum" or "mean" over samples,
+    None is what the loss has as usual ("sum" for half_squared_error, else "mean").
+    shared_penalties: divide the penalties too by the samples of the batch, or the sum of their
+    weights, where the mean is taken; scikit-learn's convention.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: str | Mapping[str, Any] | Loss,
+        reduction: Reduction | None = None,
+        shared_penalties: bool = False,
+    ):
+        self.network, self.loss = network, get_loss(loss)
+        if reduction not in (None, "sum", "mean"):
+            raise InputError(f"reduction must be 'sum' or 'mean', not {reduction!r}")
+        usual: Reduction = getattr(self.loss, "reduction", "mean")
+        self.reduction = usual if reduction is None else reduction
+        self.shared_penalties = shared_penalties and self.reduction == "mean"
+        self.targets = getattr(self.loss, "targets", "numbers")
+        name = loss if isinstance(loss, str) else type(loss).__name__
+        last = network.activations[network.depth]
+        # The output unit f_L in training and in predictions.
+        self.inner: Activation = last
+        self.unit: Activation = last
+        unit = getattr(self.loss, "unit", None)
+        if unit is not None:
+            self.unit = get_activation(unit)
+            self.inner = Identity()
+            if last not in (self.unit, self.inner):
+                raise InputError(
+                    f"loss {name!r} includes the output unit {unit!r}: the last layer's activation "
+                    f"must be {unit!r} or 'identity', not {network.layers[-1].activation!r}; "
+                    f"{_fitting(last)}"
+                )
+        if self.targets == "classes" and network.outputs < 2:
+            raise InputError(
+                f"loss {name!r} needs one output for each class, the last layer has "
+                f"{network.outputs}; for two classes on one output use 'binary_cross_entropy'"
+            )
+
+    # ------------------------------------------------------------------ evaluations, written down
+
+    def gradient(
+        self,
+        backend: Backend,
+        w: Array,
+        g: Array,
+        arena: Arena,
+        n: int,
+        weighted: bool = False,
+        scale: Array | None = None,
+    ) -> Evaluation:
+        """The evaluation that computes the value and writes the gradient into g.
+
+        scale: (1,) on the device, for mixed precision; see `mlp.network.backpropagation.Pass`.
+        """
+        tape = Tape(backend, arena.precision)
+        network = Pass(self.network, tape, arena, n, w)
+        network.forward(dropout=True)
+        sums, t, s = self._output(network, tape, arena, weighted, self._delta_formula)
+        network.backward(g, scale)
+        self._penalty(tape, arena, w, n, s, sums, g)
+        last = network.z[self.network.depth]
+        return Evaluation(n, network.h[0], t, s, network.masks, last, sums, tape.run)
+
+    def measure(
+        self, backend: Backend, w: Array, arena: Arena, n: int, weighted: bool = False
+    ) -> Evaluation:
+        """The evaluation that computes the value and the predictions, without dropout."""
+        tape = Tape(backend, arena.precision)
+        network = Pass(self.network, tape, arena, n, w)
+        network.forward()
+        sums, t, s = self._output(network, tape, arena, weighted, self._measure_formula)
+        self._penalty(tape, arena, w, n, s, sums)
+        last = network.z[self.network.depth]
+        return Evaluation(n, network.h[0], t, s, {}, last, sums, tape.run)
+
+    def predict(
+        self, backend: Backend, w: Array, arena: Arena, n: int, slot: bool = False
+    ) -> Evaluation:
+        """The evaluation that computes the predictions alone; with ``slot`` it has `input`."""
+        tape = Tape(backend, arena.precision)
+        network = Pass(self.network, tape, arena, n, w)
+        x = network.a[0]
+        given = Slot(x) if slot else None
+        network.h[0] = given or x
+        network.forward()
+        unit = self.unit
+
+        def output_without_bias(xp: Any, z: Array) -> Array:
+            return unit.f(xp, z)
+
+        def output(xp: Any, z: Array, b: Array) -> Array:
+            return unit.f(xp, z + b)
+
+        z, bias = network.z[self.network.depth], _last_bias(network)
+        tape.apply(output if bias else output_without_bias, ("z",), z, *bias)
+        sums = backend.full((1, 2), 0.0, arena.dtype)
+        return Evaluation(n, x, None, None, {}, z, sums, tape.run, given)
+
+    # ------------------------------------------------------------------ the last layer
+
+    def _delta_formula(self, xp: Any, z: Array, t: Array, r: Array) -> Any:
+        """δ_L and the sample's share of E, from z_L with its bias."""
+        y = self.inner.f(xp, z)
+        cost = xp.sum(self.loss.cost(xp, y, t), axis=1, keepdims=True)  # (1)
+        delta = self.inner.df(xp, self.loss.derivative(xp, y, t) * r, z, y)  # network eq. (3)
+        return delta, cost * r
+
+    def _measure_formula(self, xp: Any, z: Array, t: Array, r: Array) -> Any:
+        """The prediction and the sample's share of E."""
+        y = self.inner.f(xp, z)
+        cost = xp.sum(self.loss.cost(xp, y, t), axis=1, keepdims=True)
+        return self.unit.f(xp, z), cost * r
+
+    def _output(
+        self, network: Pass, tape: Tape, arena: Arena, weighted: bool, formula: Callable[..., Any]
+    ) -> tuple[Array, Array, Array | None]:
+        n, c = network.n, self.network.outputs
+        z, bias = network.z[self.network.depth], _last_bias(network)
+        t = arena.get(("t",), n, c)
+        cost = arena.get(("cost",), n, 1)
+        sums = tape.backend.full((1, 2), 0.0, arena.dtype)
+        if weighted:
+            s = arena.get(("s",), n, 1)
+            r = self._shares(tape, arena, s)
+        else:
+            s = None
+            samples = n if self.reduction == "mean" else 1
+            r = tape.backend.full((1, 1), 1.0 / (samples * self._averaged()), arena.dtype)
+
+        # cost is only written to; results stand among the arguments.
+        def output(xp: Any, z: Array, cost: Array, t: Array, r: Array, b: Array) -> Any:
+            return formula(xp, z + b, t, r)
+
+        def output_without_bias(xp: Any, z: Array, cost: Array, t: Array, r: Array) -> Any:
+            return formula(xp, z, t, r)
+
+        last = output if bias else output_without_bias
+        tape.apply(last, ("z", "cost"), z, cost, t, r, *bias)
+        tape.total(cost, sums[0, :1])
+        return sums, t, s
+
+    def _averaged(self) -> int:
+        return self.network.outputs if getattr(self.loss, "average", False) else 1
+
+    def _shares(self, tape: Tape, arena: Arena, s: Array) -> Array:
+        """r_p of eq. (1) from the sample weights s, on the device."""
+
+        def shares(xp: Any, r: Array, s: Array, per_output: Array) -> Array:
+            return s * per_output
+
+        def mean_shares(xp: Any, r: Array, s: Array, total: Array, per_output: Array) -> Array:
+            # A batch whose weights are all zero has shares of zero, not 0/0.
+            return s * per_output / xp.where(total == 0.0, 1.0, total)
+
+        r = arena.get(("r",), s.shape[0], 1)
+        scalars = (1.0 / self._averaged(),)
+        if self.reduction == "sum":
+            tape.apply(shares, ("r",), r, s, scalars=scalars)
+        else:
+            total = tape.backend.full((1, 1), 0.0, arena.dtype)
+            tape.total(s, total[0, :])
+            tape.apply(mean_shares, ("r",), r, s, total, scalars=scalars)
+        return r
+
+    # ------------------------------------------------------------------ penalties
+
+    def _penalty(
+        self,
+        tape: Tape,
+        arena: Arena,
+        w: Array,
+        n: int,
+        s: Array | None,
+        sums: Array,
+        g: Array | None = None,
+    ) -> None:
+        """The second term of eq. (1) into sums[0, 1], and eq. (2) added to g."""
+
+        def cost(xp: Any, cost: Array, w: Array, n: Array, l1: Array, half_l2: Array) -> Array:
+            return (l1 * xp.abs(w) + half_l2 * w * w) / n
+
+        def or_one(xp: Any, n: Array) -> Array:
+            return xp.where(n == 0.0, 1.0, n)  # weights all zero, as in `_shares`
+
+        def pull(xp: Any, g: Array, w: Array, n: Array, l1: Array, l2: Array) -> Array:
+            return g + (l1 * xp.sign(w) + l2 * w) / n  # (2)
+
+        parts = self.network.penalties()
+        if not parts:
+            return
+        backend = tape.backend
+        shared_by = backend.full((1,), n if self.shared_penalties else 1.0, arena.dtype)
+        if self.shared_penalties and s is not None:
+            tape.total(s[:, 0], shared_by)
+            tape.apply(or_one, ("n",), shared_by)
+        # Every part writes its costs into their place; weights without a penalty keep cost 0.
+        costs = backend.full((self.network.weights,), 0.0, arena.dtype)
+        for part, l1, l2 in parts:
+            arrays = costs[part], w[part], shared_by
+            tape.apply(cost, ("cost",), *arrays, scalars=(l1, 0.5 * l2))
+            if g is not None:
+                tape.apply(pull, ("g",), g[part], w[part], shared_by, scalars=(l1, l2))
+        tape.total(costs, sums[0, 1:])
+
+    # ------------------------------------------------------------------ targets
+
+    def check_targets(self, t: np.ndarray, what: str = "t") -> np.ndarray:
+        """Host targets as (n, outputs) numbers, or (n,) int64 class numbers; InputError if they do
+        not fit the loss."""
+        c, kind = self.network.outputs, self.targets
+        t = np.asarray(t)
+        if t.dtype.kind not in "biuf":
+            raise InputError(f"{what}: targets must be numbers, not {t.dtype}; encode the labels")
+        if kind == "classes" and t.ndim == 1:
+            with np.errstate(invalid="ignore"):  # NaN becomes some number unequal to it
+                numbers = t.astype(np.int64)
+            if (numbers != t).any() or (numbers < 0).any() or (numbers >= c).any():
+                wrong = t[(numbers != t) | (numbers < 0) | (numbers >= c)][0]
+                raise InputError(
+                    f"{what}: {wrong} is not a class number from 0 to {c - 1} (the last layer has "
+                    f"{c} units, one a class)"
+                )
+            return numbers
+        t = t[:, None] if t.ndim == 1 else t
+        if t.ndim != 2:
+            raise InputError(f"{what} has shape {t.shape}, expected (rows, {c} columns)")
+        if t.shape[1] != c:
+            cure = f"; give class numbers as one axis, {what}[:, 0]" if kind == "classes" else ""
+            raise InputError(f"{what} has {t.shape[1]} columns, the last layer has {c} units{cure}")
+        if not np.isfinite(t).all():
+            raise InputError(f"{what}: {int((~np.isfinite(t)).sum())} values are NaN or infinite")
+        if kind == "labels" and ((t < 0) | (t > 1)).any():
+            wrong = t[(t < 0) | (t > 1)][0]
+            raise InputError(
+                f"{what}: {wrong} is not a label from 0 to 1, which this loss needs; "
+                "for numbers of any size use 'mean_squared_error'"
+            )
+        if kind == "counts" and (t < 0).any():
+            raise InputError(f"{what}: {t[t < 0][0]} is below 0, which this loss cannot take")
+        if kind == "classes" and ((t < 0).any() or abs(t.sum(axis=1) - 1.0).max() > 1e-5):
+            raise InputError(
+                f"{what}: rows of class shares must be 0 or above and sum to 1 (one-hot), or give "
+                "class numbers"
+            )
+        return t
+
+
+def _last_bias(network: Pass) -> list[Array]:
+    last = network.network.depth
+    return [network.b[last]] if last in network.b else []
+
+
+def _fitting(activation: Activation) -> str:
+    """Which losses go with this output activation, for a message."""
+    names = [
+        name
+        for name, loss in LOSSES.items()
+        if (unit := getattr(loss, "unit", None)) is None or ACTIVATIONS[unit] == activation
+    ]
+    return f"with this activation use one of {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""Training: settings, state, what a run holds, its loop, and its files."""

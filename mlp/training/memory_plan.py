@@ -1,0 +1,240 @@
+"""The memory plan of a training: set up on a device that only counts (`mlp.memory`).
+
+>>> from mlp.layers.dense import Dense
+>>> from mlp.model import Model
+>>> from mlp.network.graph import Network
+>>> model = Model(Network(784, [Dense(512, "relu"), Dense(10, "softmax")]), "cross_entropy")
+>>> found = plan(model, 60_000, batch_size=256, data_dtype="uint8", patience=True)
+>>> {part: megabytes(size) for part, size in found.parts.items()}
+{'weights': '5.3 MB', 'optimizer': '3.3 MB', 'data': '481.9 kB', 'step': '3.5 MB'}
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends import Array, Memory
+from backends.counting_backend import Count, shaped
+from mlp.data.feed import Feed, slices
+from mlp.errors import InputError, check_whole
+from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
+from mlp.memory import megabytes
+from mlp.model import Evaluator, Model
+from mlp.names import make
+from mlp.training.step import Recorded, Step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will ask of the device that is not taken yet, against what there is.
+
+    ``parts``: bytes by heading; "weights" are those that are trained, their last finite values and
+    with patience the best ones. streamed: whether the rows to train on, and the validation rows,
+    stay on the host and are sent batch by batch. at: the plan with another batch_size.
+    """
+
+    parts: dict[str, int]
+    batch_size: int
+    rows: int
+    streamed: tuple[bool, bool]
+    device: str
+    memory: Memory
+    at: Callable[[int], "Plan"] = field(repr=False, compare=False)
+
+    @property
+    def needed(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is as much. Of shared memory all of it counts (see `backends.Memory`);
+        where nobody knows, it fits."""
+        return self.memory.limit is None or self.needed <= self.memory.limit
+
+    def largest(self) -> int:
+        """The largest batch_size that fits, at most all rows; 0 if none does."""
+        if self.at(self.rows).fits:
+            return self.rows
+        fits, too_large = 0, self.rows
+        while too_large - fits > 1:
+            middle = (fits + too_large) // 2
+            fits, too_large = (middle, too_large) if self.at(middle).fits else (fits, middle)
+        return fits
+
+    def check(self) -> None:
+        """InputError if it does not fit: what is needed, what there is, and what would fit."""
+        if self.fits:
+            return
+        limit = megabytes(self.memory.limit or 0)
+        there = f"has {limit} in all" if self.memory.shared else f"has {limit} free"
+        if largest := self.largest():
+            raise InputError(
+                f"this training needs {megabytes(self.needed)}, {self.device} {there}: the largest "
+                f"batch_size that fits is {largest}, not {self.batch_size}"
+            )
+        least = self.at(1)
+        part, size = max(least.parts.items(), key=lambda entry: entry[1])
+        raise InputError(
+            f"this training needs {megabytes(least.needed)} even at batch_size 1, {self.device} "
+            f"{there}: the {part} {_alone(part)} {megabytes(size)}; {_CURES.get(part, _CURES[''])}"
+        )
+
+    def line(self) -> str:
+        """In one line: "memory: 12 MB of 8.0 GB free on DEVICE (data 3.1 MB, ...)"."""
+        free = "" if self.memory.free is None else f" of {megabytes(self.memory.free)} free"
+        parts = ", ".join(
+            f"{name}{' streamed' if name == 'data' and self.streamed[0] else ''} {megabytes(size)}"
+            for name, size in self.parts.items()
+        )
+        return f"memory: {megabytes(self.needed)}{free} on {self.device} ({parts})"
+
+    def __str__(self) -> str:
+        """A table: a line for each part, what is needed in all, and what is free."""
+        notes = {
+            "weights": "and copies of them: the last finite, with patience the best",
+            "data": _where(self.streamed[0]),
+            "validation": _where(self.streamed[1]),
+            "step": f"gradient, activations and deltas of {self.batch_size} rows",
+        }
+        lines = [(name, size, notes.get(name, "")) for name, size in self.parts.items()]
+        lines.append(("needed", self.needed, ""))
+        if self.memory.free is not None:
+            lines.append(("free", self.memory.free, self.device))
+        return "\n".join(
+            f"{name:<11}{megabytes(size):>9}  {note}".rstrip() for name, size, note in lines
+        )
+
+
+_CURES = {
+    "weights": "make the net smaller, or use precision 'float32'",
+    "optimizer": "use an optimizer with fewer vectors ('momentum' has one, 'sgd' none)",
+    "": "make the net smaller, or use a device with more memory",
+}
+
+
+def _alone(part: str) -> str:
+    return "take" if part in ("weights", "data") else "takes"
+
+
+def _where(streamed: bool) -> str:
+    return "streamed from the host batch by batch" if streamed else "on the device"
+
+
+HeldOut = tuple[Array, np.ndarray, np.ndarray | None]  # X, t, s
+
+
+def plan(
+    model: Model,
+    samples: int,
+    *,
+    batch_size: int | None = 32,
+    optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+    validation: int = 0,
+    patience: bool = False,
+    target_loss: bool = False,
+    shuffle: bool = True,
+    sample_weight: bool = False,
+    data_dtype: str = "float64",
+    cuda_graphs: bool = False,
+) -> Plan:
+    """What `mlp.train` would ask of the device for so many samples that are on the host.
+
+    Settings as in `mlp.Settings`; validation: rows, beside the samples; data_dtype: of X.
+    Nothing is allocated, nothing is refused for its size: see `Plan.fits`, `Plan.check`,
+    `str(plan)`.
+    """
+    check_whole("samples", samples, 1)
+    check_whole("validation", validation, 0)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
+    try:
+        numbers = np.dtype(data_dtype).kind in "biuf"
+    except TypeError:  # no dtype at all
+        numbers = False
+    if not numbers:
+        raise InputError(f"data_dtype must be a dtype of numbers, as 'uint8', not {data_dtype!r}")
+
+    def rows(n: int) -> tuple[Array, np.ndarray, np.ndarray | None]:
+        classes = model.objective.targets == "classes"
+        t = shaped((n,), "int64") if classes else shaped((n, model.network.outputs), "float64")
+        s = shaped((n,), "float64") if sample_weight else None
+        return shaped((n, model.network.inputs), data_dtype), t, s
+
+    held_out = (*rows(validation)[:2], None) if validation else None
+    return plan_for(
+        model, *rows(samples), held_out, batch_size=batch_size,
+        optimizer=make(OPTIMIZERS, optimizer, "optimizer"), patience=patience,
+        target_loss=target_loss, shuffle=shuffle, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
+
+
+def plan_for(
+    model: Model,
+    X: Array,
+    t: np.ndarray,
+    s: np.ndarray | None,
+    held_out: HeldOut | None,
+    *,
+    batch_size: int | None,
+    optimizer: Optimizer,
+    patience: bool,
+    target_loss: bool,
+    shuffle: bool,
+    cuda_graphs: bool,
+) -> Plan:
+    """The plan for these rows. Data that the backend would keep on the device, but that leave no
+    room for the rest there, are streamed."""
+    memory, device = model.backend.memory(), model.backend.device_name()
+
+    def at(size: int) -> Plan:
+        found = with_data(size, None)
+        if not found.fits and isinstance(X, np.ndarray) and not found.streamed[0]:
+            streamed = with_data(size, True)
+            found = streamed if streamed.fits else found
+        return found
+
+    def with_data(size: int, streamed: bool | None) -> Plan:
+        count = Count(model.backend)
+        counted = copy.copy(model)
+        counted.backend = count
+        arguments = count, model.dtype
+        with count.under("weights"):
+            counted._w = count.empty(model.w.shape, model.dtype)
+            count.empty(model.w.shape, model.dtype)  # the last finite ones
+            if patience:
+                count.empty(model.w.shape, model.dtype)  # the best ones
+            count.empty(model.w.shape, "bool")  # whether they are finite
+        with count.under("optimizer"):
+            vectors = [count.empty(model.w.shape, model.dtype) for _ in optimizer.state]
+        n, size = X.shape[0], min(size, X.shape[0])
+        sizes = {size, n % size or size}
+        with count.under("data"):
+            feed = Feed(*arguments, X, t, s, model.input_scaling, streamed)
+            if shuffle and size < n and not cuda_graphs:  # recorded steps have it in a table
+                feed.rows(shaped((n,), "int64"))
+            feed.make_room(max(size, min(model._chunk(), n) if target_loss else 0))
+            count.empty((-(-n // size), 2), model.dtype)  # the losses of the batches
+        with count.under("step"):
+            mixed = model.precision == "mixed"
+            scale = count.empty((2,), model.dtype) if mixed else None
+            step = Step(counted, feed, sizes, optimizer, vectors, scale)
+            if cuda_graphs:
+                for tape in Recorded(step, feed, slices(n, size)).tapes.values():
+                    count.record(tape.run)
+        if target_loss:
+            with count.under("evaluation"):
+                Evaluator(counted, feed, t, s)
+        watched = None
+        if held_out is not None:
+            with count.under("validation"):
+                watched = Feed(*arguments, *held_out, model.input_scaling, streamed)
+                Evaluator(counted, watched, *held_out[1:])
+        places = feed.stream is not None, watched is not None and watched.stream is not None
+        parts = {name: found for name, found in count.bytes.items() if found}
+        return Plan(parts, size, n, places, device, memory, at)
+
+    return at(batch_size or X.shape[0])

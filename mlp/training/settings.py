@@ -1,0 +1,107 @@
+"""How to train: one frozen record, checked when it is made."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlp.errors import InputError, check_whole
+from mlp.formulas.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
+from mlp.formulas.schedules import SCHEDULES, Schedule, Warmup
+from mlp.names import make
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    epochs: passes over the data, at most. batch_size: 1 is stochastic, None the full batch.
+    optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings, or an object.
+    learning_rate: None is the optimizer's usual one. schedule: a name of
+    `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs of linear warm-up before it.
+    shuffle: a new order each epoch. target_loss: stop once E over the training set is not above it
+    (eq. 1; costs one more forward pass an epoch). patience: stop after so many epochs without the
+    watched loss falling by more than min_delta, and go back to the best weights (restore_best);
+    watch: "validation_loss" or "loss", None is the validation loss where there is one. seed: of
+    the order, the validation split and dropout. cuda_graphs: record the step on the device once and
+    replay it, which spares the time that starting its kernels takes; a learning rate that a
+    callback changes then counts from the next epoch on.
+    """
+
+    epochs: int = 100
+    batch_size: int | None = 32
+    optimizer: str | Mapping[str, Any] | Optimizer = "adam"
+    learning_rate: float | None = None
+    schedule: str | Mapping[str, Any] | Schedule = "constant"
+    warmup: float = 0.0
+    shuffle: bool = True
+    target_loss: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+    watch: str | None = None
+    seed: int = 0
+    cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least, optional in (
+            ("epochs", self.epochs, 0, False),
+            ("batch_size", self.batch_size, 1, True),
+            ("patience", self.patience, 1, True),
+            ("seed", self.seed, 0, False),
+        ):
+            if value is not None or not optional:
+                check_whole(name, value, least)
+        if not isinstance(self.cuda_graphs, (bool, np.bool_)):
+            raise InputError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
+        for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
+            number = getattr(self, name)
+            if number is None and name in ("learning_rate", "target_loss"):
+                continue
+            if not (isinstance(number, (int, float, np.number)) and math.isfinite(number)):
+                raise InputError(f"{name} must be a number, not {number!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0, not {self.learning_rate!r}")
+        if self.min_delta < 0:
+            raise InputError(f"min_delta must be 0 or above, not {self.min_delta!r}")
+        if self.warmup < 0:
+            raise InputError(f"warmup must be 0 epochs or more, not {self.warmup!r}")
+        if self.watch not in (None, "loss", "validation_loss"):
+            raise InputError(f"watch must be 'loss' or 'validation_loss', not {self.watch!r}")
+        if getattr(self.make_optimizer(), "own_rate", False) and (
+            self.schedule != "constant" or self.warmup
+        ):
+            raise InputError(
+                f"optimizer {self.optimizer!r} finds its own step sizes: remove the schedule and "
+                "the warm-up"
+            )
+
+    def make_optimizer(self) -> Optimizer:
+        """The update rule."""
+        made = make(OPTIMIZERS, self.optimizer, "optimizer")
+        if not all(hasattr(made, name) for name in ("state", "initial", "constants", "update")):
+            raise InputError(
+                "an optimizer is a name or an object with state, initial, constants and update, "
+                f"not {self.optimizer!r}"
+            )
+        return made
+
+    def make_schedule(self) -> Schedule:
+        """The factor on the learning rate as a function of (step, steps per epoch)."""
+        spec = self.schedule
+        if spec == "cosine":  # by its name alone it falls over the whole run
+            spec = {"name": "cosine", "epochs": max(self.epochs - self.warmup, 1)}
+        schedule = make(SCHEDULES, spec, "schedule")
+        return Warmup(self.warmup, schedule) if self.warmup else schedule
+
+    def rate(self) -> float:
+        """The learning rate, or what is usual for the optimizer."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        name = self.optimizer.get("name") if isinstance(self.optimizer, Mapping) else self.optimizer
+        for key, cls in OPTIMIZERS.items():
+            if name == key or (isinstance(cls, type) and isinstance(self.optimizer, cls)):
+                return LEARNING_RATES[key]
+        raise InputError("an optimizer of your own needs learning_rate")
