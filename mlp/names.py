@@ -2,11 +2,18 @@
 
 An entry of a table is an object or a class. What stands for it elsewhere is its name, or a mapping
 with the name and some of its settings: ``{"name": "leaky_relu", "slope": 0.2}``.
+
+An entry with settings is a frozen dataclass. What a setting may be is said there alone: its type by
+its field, its range by `check_settings`.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import MISSING, fields, is_dataclass, replace
+from math import inf
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
 
 from mlp.errors import InputError, did_you_mean
 
@@ -14,7 +21,8 @@ from mlp.errors import InputError, did_you_mean
 def make(table: Mapping[str, Any], spec: Any, kind: str) -> Any:
     """The object that a name or a mapping stands for; any other object is returned as it is.
 
-    Raises InputError for an unknown name or setting, with the nearest one.
+    Raises InputError for an unknown name or setting, with the nearest one, and for a setting that
+    is missing or cannot be.
 
     >>> from mlp.formulas.activations import ACTIVATIONS
     >>> make(ACTIVATIONS, {"name": "elu", "alpha": 0.5}, "activation")
@@ -35,22 +43,21 @@ def make(table: Mapping[str, Any], spec: Any, kind: str) -> Any:
         name, settings = spec, {}
     else:
         return spec
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise InputError(f"unknown {kind} {name!r}{did_you_mean(name, table)}")
     entry = table[name]
-    if not isinstance(entry, type) and not settings:
-        return entry
     known = settings_of(entry)
     for key in settings:
         if key not in known:
             hint = did_you_mean(key, known) if known else "; it has none"
             raise InputError(f"{kind} {name!r} has no setting {key!r}{hint}")
-    cls = entry if isinstance(entry, type) else type(entry)
-    start = {} if isinstance(entry, type) else {key: getattr(entry, key) for key in known}
-    try:
-        return cls(**(start | settings))
-    except TypeError as error:
-        raise InputError(f"{kind} {name!r}: {error}") from error
+    if not isinstance(entry, type):
+        return replace(entry, **settings) if settings else entry
+    for field in fields(entry) if known else ():
+        given = field.name in settings or field.default is not MISSING
+        if not given and field.default_factory is MISSING:
+            raise InputError(f"{kind} {name!r} needs a value for {field.name!r}")
+    return entry(**settings)
 
 
 def settings_of(entry: Any) -> list[str]:
@@ -70,7 +77,8 @@ def spec(table: Mapping[str, Any], thing: Any, kind: str) -> Any:
     if isinstance(thing, str):
         return thing
     if isinstance(thing, Mapping):
-        return dict(thing)
+        made = make(table, thing, kind)  # whose numbers are plain
+        return {key: value if key == "name" else getattr(made, key) for key, value in thing.items()}
     for name, entry in table.items():
         if thing == entry and not isinstance(entry, type):
             return name
@@ -81,3 +89,57 @@ def spec(table: Mapping[str, Any], thing: Any, kind: str) -> Any:
         f"{kind} {thing!r} is an object of your own and cannot be written to a file (files hold "
         "data, never code); keep the weights, `model.w`, and build the network in your program"
     )
+
+
+# Intervals that are better said in words.
+_WORDS = {
+    "(-inf, inf)": "be a finite number",
+    "(0, inf)": "be above 0",
+    "[0, inf)": "be 0 or above",
+    "(0, 1)": "lie between 0 and 1",
+}
+
+
+def check_settings(thing: Any, what: str, **ranges: str) -> None:
+    """The settings of an entry are of their fields' types and within their ranges, or InputError.
+
+    ranges: intervals as on paper, of the settings that are numbers; "(-inf, inf)" if none is given.
+    NumPy's numbers become Python's: in a formula they would bring a dtype of their own.
+
+    >>> from mlp.formulas.activations import Elu
+    >>> Elu(np.float32(0.5))
+    Elu(alpha=0.5)
+    >>> Elu(-1)
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: elu: alpha must be above 0, not -1
+    """
+    for field in fields(thing):
+        value, kind = getattr(thing, field.name), field.type
+        if kind is float:
+            within = ranges.get(field.name, "(-inf, inf)")
+            fits, must = _is_number(value, within), _WORDS.get(within, f"be in {within}")
+            plain = int if isinstance(value, Integral) else float
+        elif kind is bool:
+            fits, must = isinstance(value, (bool, np.bool_)), "be True or False"
+            plain = bool
+        elif get_origin(kind) is Literal:
+            choices = get_args(kind)
+            fits = isinstance(value, str) and value in choices
+            must = f"be one of {', '.join(choices)}"
+            plain = str
+        else:
+            continue
+        if not fits:
+            raise InputError(f"{what}: {field.name} must {must}, not {value!r}")
+        object.__setattr__(thing, field.name, plain(value))
+
+
+def _is_number(value: object, within: str) -> bool:
+    """Whether it is a finite number within the interval."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not -inf < value < inf:
+        return False
+    low, high = (float(end) for end in within[1:-1].split(","))
+    above = value >= low if within[0] == "[" else value > low
+    below = value <= high if within[-1] == "]" else value < high
+    return bool(above and below)

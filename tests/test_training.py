@@ -13,7 +13,7 @@ import pytest
 from mlp import Dense, InputError, Model, Network, Settings, train
 from mlp.data.order import order, split
 from mlp.formulas.losses import LOSSES
-from mlp.formulas.optimizers import LEARNING_RATES, OPTIMIZERS
+from mlp.formulas.optimizers import OPTIMIZERS
 
 
 def data(n=20, outputs=1, seed=0):
@@ -351,7 +351,7 @@ def test_schedule_in_the_history():
 def test_usual_learning_rates():
     for name in OPTIMIZERS:
         for optimizer in (name, {"name": name}, OPTIMIZERS[name]()):
-            assert Settings(optimizer=optimizer).rate() == LEARNING_RATES[name]
+            assert Settings(optimizer=optimizer).rate() == OPTIMIZERS[name].learning_rate
 
 
 # -------------------------------------------------------------------------------- non-finite loss
@@ -462,7 +462,7 @@ class OwnRule:
     def initial(self, eta):
         return ()
 
-    def constants(self, eta, step, bias=False):
+    def constants(self, eta, step, decay=True):
         return (eta,)
 
     def update(self, xp, w, g, eta):

@@ -33,11 +33,15 @@ from typing import Any, Protocol
 from backends import Array
 from mlp.errors import InputError
 from mlp.formulas.output_units import sigmoid, softmax
-from mlp.names import make
+from mlp.names import check_settings, make
 
 
 class Activation(Protocol):
-    """What the network asks of an activation."""
+    """What the network asks of an activation.
+
+    Optional attributes, False where they are missing: ``from_output`` (df needs no z) and
+    ``rectifier`` (about half of its inputs pass, so "auto" draws its weights by He).
+    """
 
     def f(self, xp: Any, z: Array) -> Array:
         """a = f(z), shape (n, units)."""
@@ -91,6 +95,7 @@ class Relu:
     """f(z) = max(z, 0), f' = 1 where z > 0, else 0 (also at 0)."""
 
     from_output = True
+    rectifier = True
 
     def f(self, xp: Any, z: Array) -> Array:
         return xp.maximum(z, 0.0)
@@ -101,14 +106,15 @@ class Relu:
 
 @dataclass(frozen=True)
 class LeakyRelu:
-    """f(z) = z where z > 0, else slope · z."""
+    """f(z) = z where z > 0, else slope · z; 0 < slope < 1."""
 
     slope: float = 0.01
     from_output = True
+    rectifier = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.slope < 1.0:  # from the output one can tell the sides only then
-            raise InputError(f"leaky_relu: slope must lie between 0 and 1, not {self.slope}")
+        # From the output one can tell the sides only within this range.
+        check_settings(self, "leaky_relu", slope="(0, 1)")
 
     def f(self, xp: Any, z: Array) -> Array:
         return xp.maximum(z, self.slope * z)
@@ -126,10 +132,10 @@ class Elu:
 
     alpha: float = 1.0
     from_output = True
+    rectifier = True
 
     def __post_init__(self) -> None:
-        if not self.alpha > 0.0:
-            raise InputError(f"elu: alpha must be above 0, not {self.alpha}")
+        check_settings(self, "elu", alpha="(0, inf)")
 
     def f(self, xp: Any, z: Array) -> Array:
         return xp.where(z > 0.0, z, self.alpha * xp.expm1(xp.minimum(z, 0.0)))
@@ -147,6 +153,8 @@ class Gelu:
 
     Source: Hendrycks, Gimpel, arXiv:1606.08415, section 2.
     """
+
+    rectifier = True
 
     def _inner(self, xp: Any, z: Array) -> tuple[Array, Array]:
         s = xp.minimum(xp.maximum(z, -10.0), 10.0)
@@ -172,6 +180,8 @@ class Silu:
     Source: Elfwing, Uchibe, Doya, arXiv:1702.03118, eq. (9)-(10).
     """
 
+    rectifier = True
+
     def f(self, xp: Any, z: Array) -> Array:
         return z * sigmoid(xp, z)
 
@@ -185,6 +195,7 @@ class Softplus:
     """f(z) = log(1 + exp(z)), f' = σ(z) = 1 - exp(-a)."""
 
     from_output = True
+    rectifier = True
 
     def f(self, xp: Any, z: Array) -> Array:
         return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))

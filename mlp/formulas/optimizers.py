@@ -22,14 +22,16 @@ from typing import Any, Protocol
 
 from backends import Array
 from mlp.errors import InputError
+from mlp.names import check_settings
 
 
 class Optimizer(Protocol):
     """What training asks of an update rule.
 
-    Optional attributes: ``spares_biases = True`` (biases take other constants than weights:
-    `constants` is called with ``bias=True`` for them), ``own_rate = True`` (the rule finds its own
-    step sizes, a schedule has no meaning).
+    Optional attributes: ``learning_rate``, the usual one (a rule without it is told one by the
+    user); ``decays = True`` (weights take other constants than biases: `constants` is called with
+    ``decay=False`` for what does not decay); ``own_rate = True`` (the rule finds its own step
+    sizes, a schedule has no meaning).
     """
 
     @property
@@ -39,7 +41,7 @@ class Optimizer(Protocol):
     def initial(self, eta: float) -> tuple[float, ...]:
         """The value each state vector is filled with at the start."""
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         """The numbers of this step, passed to `update` after the state vectors."""
 
     @property
@@ -47,28 +49,17 @@ class Optimizer(Protocol):
         """update(xp, w, g, *state, *constants) -> (w, *state), its arguments spelled out."""
 
 
-def _check(rule: str, **shares: float) -> None:
-    for name, value in shares.items():
-        if not 0.0 <= value < 1.0:
-            raise InputError(f"optimizer {rule!r}: {name} must be in [0, 1), not {value}")
-
-
-def _check_positive(rule: str, **values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0.0 and math.isfinite(value)):
-            raise InputError(f"optimizer {rule!r}: {name} must be above 0, not {value}")
-
-
 @dataclass(frozen=True)
 class SGD:
     """w <- w - eta g. Derivation 003 "standard back-prop", 002 eq. (7)-(8) with mu = eta."""
 
     state = ()
+    learning_rate = 0.1
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return ()
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         return (eta,)
 
     def update(self, xp: Any, w: Array, g: Array, eta: Array) -> Any:
@@ -84,14 +75,15 @@ class Momentum:
 
     momentum: float = 0.9
     state = ("v",)
+    learning_rate = 0.05
 
     def __post_init__(self) -> None:
-        _check("momentum", momentum=self.momentum)
+        check_settings(self, "optimizer 'momentum'", momentum="[0, 1)")
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         return (eta, self.momentum)
 
     def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
@@ -108,14 +100,15 @@ class Nesterov:
 
     momentum: float = 0.9
     state = ("v",)
+    learning_rate = 0.05
 
     def __post_init__(self) -> None:
-        _check("nesterov", momentum=self.momentum)
+        check_settings(self, "optimizer 'nesterov'", momentum="[0, 1)")
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         return (eta, self.momentum)
 
     def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
@@ -133,15 +126,15 @@ class RMSprop:
     rho: float = 0.9
     epsilon: float = 1e-8
     state = ("v",)
+    learning_rate = 1e-3
 
     def __post_init__(self) -> None:
-        _check("rmsprop", rho=self.rho)
-        _check_positive("rmsprop", epsilon=self.epsilon)
+        check_settings(self, "optimizer 'rmsprop'", rho="[0, 1)", epsilon="(0, inf)")
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         return (eta, self.rho, 1.0 - self.rho, self.epsilon)
 
     def update(
@@ -167,19 +160,16 @@ class Adam:
     epsilon: float = 1e-8
     corrected: bool = True
     state = ("m", "v")
+    learning_rate = 1e-3
 
     def __post_init__(self) -> None:
-        _check("adam", beta_1=self.beta_1, beta_2=self.beta_2)
-        _check_positive("adam", epsilon=self.epsilon)
+        check_settings(self, "optimizer 'adam'", **_ADAM_RANGES)
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
-        b1, b2 = self.beta_1, self.beta_2
-        root = math.sqrt(1.0 - b2**step)
-        epsilon = self.epsilon * root if self.corrected else self.epsilon
-        return (eta * root / (1.0 - b1**step), b1, 1.0 - b1, b2, 1.0 - b2, epsilon)
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+        return _adam_constants(self, eta, step, self.corrected)
 
     def update(
         self,
@@ -195,9 +185,7 @@ class Adam:
         rest2: Array,
         eps: Array,
     ) -> Any:
-        m = b1 * m + rest1 * g
-        v = b2 * v + rest2 * (g * g)
-        return w - eta * m / (xp.sqrt(v) + eps), m, v
+        return _adam(xp, w, g, m, v, eta, b1, rest1, b2, rest2, eps)
 
 
 @dataclass(frozen=True)
@@ -213,22 +201,18 @@ class AdamW:
     epsilon: float = 1e-8
     weight_decay: float = 0.01
     state = ("m", "v")
-    spares_biases = True
+    learning_rate = 1e-3
+    decays = True
 
     def __post_init__(self) -> None:
-        _check("adamw", beta_1=self.beta_1, beta_2=self.beta_2, weight_decay=self.weight_decay)
-        _check_positive("adamw", epsilon=self.epsilon)
-
-    @property
-    def _adam(self) -> Adam:
-        return Adam(self.beta_1, self.beta_2, self.epsilon)
+        check_settings(self, "optimizer 'adamw'", **_ADAM_RANGES, weight_decay="[0, 1)")
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
-        keep = 1.0 if bias else 1.0 - eta * self.weight_decay
-        return (keep, *self._adam.constants(eta, step))
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+        keep = 1.0 - eta * self.weight_decay if decay else 1.0
+        return (keep, *_adam_constants(self, eta, step, corrected=True))
 
     def update(
         self,
@@ -245,7 +229,27 @@ class AdamW:
         rest2: Array,
         eps: Array,
     ) -> Any:
-        return self._adam.update(xp, keep * w, g, m, v, eta, b1, rest1, b2, rest2, eps)
+        return _adam(xp, keep * w, g, m, v, eta, b1, rest1, b2, rest2, eps)
+
+
+_ADAM_RANGES = {"beta_1": "[0, 1)", "beta_2": "[0, 1)", "epsilon": "(0, inf)"}
+
+
+def _adam_constants(
+    rule: Adam | AdamW, eta: float, step: int, corrected: bool
+) -> tuple[float, ...]:
+    """eta, b1, 1 - b1, b2, 1 - b2 and epsilon, with the corrections of this step."""
+    b1, b2 = rule.beta_1, rule.beta_2
+    root = math.sqrt(1.0 - b2**step)
+    epsilon = rule.epsilon * root if corrected else rule.epsilon
+    return (eta * root / (1.0 - b1**step), b1, 1.0 - b1, b2, 1.0 - b2, epsilon)
+
+
+def _adam(xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+    eta, b1, rest1, b2, rest2, eps = constants
+    m = b1 * m + rest1 * g
+    v = b2 * v + rest2 * (g * g)
+    return w - eta * m / (xp.sqrt(v) + eps), m, v
 
 
 @dataclass(frozen=True)
@@ -265,10 +269,13 @@ class Rprop:
     largest: float = 50.0
     smallest: float = 1e-6
     state = ("step", "previous")
+    learning_rate = 0.1
     own_rate = True
 
     def __post_init__(self) -> None:
-        _check_positive("rprop", smallest=self.smallest, largest=self.largest, grow=self.grow)
+        check_settings(
+            self, "optimizer 'rprop'", grow="(0, inf)", largest="(0, inf)", smallest="(0, inf)"
+        )
         if self.smallest > self.largest:
             raise InputError(
                 f"optimizer 'rprop': smallest {self.smallest} is above largest {self.largest}"
@@ -281,7 +288,7 @@ class Rprop:
     def initial(self, eta: float) -> tuple[float, ...]:
         return (eta, 0.0)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         return (self.grow, self.shrink, self.largest, self.smallest)
 
     def update(
@@ -322,18 +329,18 @@ class Quickprop:
     limit: float = 1.75
     decay: float = 1e-4
     state = ("move", "previous")
-    spares_biases = True
+    learning_rate = 0.05
+    decays = True
 
     def __post_init__(self) -> None:
-        _check("quickprop", decay=self.decay)
-        _check_positive("quickprop", limit=self.limit)
+        check_settings(self, "optimizer 'quickprop'", limit="(0, inf)", decay="[0, 1)")
 
     def initial(self, eta: float) -> tuple[float, ...]:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, bias: bool = False) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
         share = self.limit / (1.0 + self.limit)
-        return (eta, self.limit, share, 0.0 if bias else self.decay)
+        return (eta, self.limit, share, self.decay if decay else 0.0)
 
     def update(
         self,
@@ -369,16 +376,4 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adamw": AdamW,
     "rprop": Rprop,
     "quickprop": Quickprop,
-}
-
-# What a rule is usually started with.
-LEARNING_RATES = {
-    "sgd": 0.1,
-    "momentum": 0.05,
-    "nesterov": 0.05,
-    "rmsprop": 1e-3,
-    "adam": 1e-3,
-    "adamw": 1e-3,
-    "rprop": 0.1,
-    "quickprop": 0.05,
 }

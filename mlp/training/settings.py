@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlp.errors import InputError, check_whole
-from mlp.formulas.optimizers import LEARNING_RATES, OPTIMIZERS, Optimizer
+from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
 from mlp.formulas.schedules import SCHEDULES, Schedule, Warmup
 from mlp.names import make
 
@@ -100,8 +100,9 @@ class Settings:
         """The learning rate, or what is usual for the optimizer."""
         if self.learning_rate is not None:
             return self.learning_rate
-        name = self.optimizer.get("name") if isinstance(self.optimizer, Mapping) else self.optimizer
-        for key, cls in OPTIMIZERS.items():
-            if name == key or (isinstance(cls, type) and isinstance(self.optimizer, cls)):
-                return LEARNING_RATES[key]
-        raise InputError("an optimizer of your own needs learning_rate")
+        usual = getattr(self.make_optimizer(), "learning_rate", None)
+        if usual is None:
+            raise InputError(
+                "an optimizer of your own needs learning_rate, in the settings or as its attribute"
+            )
+        return usual

@@ -57,14 +57,14 @@ class Step:
         self.fine: list[Array] = []
         if loss_scale is not None:
             self._guard(loss_scale)
-        self.parts = [(slice(0, network.parameters), False)]
-        if getattr(optimizer, "spares_biases", False):
+        self.parts = [(slice(0, network.parameters), True)]
+        if getattr(optimizer, "decays", False):
             self.parts = [
-                (slice(0, network.weights), False),
-                (slice(network.weights, network.parameters), True),
+                (slice(0, network.weights), True),
+                (slice(network.weights, network.parameters), False),
             ]
-        self.parts = [(part, bias) for part, bias in self.parts if part.stop > part.start]
-        self.updates = [(self.bind_update(part), bias) for part, bias in self.parts]
+        self.parts = [(part, decay) for part, decay in self.parts if part.stop > part.start]
+        self.updates = [(self.bind_update(part), decay) for part, decay in self.parts]
 
     def _guard(self, loss_scale: Array) -> None:
         """With mixed precision: whether the gradient is finite, and the next loss scale."""
@@ -99,8 +99,8 @@ class Step:
         self.backend.copy(evaluation.sums, losses)
         for guard in self.guards:
             guard()
-        for update, bias in self.updates:
-            update(*self.optimizer.constants(eta, number, bias))  # training eq. (3)
+        for update, decay in self.updates:
+            update(*self.optimizer.constants(eta, number, decay))  # training eq. (3)
 
 
 class Recorded:
@@ -122,7 +122,7 @@ class Recorded:
         index = backend.asarray(np.zeros((1, size), np.int64))
         self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
         successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
-        widths = [len(step.optimizer.constants(1.0, 1, bias)) for _, bias in step.parts]
+        widths = [len(step.optimizer.constants(1.0, 1, decay)) for _, decay in step.parts]
         self.table = backend.full((batches, sum(widths)), 0.0, dtype)
         now = backend.full((1, sum(widths)), 0.0, dtype)
 
@@ -155,8 +155,8 @@ class Recorded:
         table = np.zeros(self.table.shape)
         for i, eta in enumerate(rates):
             row: list[float] = []
-            for _, bias in self.step.parts:
-                row += optimizer.constants(eta, number + 1 + i, bias)
+            for _, decay in self.step.parts:
+                row += optimizer.constants(eta, number + 1 + i, decay)
             table[batch + i] = row
         backend.upload(table.astype(self.step.model.dtype), self.table)
         places = np.zeros(math.prod(self.order.shape), np.int64)
