@@ -199,7 +199,7 @@ def _try_out(backend: Backend) -> None:
 
     with backend.scope():
         x = backend.full((2, 3), 1.0, "float32")
-        backend.fuse(twice, into=("x",))(x)
+        backend.fuse(twice, into=(0,))(x)
         y = backend.empty((2, 2), "float32")
         backend.matmul(x, x.T, y)
         if backend.to_numpy(y).tolist() != [[12.0, 12.0], [12.0, 12.0]]:

@@ -5,7 +5,6 @@ everything else has a plain default written against the Array API standard, so t
 is right at once and fast later.
 """
 
-import inspect
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -73,9 +72,9 @@ def _available() -> int | None:
 class Kernel:
     """A formula whose results are written into some of its own arguments.
 
-    ``into`` names those arguments, one a result. Arrays come first among the arguments, scalars
-    after them. `kernel(*arrays, *scalars)` runs at once; `kernel.bind(*arrays)` resolves everything
-    that depends on the arrays and returns a function of the scalars, for use in a loop.
+    ``into`` are their positions, one a result. Arrays come first among the arguments, scalars after
+    them. `kernel(*arrays, *scalars)` runs at once; `kernel.bind(*arrays, scalars=k)` resolves
+    everything that depends on the arrays and returns a function of k numbers, for use in a loop.
 
     This one computes, then assigns. The results of `f(xp, ...)` are all computed before the first
     assignment, so an argument may be read and overwritten.
@@ -86,19 +85,17 @@ class Kernel:
     ...     v = 0.5 * v
     ...     return w - eta * v, v
     >>> w, v = np.ones(2), np.full(2, 4.0)
-    >>> step = get_backend("numpy").fuse(decay, into=("w", "v")).bind(w, v)
+    >>> step = get_backend("numpy").fuse(decay, into=(0, 1)).bind(w, v, scalars=1)
     >>> step(0.25)
     >>> w, v
     (array([0.5, 0.5]), array([2., 2.]))
     """
 
-    def __init__(self, xp: Any, formula: Formula, into: Sequence[str]):
-        self.xp, self.formula = xp, formula
-        names = list(inspect.signature(formula).parameters)[1:]
-        self.into = tuple(names.index(name) for name in into)
+    def __init__(self, xp: Any, formula: Formula, into: Sequence[int] = (0,)):
+        self.xp, self.formula, self.into = xp, formula, tuple(into)
 
-    def bind(self, *arrays: Array) -> Callable[..., None]:
-        """The kernel on these arrays, as a function of the scalars."""
+    def bind(self, *arrays: Array, scalars: int = 0) -> Callable[..., None]:
+        """The kernel on these arrays, as a function of so many scalars."""
 
         def run(*scalars: float) -> None:
             results = self.formula(self.xp, *arrays, *scalars)
@@ -116,7 +113,8 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> None:
         arrays = [x for x in arguments if hasattr(x, "shape")]
-        self.bind(*arrays)(*arguments[len(arrays) :])
+        scalars = arguments[len(arrays) :]
+        self.bind(*arrays, scalars=len(scalars))(*scalars)
 
 
 class TracedKernel(Kernel, ABC):
@@ -125,15 +123,14 @@ class TracedKernel(Kernel, ABC):
     What leaves the language of `backends.formula` runs plainly, and says so.
     """
 
-    def bind(self, *arrays: Array) -> Callable[..., None]:
+    def bind(self, *arrays: Array, scalars: int = 0) -> Callable[..., None]:
         shape = np.broadcast_shapes(*(x.shape for x in arrays))
-        scalars = len(inspect.signature(self.formula).parameters) - 1 - len(arrays)
         extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
         try:
             program = trace(self.formula, extents, self.into)
         except NotFusable as reason:
             warnings.warn(f"runs unfused, with temporary arrays: {reason}", stacklevel=3)
-            return super().bind(*arrays)
+            return super().bind(*arrays, scalars=scalars)
         return self.write(program, arrays, shape)
 
     @abstractmethod
@@ -271,7 +268,7 @@ class Backend(ABC):
         classes = xp.arange(out.shape[1], dtype=labels.dtype, device=self.device)
         out[...] = xp.astype(labels[:, None] == classes[None, :], out.dtype)
 
-    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+    def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         """The formula as the fastest thing this backend has; equal to the plain one in value and
         dtype. See `Kernel` and `backends.formula`."""
         return Kernel(self.xp, formula, into)

@@ -87,7 +87,7 @@ class Count(Backend):
     def require(self, precision: str) -> None:
         """Any: the backend itself is asked."""
 
-    def fuse(self, formula: Any, into: Sequence[str]) -> Kernel:
+    def fuse(self, formula: Any, into: Sequence[int] = (0,)) -> Kernel:
         return _CountedKernel(self.xp, formula, into)
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
@@ -120,7 +120,7 @@ class Count(Backend):
 
 
 class _CountedKernel(Kernel):
-    def bind(self, *arrays: Array) -> Callable[..., None]:
+    def bind(self, *arrays: Array, scalars: int = 0) -> Callable[..., None]:
         return _nothing
 
 

@@ -157,7 +157,7 @@ class CupyBackend(Backend):
     def upload(self, x: np.ndarray, out: Array) -> None:
         out.set(x)
 
-    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+    def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return CudaKernel(self.xp, formula, into)
 
     def keeps(self, size: int) -> bool:

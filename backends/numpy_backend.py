@@ -105,7 +105,7 @@ class NumpyBackend(Backend):
             return
         np.equal(labels[:, None], np.arange(out.shape[1]), out=out, casting="unsafe")
 
-    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+    def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return HostKernel(formula, into, self.jit)
 
     def memory(self) -> Memory:
@@ -125,7 +125,7 @@ class NumpyBackend(Backend):
 class HostKernel(TracedKernel):
     """A formula as compiled loops where that is worthwhile, else as ufuncs on blocks."""
 
-    def __init__(self, formula: Formula, into: Sequence[str], jit: bool):
+    def __init__(self, formula: Formula, into: Sequence[int], jit: bool):
         super().__init__(xp, formula, into)
         self.jit = jit
 

@@ -11,8 +11,7 @@ A step that is left out changes neither weights nor state vectors; it counts as 
 Source: Micikevicius et al., "Mixed precision training", arXiv:1710.03740, section 3.2.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from backends import Array
@@ -57,13 +56,4 @@ def guarded(optimizer: Optimizer) -> Callable[..., Any]:
         new = new if isinstance(new, tuple) else (new,)
         return tuple(xp.where(alive > 0.0, n, o) for n, o in zip(new, (w, *state), strict=True))
 
-    guarded_update.__signature__ = _with_fine(update, vectors)  # type: ignore[attr-defined]
     return guarded_update
-
-
-def _with_fine(update: Callable[..., Any], vectors: int) -> inspect.Signature:
-    """The update's signature with ``fine`` after the state vectors: xp, w, g, *state, fine, ..."""
-    parameters: Sequence[inspect.Parameter] = list(inspect.signature(update).parameters.values())
-    place = 3 + vectors
-    fine = inspect.Parameter("fine", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Signature([*parameters[:place], fine, *parameters[place:]])

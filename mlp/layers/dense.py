@@ -1,26 +1,43 @@
-"""A dense layer: affine in each of its sources, then an activation, then dropout."""
+"""A dense layer: affine in each of its sources, an activation, dropout.
 
-from collections.abc import Iterable, Mapping
+    z_l = Σ_{k in sources[l]} a_k W_kl + b_l                                              (1)
+    a_l = f_l(z_l)                                                                        (2)
+
+and, numbered as in `mlp.network.backpropagation`, with v_l the sum that arrives and δ_l = ∂E/∂z_l,
+
+    δ_l = f_l'ᵀ(z_l) · v_l        v_k gets + δ_l W_klᵀ                                     (4)
+    ∂E/∂W_kl = a_kᵀ δ_l                                                                   (5)
+    ∂E/∂b_l  = Σ_rows δ_l                                                                 (6)
+
+Sources: (1) 001 eq. 1, 004 z; (2) 002 eq. 2; (4) 000, 001 eq. 9, 002 eq. 5 and 9, 003 case 2, 004;
+(5) 001 eq. 6 and 9, 002 eq. 6, 003 Δ_p w_tu = δ_t o_u; (6) 001 eq. 5 and 9.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mlp.errors import InputError
-from mlp.formulas.activations import Activation
-from mlp.formulas.initializers import Initializer
+from backends import Array
+from mlp.errors import InputError, check_whole
+from mlp.formulas.activations import Activation, get_activation
+from mlp.formulas.initializers import Initializer, get_initializer
+from mlp.layers.dropout import check_rate, drop
+from mlp.layers.layer import Layer, Parameter, Place, check_sources
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Layer):
     """A layer of units, each connected to all units of its sources: affine, activation, dropout.
 
-    units: number of units. activation: a name of `mlp.formulas.activations.ACTIVATIONS` or an own object.
-    sources: numbers of the layers that feed it, 0 the input; None is the layer before. bias:
-    whether z has b added. dropout: share of units set to zero in training, the others divided by
-    1 - dropout (inverted dropout; Srivastava et al., JMLR 15, 2014, section 10). l1, l2: the
-    objective gets l1 Σ|W| + ½ l2 ΣW² for this layer's weights, never its biases. initializer: a
-    name of `mlp.formulas.initializers.INITIALIZERS`, "auto" (He for rectifiers, else Glorot), or a function.
+    units: number of units. activation: a name of `mlp.formulas.activations.ACTIVATIONS`, a mapping
+    or an own object. sources: numbers of the layers that feed it, 0 the input; None is the layer
+    before. bias: whether z has b added. dropout: share of units set to zero in training, see
+    `mlp.layers.dropout`. l1, l2: the objective gets l1 Σ|W| + ½ l2 ΣW² for this layer's weights,
+    never its biases. initializer: a name of `mlp.formulas.initializers.INITIALIZERS`, "auto" (He
+    for rectifiers, else Glorot), a mapping, or a function.
     """
 
     units: int
@@ -32,23 +49,113 @@ class Dense:
     l2: float = 0.0
     initializer: str | Mapping[str, Any] | Initializer = "auto"
 
+    by_products = True
+
     def __post_init__(self) -> None:
-        if isinstance(self.units, bool) or not isinstance(self.units, int) or self.units < 1:
-            raise InputError(f"Dense: units must be a whole number from 1 on, not {self.units!r}")
-        for name, value in (("dropout", self.dropout), ("l1", self.l1), ("l2", self.l2)):
+        check_whole("Dense: units", self.units, 1)
+        check_rate(self.dropout, "Dense: dropout")
+        for name, value in (("l1", self.l1), ("l2", self.l2)):
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 raise InputError(f"Dense: {name} must be a number, not {value!r}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise InputError(f"Dense: dropout must be in [0, 1), not {self.dropout!r}")
-        for name, value in (("l1", self.l1), ("l2", self.l2)):
             if not (value >= 0.0 and np.isfinite(value)):
                 raise InputError(f"Dense: {name} must be 0 or above, not {value!r}")
         if not isinstance(self.bias, (bool, np.bool_)):
             raise InputError(f"Dense: bias must be True or False, not {self.bias!r}")
-        if self.sources is not None:
-            whole = isinstance(self.sources, Iterable) and not isinstance(self.sources, str)
-            if not whole or not all(isinstance(k, (int, np.integer)) for k in self.sources):
-                raise InputError(
-                    f"Dense: sources must list numbers of layers, as (0, 1), not {self.sources!r}"
-                )
-            object.__setattr__(self, "sources", tuple(int(k) for k in self.sources))
+        object.__setattr__(self, "units", int(self.units))
+        object.__setattr__(self, "sources", check_sources("Dense", self.sources))
+
+    # ------------------------------------------------------------------ what it holds
+
+    def width(self, inputs: Mapping[int, int]) -> int:
+        return self.units
+
+    def parameters(self, inputs: Mapping[int, int]) -> Iterator[Parameter]:
+        """W[k, l], (units_k, units_l) for each source k, and b[l], (units_l,)."""
+        draw, fan_in = get_initializer(self.initializer, self.activation), sum(inputs.values())
+        for k, width in inputs.items():
+            shape = (width, self.units)
+
+            def start(rng: np.random.Generator, shape: tuple[int, int] = shape) -> np.ndarray:
+                return draw(rng, fan_in, self.units, shape)
+
+            yield Parameter("W", shape, "weight", start, source=k)
+        if self.bias:
+            yield Parameter("b", (self.units,), "bias")
+
+    @property
+    def label(self) -> str:
+        name = self.activation
+        return name if isinstance(name, str) else type(get_activation(name)).__name__
+
+    # ------------------------------------------------------------------ its calls
+
+    def forward(self, at: Place) -> None:
+        """Eq. (1) and (2); of the last layer the products alone."""
+        z, b = at.buffer("z"), [at.p["b"]] if self.bias else []
+        terms = [(x, at.p["W", k]) for k, x in at.x.items()]
+        at.tape.products(terms, z, partial(at.buffer, "part"))  # (1)
+        if at.last:
+            at.y, at.ending = z, tuple(b)
+            return
+        f, from_output = _unit(self.activation)
+
+        def activate(xp: Any, z: Array, *b: Array) -> Array:
+            return f.f(xp, shifted(z, *b))
+
+        def activate_and_keep(xp: Any, a: Array, z: Array, *b: Array) -> Any:
+            z = shifted(z, *b)
+            return (f.f(xp, z), z) if b else f.f(xp, z)
+
+        if from_output and not at.keeps:  # over z, which the derivative can do without
+            at.y = z
+            at.tape.apply(activate, (0,), z, *b)  # (2)
+        else:
+            at.y = at.buffer("a")
+            at.tape.apply(activate_and_keep, (0, 1) if b else (0,), at.y, z, *b)
+        if at.training and self.dropout:
+            a, at.y = at.y, at.buffer("h")
+            at.tape.apply(drop, (0,), at.y, a, at.mask())
+
+    def backward(self, at: Place) -> None:
+        """Eq. (4), (5) and (6); of the last layer Δ is δ already, by the objective's kernel."""
+        if not at.last:
+            self._chain_rule(at)
+        for k, x in at.x.items():
+            at.tape.product(x.T, at.delta, at.g["W", k])  # (5)
+        for k, out in at.back():
+            at.tape.product(at.delta, at.p["W", k].T, out)  # (4), Σ
+        if self.bias:
+            at.tape.total(at.delta, at.g["b"])  # (6)
+
+    def _chain_rule(self, at: Place) -> None:
+        """δ <- f'ᵀ(z) · (v ⊙ mask), over v."""
+        f, from_output = _unit(self.activation)
+        z = at.buffer("z")
+        a = z if from_output and not at.keeps else at.buffer("a")
+
+        def delta(xp: Any, v: Array, a: Array, *mask: Array) -> Array:
+            return f.df(xp, masked(v, *mask), None, a)
+
+        def delta_from_z(xp: Any, v: Array, a: Array, z: Array, *mask: Array) -> Array:
+            return f.df(xp, masked(v, *mask), z, a)
+
+        if from_output:
+            at.tape.apply(delta, (0,), at.delta, a, *at.masks)
+        else:
+            at.tape.apply(delta_from_z, (0,), at.delta, a, z, *at.masks)
+
+
+def _unit(activation: str | Mapping[str, Any] | Activation) -> tuple[Activation, bool]:
+    """The activation, and whether its derivative is found from its output alone."""
+    made = get_activation(activation)
+    return made, getattr(made, "from_output", False)
+
+
+def shifted(z: Array, *b: Array) -> Array:
+    """z, with the bias where there is one."""
+    return z + b[0] if b else z
+
+
+def masked(v: Array, *mask: Array) -> Array:
+    """v, times the mask where there is one."""
+    return v * mask[0] if mask else v

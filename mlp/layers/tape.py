@@ -1,10 +1,10 @@
-"""What passes are written on: a tape of calls on fixed buffers, and the arena they live in.
+"""What layers write on: a tape of calls on fixed buffers, and the arena those buffers are from.
 
-The passes are not run here but written down, once, on a `Tape`: calls on fixed buffers, which
+A pass is not run when it is written down. It is written once, as calls on fixed arrays, which
 training then runs for every batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,42 +33,70 @@ class Tape:
         self.calls: list[Callable[[], None]] = []
 
     def product(self, a: Array | Slot, b: Array, out: Array) -> None:
-        """out <- a b."""
+        """out <- a b. Factors may be transposed views."""
         if isinstance(a, Slot):
             matmul, slot = self.backend.matmul, a
             self.calls.append(lambda: matmul(slot.array, b, out))
             return
         self.calls.append(self.backend.product(a, b, out, self.precision))
 
+    def products(
+        self, pairs: Iterable[tuple[Array | Slot, Array]], out: Array, part: Callable[[], Array]
+    ) -> None:
+        """out <- Σ a b. part: a buffer like out, asked for if there is more than one term."""
+        for term, (a, b) in enumerate(pairs):
+            if term == 0:
+                self.product(a, b, out)
+            else:
+                self.product(a, b, part())
+                self.apply(add, (0,), out, part())
+
     def total(self, x: Array, out: Array) -> None:
-        """out <- the sum of the rows of x."""
+        """out <- the sum of the rows of x: (n, m) -> (m,)."""
         self.calls.append(self.backend.total(x, out))
 
     def copy(self, source: Array, out: Array) -> None:
         """out <- source, in out's dtype."""
         self.calls.append(partial(self.backend.copy, source, out))
 
+    def take(self, x: Array, index: Array, out: Array) -> None:
+        """out <- the rows of x at index, (k,) int64."""
+        self.calls.append(partial(self.backend.take, x, index, out))
+
+    def one_hot(self, labels: Array, out: Array) -> None:
+        """out[i, k] <- 1 where labels[i] == k, else 0; labels (n,) int64."""
+        self.calls.append(partial(self.backend.one_hot, labels, out))
+
     def apply(
         self,
         formula: Formula,
-        into: Sequence[str],
+        into: Sequence[int],
         *arrays: Array,
         scalars: Sequence[float] = (),
     ) -> None:
-        """The formula as one kernel; its results go into the arguments named by ``into``."""
-        kernel = self.backend.fuse(formula, into).bind(*arrays)
+        """The formula as one kernel; its results go into the arrays at the positions ``into``.
+
+        The arrays broadcast as rows and columns do; see `backends.formula` for what a formula is.
+        """
+        kernel = self.backend.fuse(formula, into).bind(*arrays, scalars=len(scalars))
         self.calls.append(partial(kernel, *scalars) if scalars else kernel)
 
     def run(self) -> None:
+        """Every call, in the order in which they were written."""
         for call in self.calls:
             call()
+
+
+def add(xp: Any, x: Array, more: Array) -> Array:
+    """One more term of a sum over sources or targets."""
+    return x + more
 
 
 PRECISIONS = ("float32", "tf32", "float64", "mixed")
 
 
 def check_precision(precision: str) -> None:
-    """InputError if it is not the name of one; `mlp.model.Model` says what they are."""
+    """InputError if it is not the name of one; `mlp.Model` says what they are."""
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
@@ -86,14 +114,22 @@ class Arena:
         self.storage = "float16" if precision == "mixed" else self.dtype
         self.buffers: dict[tuple[Any, ...], Array] = {}
 
-    def get(self, name: tuple[Any, ...], n: int, columns: int, dtype: str | None = None) -> Array:
+    def get(
+        self,
+        name: tuple[Any, ...],
+        n: int,
+        columns: int,
+        dtype: str | None = None,
+        members: int = 1,
+    ) -> Array:
+        """(n · members, columns): the same memory whatever n is, up to ``rows``."""
         if name not in self.buffers:
-            shape = (self.rows, columns)
+            shape = (self.rows * members, columns)
             self.buffers[name] = self.backend.empty(shape, dtype or self.dtype)
-        return self.buffers[name][:n, :]
+        return self.buffers[name][: n * members, :]
 
-    def vector(self, name: tuple[Any, ...], size: int) -> Array:
+    def vector(self, name: tuple[Any, ...], size: int, dtype: str | None = None) -> Array:
         """A buffer that does not depend on the rows, (size,) in the storage's dtype."""
         if name not in self.buffers:
-            self.buffers[name] = self.backend.empty((size,), self.storage)
+            self.buffers[name] = self.backend.empty((size,), dtype or self.storage)
         return self.buffers[name]

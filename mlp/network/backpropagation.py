@@ -1,8 +1,6 @@
-"""The forward pass and backpropagation.
+"""Forward and backward through the graph.
 
-Layer 0 is the input; layers 1..L are `Dense`. ``sources[l]`` lists the layers that feed layer l
-(the one before, unless it says otherwise), ``targets[k]`` the layers that k feeds. Rows of every
-array are samples. With a_0 = X:
+Rows of every array are samples. With a_0 = X, for the layers l = 1..L
 
     z_l = Σ_{k in sources[l]} a_k W_kl + b_l                                              (1)
     a_l = f_l(z_l)                                                                        (2)
@@ -14,10 +12,38 @@ and, with δ_l = ∂E/∂z_l, from the last layer to the first,
     ∂E/∂W_kl = a_kᵀ δ_l                                                                   (5)
     ∂E/∂b_l  = Σ_rows δ_l                                                                 (6)
 
-Where each stands in the derivations: (1) 001 eq. 1, 004 z; (2) 002 eq. 2; (3) 002 eq. 10, 003 case
-1; (4) 000, 001 eq. 9, 002 eq. 5 and 9, 003 case 2 ("the deltas come from any units to which the
-current unit is connected"), 004; (5) 001 eq. 6 and 9, 002 eq. 6, 003 Δ_p w_tu = δ_t o_u; (6) 001
-eq. 5 and 9. Here δ is ∂E/∂z, of the sign in 001, 002 and 004; 000 and 003 write minus that.
+In plain NumPy, on a net with a skip from its input to its output, E = ½ Σ (y - t)²:
+
+>>> import mlp
+>>> rng = np.random.default_rng(0)
+>>> X, t = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+>>> net = mlp.Network(3, [mlp.Dense(4, "tanh"), mlp.Dense(2, "tanh", sources=(0, 1))])
+>>> model = mlp.Model(net, "half_squared_error", dtype="float64")
+>>> W, b, sources = model.W, model.b, net.sources
+>>> z, a, δ, dW, db, v = {}, {0: X}, {}, {}, {}, {1: 0.0}
+>>> for l in (1, 2):
+...     z[l] = sum(a[k] @ W[k, l] for k in sources[l]) + b[l]       # (1)
+...     a[l] = np.tanh(z[l])                                        # (2)
+>>> v[2] = a[2] - t                                                 # ∂E/∂y
+>>> for l in (2, 1):
+...     δ[l] = (1 - np.tanh(z[l]) ** 2) * v[l]                      # (3), (4)
+...     for k in sources[l]:
+...         dW[k, l] = a[k].T @ δ[l]                                # (5)
+...         v[k] = v.get(k, 0.0) + δ[l] @ W[k, l].T                 # (4), the sum over targets
+...     db[l] = δ[l].sum(axis=0)                                    # (6)
+>>> E, g = model.value_and_gradient(X, t)
+>>> bool(abs(g - net.pack(dW, db)).max() < 1e-12 and abs(E - ((a[2] - t) ** 2).sum() / 2) < 1e-12)
+True
+
+The library's lines are those: (1), (2), (4), (5) and (6) of a dense layer in `mlp.layers.dense`,
+other layers' in theirs, (3) in `mlp.network.objective`, and here the order in which layers are
+asked and the sum over targets. What differs is that nothing is computed here: the calls are written
+down once, on fixed buffers, and run for every batch.
+
+Where the equations stand in the derivations: (1) 001 eq. 1, 004 z; (2) 002 eq. 2; (3) 002 eq. 10,
+003 case 1; (4) 000, 001 eq. 9, 002 eq. 5 and 9, 003 case 2 ("the deltas come from any units to
+which the current unit is connected"), 004; (5) 001 eq. 6 and 9, 002 eq. 6, 003 Δ_p w_tu = δ_t o_u;
+(6) 001 eq. 5 and 9. Here δ is ∂E/∂z, of the sign in 001, 002 and 004; 000 and 003 write minus that.
 """
 
 from collections.abc import Iterator
@@ -26,16 +52,145 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from backends.formula import Formula
-from mlp.formulas.activations import Activation
-from mlp.layers.tape import Arena, Tape
+from mlp.layers.dropout import draw_mask
+from mlp.layers.layer import Place
+from mlp.layers.tape import Arena, Slot, Tape
 from mlp.network.graph import Network
 from mlp.seeds import generator
 
 
-def add(xp: Any, x: Array, more: Array) -> Array:
-    """One more term of a sum over sources or targets."""
-    return x + more
+class Pass:
+    """Forward and backward on n rows: a place for each layer, and the calls on the tape.
+
+    ``places[l]`` is that of layer l, ``inputs`` (n, inputs) the buffer of X. After `forward`
+    ``places[L].y`` is the output; whoever holds the loss sets ``places[L].delta`` before
+    `backward`. ``masks[l]`` is to be filled before each run where layer l drops units in training.
+
+    slot: the first layers read X wherever it lies, if products alone read it (`Slot`). keeps: every
+    quantity of eq. (1)-(4) has an array of its own.
+
+    With mixed precision the products read a copy of the weights in the storage's dtype, and δ_L
+    goes there multiplied by ``scale``, since small deltas would vanish in float16; the gradient is
+    divided by it (Micikevicius et al., arXiv:1710.03740, sections 3.1 and 3.2).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tape: Tape,
+        arena: Arena,
+        n: int,
+        w: Array,
+        statistics: Array | None = None,
+        *,
+        slot: bool = False,
+        keeps: bool = False,
+    ):
+        self.network, self.tape, self.arena, self.n = network, tape, arena, n
+        self.mixed = arena.storage != arena.dtype
+        layers = network.layers
+        integers = any(layer.integers for layer in layers)
+        wide = arena.dtype if integers else arena.storage
+        self.inputs = arena.get(("a", 0), n, network.inputs, wide)
+        readers = [network.layer(m) for m in network.targets[0]]
+        plain = slot and not integers and all(layer.by_products for layer in readers)
+        self.slot = Slot(self.inputs) if plain else None
+        x0: Any = self.slot or self.inputs
+        if integers and self.mixed:
+            x0 = arena.get(("a narrow", 0), n, network.inputs, arena.storage)
+            tape.copy(self.inputs, x0)
+        self.x: dict[int, Any] = {0: x0}
+        p = self._parameters(w)
+        s = self._statistics(statistics)
+        self.places: dict[int, Place] = {}
+        for l in network.numbers():
+            self.places[l] = Place(
+                tape=tape,
+                arena=arena,
+                number=l,
+                samples=n,
+                members=network.members[l],
+                width=network.units[l],
+                x={},
+                p=p[l],
+                s=s[l],
+                behind={k: self.places[k] for k in network.sources[l] if k > 0},
+                training=False,
+                last=l == network.depth,
+                keeps=keeps,
+                wide_inputs=self.inputs if 0 in network.sources[l] else None,
+            )
+
+    def _parameters(self, w: Array) -> dict[int, dict[Any, Array]]:
+        """Each layer's parameters; the weights are a copy in the storage's dtype if that is
+        narrow, made anew in each run."""
+        found = _by_layer(self.network, w)
+        if self.mixed:
+            weights, narrow = slice(0, self.network.weights), self.arena.vector(("w",), w.shape[0])
+            self.tape.copy(w[weights], narrow[weights])
+            copied = _by_layer(self.network, narrow)
+            for entry in self.network.layout:
+                if entry.parameter.role == "weight":
+                    key = _key(entry.parameter)
+                    found[entry.layer][key] = copied[entry.layer][key]
+        return found
+
+    def _statistics(self, statistics: Array | None) -> dict[int, dict[str, Array]]:
+        found: dict[int, dict[str, Array]] = {l: {} for l in self.network.numbers()}
+        for l, statistic, part in self.network.statistic_layout:
+            assert statistics is not None
+            shape = statistic.shape
+            found[l][statistic.name] = self.tape.backend.xp.reshape(statistics[part], shape)
+        return found
+
+    @property
+    def masks(self) -> dict[int, Array]:
+        """The masks to be filled, by layer."""
+        return {l: place.masks[0] for l, place in self.places.items() if place.masks}
+
+    @property
+    def last(self) -> Place:
+        """The place of the output."""
+        return self.places[self.network.depth]
+
+    def forward(self, training: bool = False) -> None:
+        """Eq. (1) and (2), layer after layer."""
+        for l, place in self.places.items():
+            place.training = training
+            place.x = {k: self.x[k] for k in self.network.sources[l]}
+            self.network.layer(l).forward(place)
+            self.x[l] = place.y
+
+    def backward(self, g: Array, scale: Array | None = None) -> None:
+        """Eq. (4), (5) and (6), from the last layer's delta; the gradient goes into g.
+
+        scale: (1,), by which the deltas are multiplied where the precision is mixed.
+        """
+        last, tape = self.last, self.tape
+        if self.mixed:
+            wide, last.delta = last.delta, last.buffer("delta", wide=False)
+            tape.apply(scaled, (0,), last.delta, wide, scale)
+        parts = _by_layer(self.network, g)
+        for l in reversed(self.places):
+            self.places[l].g = parts[l]
+            self.network.layer(l).backward(self.places[l])
+        if self.mixed:
+            tape.apply(unscaled, (0,), g, scale)
+
+
+def _key(parameter: Any) -> Any:
+    """What a place calls it."""
+    name, source = parameter.name, parameter.source
+    return name if source is None else (name, source)
+
+
+def _by_layer(network: Network, w: Array) -> dict[int, dict[Any, Array]]:
+    """{layer: {a place's name of a parameter: its view of w}}."""
+    views = network.views(w)
+    found: dict[int, dict[Any, Array]] = {l: {} for l in network.numbers()}
+    for entry in network.layout:
+        found[entry.layer][_key(entry.parameter)] = views[entry.parameter.name][entry.key]
+    return found
 
 
 def scaled(xp: Any, narrow: Array, delta: Array, scale: Array) -> Array:
@@ -48,160 +203,6 @@ def unscaled(xp: Any, g: Array, scale: Array) -> Array:
     return g / scale
 
 
-class Pass:
-    """Forward and backward on n rows: the arrays of eq. (1)-(6), and the calls that fill them.
-
-    ``a[0]`` is the input buffer, ``z[L]`` holds the last product, without bias, after `forward`;
-    whoever holds the loss turns it into δ_L in place (eq. 3) before `backward`. ``masks[l]`` is to
-    be filled with 0 or 1/(1 - dropout) before each run where layer l has dropout.
-
-    With mixed precision the products read a copy of the weights in the storage's dtype, and δ_L
-    goes there multiplied by ``scale``, since small deltas would vanish in float16; the gradient is
-    divided by it (Micikevicius et al., arXiv:1710.03740, sections 3.1 and 3.2).
-    """
-
-    def __init__(self, network: Network, tape: Tape, arena: Arena, n: int, w: Array):
-        self.network, self.tape, self.n = network, tape, n
-        self.mixed = arena.storage != arena.dtype
-        self.W, self.b = network.unpack(w)
-        if self.mixed:
-            self._read_weights_from(arena.vector(("w",), network.parameters), w)
-        last = network.depth
-
-        def buffer(name: str, l: int) -> Array:
-            # The outputs, and what is added to them, are numbers of the loss; masks are exact.
-            wide = name == "mask" or (l == last and name != "delta")
-            dtype = arena.dtype if wide else arena.storage
-            return arena.get((name, l), n, network.units[l], dtype)
-
-        self.buffer = buffer
-        self.z = {l: self.buffer("z", l) for l in network.numbers()}
-        self.a: dict[int, Array] = {0: self.buffer("a", 0)}  # what f gave
-        self.h: dict[int, Array] = dict(self.a)  # what feeds the next layers: a, after dropout
-        self.delta: dict[int, Array] = {}
-        self.masks: dict[int, Array] = {}
-
-    def _read_weights_from(self, narrow: Array, w: Array) -> None:
-        """Let the products read a copy of the weights, made anew in each run."""
-        weights = slice(0, self.network.weights)
-        self.tape.copy(w[weights], narrow[weights])
-        self.W, _ = self.network.unpack(narrow)
-
-    def forward(self, dropout: bool = False) -> None:
-        """Eq. (1) and (2), up to the last layer's product."""
-        last = self.network.depth
-        for l in self.network.numbers():
-            for i, k in enumerate(self.network.sources[l]):
-                self._sum(i, self.h[k], self.W[k, l], self.z[l], l)  # (1)
-            if l < last:
-                self._activate(l)  # (2)
-                rate = self.network.layer(l).dropout
-                self.h[l] = self._drop(l) if dropout and rate else self.a[l]
-
-    def backward(self, g: Array, scale: Array | None = None) -> None:
-        """Eq. (4), (5) and (6), from δ_L in z[L]; the gradient goes into g.
-
-        scale: (1,), by which the deltas are multiplied where the precision is mixed.
-        """
-        network, tape = self.network, self.tape
-        gW, gb = network.unpack(g)
-        self.delta[network.depth] = self.z[network.depth]
-        if self.mixed:
-            self.delta[network.depth] = self.buffer("delta", network.depth)
-            tape.apply(scaled, ("narrow",), self.delta[network.depth], self.z[network.depth], scale)
-        terms = dict.fromkeys(network.numbers(), 0)
-        for l in reversed(network.numbers()):
-            if l < network.depth:
-                self._chain_rule(l)  # (4), f'ᵀ
-            for k in network.sources[l]:
-                tape.product(self.h[k].T, self.delta[l], gW[k, l])  # (5)
-                if k > 0:
-                    self.delta[k] = self.buffer("delta", k)
-                    self._sum(terms[k], self.delta[l], self.W[k, l].T, self.delta[k], k)  # (4), Σ
-                    terms[k] += 1
-            if l in gb:
-                tape.total(self.delta[l], gb[l])  # (6)
-        if self.mixed:
-            tape.apply(unscaled, ("g",), g, scale)
-
-    def _sum(self, term: int, a: Array, b: Array, out: Array, l: int) -> None:
-        """out <- a b for the first term of a sum, out <- out + a b for the others."""
-        if term == 0:
-            self.tape.product(a, b, out)
-        else:
-            part = self.buffer("part", l)
-            self.tape.product(a, b, part)
-            self.tape.apply(add, ("x",), out, part)
-
-    def _activate(self, l: int) -> None:
-        """a <- f(z + b), over z where the derivative can do without it.
-
-        A normalisation of z would stand here, between eq. (1) and (2): its own calls on the tape,
-        then f of what it gives; its parameters would follow the biases in w.
-        """
-        f = self.network.activations[l].f
-        z, b = self.z[l], [self.b[l]] if l in self.b else []
-
-        def unit_with_bias(xp: Any, z: Array, b: Array) -> Array:
-            return f(xp, z + b)
-
-        def unit_keeping_z(xp: Any, a: Array, z: Array, b: Array) -> Any:
-            z = z + b
-            return f(xp, z), z
-
-        def unit_of_kept_z(xp: Any, a: Array, z: Array) -> Array:
-            return f(xp, z)
-
-        def unit_without_bias(xp: Any, z: Array) -> Array:
-            return f(xp, z)
-
-        if _from_output(self.network.activations[l]):
-            self.a[l] = z
-            self.tape.apply(unit_with_bias if b else unit_without_bias, ("z",), z, *b)
-        else:
-            self.a[l] = self.buffer("a", l)
-            formula, into = (unit_keeping_z, ("a", "z")) if b else (unit_of_kept_z, ("a",))
-            self.tape.apply(formula, into, self.a[l], z, *b)
-
-    def _drop(self, l: int) -> Array:
-        """h <- a ⊙ mask."""
-
-        def drop(xp: Any, h: Array, a: Array, mask: Array) -> Array:
-            return a * mask
-
-        h, self.masks[l] = self.buffer("h", l), self.buffer("mask", l)
-        self.tape.apply(drop, ("h",), h, self.a[l], self.masks[l])
-        return h
-
-    def _chain_rule(self, l: int) -> None:
-        """δ <- f'ᵀ(z) · v, with v = Σ δ_m W_lmᵀ already in δ's buffer."""
-        df = self.network.activations[l].df
-
-        def delta(xp: Any, v: Array, a: Array) -> Array:
-            return df(xp, v, None, a)
-
-        def delta_from_z(xp: Any, v: Array, a: Array, z: Array) -> Array:
-            return df(xp, v, z, a)
-
-        def delta_dropped(xp: Any, v: Array, a: Array, mask: Array) -> Array:
-            return df(xp, v * mask, None, a)
-
-        def delta_dropped_from_z(xp: Any, v: Array, a: Array, z: Array, mask: Array) -> Array:
-            return df(xp, v * mask, z, a)
-
-        mask = [self.masks[l]] if l in self.masks else []
-        formula: Formula
-        if _from_output(self.network.activations[l]):
-            formula, z = (delta_dropped if mask else delta), []
-        else:
-            formula, z = (delta_dropped_from_z if mask else delta_from_z), [self.z[l]]
-        self.tape.apply(formula, ("v",), self.delta[l], self.a[l], *z, *mask)
-
-
-def _from_output(activation: Activation) -> bool:
-    return getattr(activation, "from_output", False)
-
-
 def dropout_masks(
     network: Network, n: int, seed: int, step: int
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -211,7 +212,6 @@ def dropout_masks(
     """
     rng = generator(seed, "dropout", step)
     for number in network.numbers():
-        rate = network.layer(number).dropout
-        if rate:
-            kept = rng.random((n, network.units[number]), dtype=np.float32) >= rate
-            yield number, kept.astype(np.float32) / np.float32(1.0 - rate)
+        if rate := network.layer(number).dropout:
+            rows = n * network.members[number]
+            yield number, draw_mask(rng, rows, network.units[number], rate)

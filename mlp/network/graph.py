@@ -1,48 +1,74 @@
-"""The network: which layer feeds which, and the layout of the parameters.
+"""The network: which layer feeds which, and the layout of what they hold.
 
-All parameters are one flat vector w, the weights of layer 1, 2, ... first, then the biases; the
-layers are reshaped slices of it, and the gradient g has the same layout.
+Layer 0 is the input; layers 1..L are what the user lists. ``sources[l]`` are the layers that feed
+layer l (the one before, unless it says otherwise), ``targets[k]`` those that k feeds.
+
+All parameters are one flat vector w, laid out by what the layers declare: by role in the order of
+`mlp.layers.ROLES`, the weights first, and within a role layer after layer. The layers see reshaped
+slices of it, and the gradient g has the same layout; so penalties, decay and factors on the rate,
+which go by role, are kernels over runs of w. Statistics are one flat vector of their own.
 
 >>> net = Network(2, [Dense(3, "tanh"), Dense(1, "sigmoid", sources=(0, 1))])
 >>> net.sources, net.parameters
 ({1: (0,), 2: (0, 1)}, 15)
+>>> [(entry.describe(), entry.part.start) for entry in net.layout]
+[('W[0, 1]', 0), ('W[0, 2]', 6), ('W[1, 2]', 8), ('b[1]', 11), ('b[2]', 14)]
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from backends import Array
-from backends.counting_backend import Count, shaped
 from mlp.errors import InputError, check_whole
-from mlp.formulas.activations import get_activation
-from mlp.formulas.initializers import get_initializer
-from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
-from mlp.layers.dense import Dense
-from mlp.layers.tape import Arena, Tape, check_precision
-from mlp.memory import megabytes
-from mlp.names import make
+from mlp.formulas.activations import Activation, Identity, get_activation
+from mlp.formulas.optimizers import Optimizer
+from mlp.layers.layer import ROLES, Layer, Parameter
 from mlp.seeds import generator
+
+Key = int | tuple[int, int]  # a layer, or (source, layer)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A parameter's place in w."""
+
+    layer: int
+    parameter: Parameter
+    part: slice
+
+    @property
+    def key(self) -> Key:
+        source = self.parameter.source
+        return self.layer if source is None else (source, self.layer)
+
+    def describe(self) -> str:
+        key = self.key if isinstance(self.key, tuple) else (self.key,)
+        return f"{self.parameter.name}[{', '.join(map(str, key))}]"
 
 
 class Network:
     """The graph and the layout of its parameters; no weights and no backend of its own.
 
-    inputs: number of input columns. layers: one `Dense` or more, the last one is the output.
+    inputs: number of input columns. layers: one or more, `mlp.Dense` or any `mlp.layers.Layer`; the
+    last one is the output.
 
-    Attributes: ``units[l]`` (units[0] = inputs), ``sources``, ``targets``, ``activations[l]``,
-    ``weights`` and ``parameters``, the lengths of the weights' part and of the whole of w.
+    Attributes: ``units[l]``, the columns of each layer's output (units[0] = inputs);
+    ``members[l]``, its rows for each sample; ``sources``, ``targets``; ``layout`` (`Entry` for each
+    parameter); ``weights`` and ``parameters``, the lengths of the weights' part and of the whole of
+    w; ``statistics``, that of the vector of statistics.
     """
 
-    def __init__(self, inputs: int, layers: Sequence[Dense]):
-        if isinstance(inputs, bool) or not isinstance(inputs, int) or inputs < 1:
-            raise InputError(f"Network: inputs must be a whole number from 1 on, not {inputs!r}")
+    def __init__(self, inputs: int, layers: Sequence[Layer]):
+        check_whole("Network: inputs", inputs, 1)
         if not layers:
             raise InputError("Network: give at least one layer, the output: Dense(units)")
-        self.inputs, self.layers = inputs, tuple(layers)
+        self.inputs, self.layers = int(inputs), tuple(layers)
         self.depth = len(self.layers)
-        self.units = (inputs, *(layer.units for layer in self.layers))
         self.sources = {number: self._sources_of(number) for number in self.numbers()}
         self.targets = {
             k: tuple(m for m in self.numbers() if k in self.sources[m])
@@ -55,22 +81,18 @@ class Network:
                 )
         if self.layers[-1].dropout:
             raise InputError("the last layer is the output: its dropout must be 0")
-        self.activations = {n: get_activation(self.layer(n).activation) for n in self.numbers()}
-
-        offset = 0
-        self.weight_slices: dict[tuple[int, int], slice] = {}
+        units, members = [self.inputs], [1]
         for number in self.numbers():
-            for k in self.sources[number]:
-                size = self.units[k] * self.units[number]
-                self.weight_slices[k, number] = slice(offset, offset + size)
-                offset += size
-        self.weights = offset
-        self.bias_slices: dict[int, slice] = {}
+            layer, sources = self.layer(number), self.sources[number]
+            try:
+                units.append(int(layer.width({k: units[k] for k in sources})))
+                members.append(int(layer.members({k: members[k] for k in sources})))
+            except InputError as error:
+                raise InputError(f"layer {number}: {error}") from error
+        self.units, self.members = tuple(units), tuple(members)
         for number in self.numbers():
-            if self.layer(number).bias:
-                self.bias_slices[number] = slice(offset, offset + self.units[number])
-                offset += self.units[number]
-        self.parameters = offset
+            self._activation_of(number)  # a name that is none is found here
+        self._lay_out()
 
     def _sources_of(self, number: int) -> tuple[int, ...]:
         sources = self.layer(number).sources
@@ -86,11 +108,46 @@ class Network:
                 )
         return tuple(sorted(sources))
 
+    def _activation_of(self, number: int) -> Activation:
+        return get_activation(getattr(self.layer(number), "activation", Identity()))
+
+    def _lay_out(self) -> None:
+        """Every layer's parameters and statistics get their places."""
+        declared: list[tuple[int, Parameter]] = []
+        self.statistics, self.statistic_layout = 0, []
+        for number in self.numbers():
+            inputs = self.widths_into(number)
+            for parameter in self.layer(number).parameters(inputs):
+                if parameter.role not in ROLES:
+                    raise InputError(
+                        f"layer {number}: parameter {parameter.name!r} has the role "
+                        f"{parameter.role!r}, which is none of {', '.join(ROLES)}"
+                    )
+                declared.append((number, parameter))
+            for statistic in self.layer(number).statistics(inputs):
+                end = self.statistics + math.prod(statistic.shape)
+                self.statistic_layout.append((number, statistic, slice(self.statistics, end)))
+                self.statistics = end
+        roles = list(ROLES)
+        declared.sort(key=lambda entry: roles.index(entry[1].role))  # stable: layer after layer
+        self.layout: list[Entry] = []
+        self.parameters = self.weights = 0
+        for number, parameter in declared:
+            end = self.parameters + math.prod(parameter.shape)
+            self.layout.append(Entry(number, parameter, slice(self.parameters, end)))
+            self.parameters = end
+            if parameter.role == "weight":
+                self.weights = end
+
+    def widths_into(self, number: int) -> dict[int, int]:
+        """The columns of each source of a layer."""
+        return {k: self.units[k] for k in self.sources[number]}
+
     def numbers(self) -> range:
         """The numbers of the layers, 1..L."""
         return range(1, self.depth + 1)
 
-    def layer(self, number: int) -> Dense:
+    def layer(self, number: int) -> Layer:
         """Layer l, counted from 1."""
         return self.layers[number - 1]
 
@@ -98,6 +155,15 @@ class Network:
     def outputs(self) -> int:
         """Units of the last layer."""
         return self.units[-1]
+
+    @property
+    def activation(self) -> Activation:
+        """f_L, of the output; the identity of a layer that has none."""
+        return self._activation_of(self.depth)
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{n} {self.layer(n).label}" for n in self.numbers())
+        return f"Network({'-'.join(map(str, self.units))}: {layers}; {self.parameters} parameters)"
 
     # ------------------------------------------------------------------ parameters
 
@@ -111,58 +177,92 @@ class Network:
         else:
             raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
         w = np.zeros(self.parameters)
-        for (k, number), part in self.weight_slices.items():
-            layer = self.layer(number)
-            draw = get_initializer(layer.initializer, layer.activation)
-            fan_in = sum(self.units[source] for source in self.sources[number])
-            shape = (self.units[k], self.units[number])
-            w[part] = np.asarray(draw(rng, fan_in, layer.units, shape)).reshape(-1)
+        for entry in self.layout:
+            start = entry.parameter.start
+            w[entry.part] = np.asarray(start(rng)).reshape(-1) if callable(start) else start
         return w
 
-    def unpack(self, w: Array) -> tuple[dict[tuple[int, int], Array], dict[int, Array]]:
-        """(W, b): W[k, l] of shape (units_k, units_l) and b[l] of shape (units_l,).
+    def initial_statistics(self) -> np.ndarray:
+        """What the statistics start from, (statistics,) float64 on the host."""
+        found = np.zeros(self.statistics)
+        for _, statistic, part in self.statistic_layout:
+            found[part] = statistic.start
+        return found
+
+    def views(self, w: Array) -> dict[str, dict[Any, Array]]:
+        """{name: {l or (k, l): a reshaped slice of w}} for all parameters.
 
         They are views: writing into them writes into w, which may be weights or a gradient.
 
-        >>> import numpy as np
         >>> net = Network(2, [Dense(3), Dense(1)])
-        >>> W, b = net.unpack(np.arange(13.0))
-        >>> W[1, 2].shape, b[2]
-        ((3, 1), array([12.]))
+        >>> views = net.views(np.arange(13.0))
+        >>> list(views), views["W"][1, 2].shape, views["b"][2]
+        (['W', 'b'], (3, 1), array([12.]))
         """
         if w.shape != (self.parameters,):
             raise InputError(
                 f"w has shape {tuple(w.shape)}, this network has {self.parameters} parameters"
             )
-        from array_api_compat import array_namespace
+        xp, found = array_namespace(w), {}
+        for entry in self.layout:
+            view = xp.reshape(w[entry.part], entry.parameter.shape)
+            found.setdefault(entry.parameter.name, {})[entry.key] = view
+        return found
 
-        xp = array_namespace(w)
-        W = {
-            (k, number): xp.reshape(w[part], (self.units[k], self.units[number]))
-            for (k, number), part in self.weight_slices.items()
-        }
-        return W, {number: w[part] for number, part in self.bias_slices.items()}
+    def unpack(self, w: Array) -> tuple[dict[tuple[int, int], Array], dict[int, Array]]:
+        """(W, b) of the dense layers: W[k, l] of shape (units_k, units_l) and b[l] of shape
+        (units_l,), views of w; `views` has all parameters.
+
+        >>> net = Network(2, [Dense(3), Dense(1)])
+        >>> W, b = net.unpack(np.arange(13.0))
+        >>> W[1, 2].shape, b[2]
+        ((3, 1), array([12.]))
+        """
+        views = self.views(w)
+        return views.get("W", {}), views.get("b", {})
 
     def pack(
-        self, W: Mapping[tuple[int, int], Any], b: Mapping[int, Any] | None = None
+        self,
+        W: Mapping[Any, Any],
+        b: Mapping[Any, Any] | None = None,
+        **others: Mapping[Any, Any],
     ) -> np.ndarray:
-        """The flat w, float64 on the host, of weights W[k, l] and biases b[l] (missing: zero)."""
+        """The flat w, float64 on the host, of weights W[k, l] and biases b[l] (missing: zero), and
+        of other parameters by their name (missing: as they start, where that is a number)."""
         w = np.zeros(self.parameters)
-        W_views, b_views = self.unpack(w)
-        named: list[tuple[str, Any, Any, Any]]
-        named = [("W", key, x, W_views.get(key)) for key, x in W.items()]
-        named += [("b", key, x, b_views.get(key)) for key, x in (b or {}).items()]
-        for what, key, value, view in named:
-            if view is None:
-                raise InputError(f"this network has no {what}[{key}]")
-            value = np.asarray(value, dtype=float)
-            if value.shape != view.shape:
-                raise InputError(f"{what}[{key}] has shape {value.shape}, expected {view.shape}")
-            view[...] = value
-        missing = [key for key in W_views if key not in W]
+        for entry in self.layout:
+            start = entry.parameter.start
+            w[entry.part] = 0.0 if callable(start) else start
+        views, given = self.views(w), {"W": W, "b": b or {}, **others}
+        for name, values in given.items():
+            for key, value in values.items():
+                view = views.get(name, {}).get(key)
+                if view is None:
+                    raise InputError(f"this network has no {name}[{key}]")
+                value = np.asarray(value, dtype=float)
+                if value.shape != view.shape:
+                    raise InputError(
+                        f"{name}[{key}] has shape {value.shape}, expected {view.shape}"
+                    )
+                view[...] = value
+        missing = [key for key in views.get("W", {}) if key not in W]
         if missing:
             raise InputError(f"no weights given for W[{missing[0]}]")
         return w
+
+    def slices(self, name: str) -> dict[Any, slice]:
+        """{l or (k, l): its part of w} for the parameters of a name, as "W" or "b"."""
+        return {e.key: e.part for e in self.layout if e.parameter.name == name}
+
+    @property
+    def weight_slices(self) -> dict[tuple[int, int], slice]:
+        """W[k, l]'s parts of w."""
+        return self.slices("W")
+
+    @property
+    def bias_slices(self) -> dict[int, slice]:
+        """b[l]'s parts of w."""
+        return self.slices("b")
 
     def describe(self, index: int) -> str:
         """Which parameter w[index] is, in words.
@@ -170,14 +270,45 @@ class Network:
         >>> Network(2, [Dense(3)]).describe(4)
         'W[0, 1][1, 1]'
         """
-        for (k, number), part in self.weight_slices.items():
-            if part.start <= index < part.stop:
-                row, column = divmod(index - part.start, self.units[number])
-                return f"W[{k}, {number}][{row}, {column}]"
-        for number, part in self.bias_slices.items():
-            if part.start <= index < part.stop:
-                return f"b[{number}][{index - part.start}]"
+        for entry in self.layout:
+            if entry.part.start <= index < entry.part.stop:
+                place = np.unravel_index(index - entry.part.start, entry.parameter.shape)
+                return f"{entry.describe()}[{', '.join(str(int(i)) for i in place)}]"
         raise InputError(f"parameter {index} of {self.parameters}")
+
+    # ------------------------------------------------------------------ what goes by role
+
+    def penalties(self) -> list[tuple[slice, float, float]]:
+        """(part of w, l1, l2) for each run of parameters with the same penalties, none left out
+        that has one."""
+        return [
+            (part, l1, l2)
+            for part, (l1, l2) in self._runs(lambda entry: _penalties_of(self, entry))
+            if l1 or l2
+        ]
+
+    def update_parts(
+        self, decays: bool, factors: Mapping[str, float]
+    ) -> list[tuple[slice, bool, float]]:
+        """(part of w, whether it is decayed, factor on the learning rate) for each run that is
+        updated alike. decays: whether the rule tells decayed parameters from others. factors: by
+        role, 1 where there is none; 0 is frozen and left out."""
+
+        def treated(entry: Entry) -> tuple[bool, float]:
+            role = entry.parameter.role
+            return decays and ROLES[role].decayed, float(factors.get(role, 1.0))
+
+        return [(part, decay, factor) for part, (decay, factor) in self._runs(treated) if factor]
+
+    def _runs(self, of: Any) -> list[tuple[slice, Any]]:
+        """The longest parts of w for whose entries ``of`` gives the same."""
+        found: list[tuple[slice, Any]] = []
+        for entry in self.layout:
+            part, value = entry.part, of(entry)
+            if found and found[-1][1] == value:
+                part = slice(found.pop()[0].start, part.stop)
+            found.append((part, value))
+        return found
 
     def summary(
         self,
@@ -200,53 +331,25 @@ class Network:
         lines = [f"{'layer':>5} {'units':>7}  {'activation':<12} {'from':>7} {'parameters':>11}"]
         lines.append(f"{0:>5} {self.inputs:>7}  (input)")
         for number in self.numbers():
-            parts = [s for (_, m), s in self.weight_slices.items() if m == number]
-            parts += [s for m, s in self.bias_slices.items() if m == number]
+            parts = [entry.part for entry in self.layout if entry.layer == number]
             count = sum(part.stop - part.start for part in parts)
-            activation = self.layer(number).activation
-            name = activation if isinstance(activation, str) else type(activation).__name__
             origin = ",".join(str(k) for k in self.sources[number])
-            lines.append(f"{number:>5} {self.units[number]:>7}  {name:<12} {origin:>7} {count:>11}")
+            lines.append(
+                f"{number:>5} {self.units[number]:>7}  {self.layer(number).label:<12} {origin:>7} "
+                f"{count:>11}"
+            )
         lines.append(f"{'total':>5} {'':>7}  {'':<12} {'':>7} {self.parameters:>11}")
         if batch_size is not None:
-            memory = self.step_memory(batch_size, precision, optimizer)
-            listed = ", ".join(f"{name} {megabytes(size)}" for name, size in memory.items())
-            lines.append(f"memory of a step on {batch_size} rows: {listed}")
+            # The one import upwards (see tests/test_architecture.py): what a step holds is written
+            # once, where steps are made, and people ask for it here.
+            from mlp.training.setup import step_memory
+
+            lines.append(step_memory(self, batch_size, precision, optimizer))
         return "\n".join(line.rstrip() for line in lines)
 
-    def step_memory(
-        self, batch_size: int, precision: str, optimizer: str | Mapping[str, Any] | Optimizer
-    ) -> dict[str, int]:
-        """Bytes of a step of training on so many rows, by what they are for."""
-        check_whole("batch_size", batch_size, 1)
-        check_precision(precision)
-        from mlp.network.backpropagation import Pass
 
-        count, shape = Count(), (self.parameters,)
-        arena = Arena(count, precision, batch_size)
-        dtype = arena.dtype
-        with count.under("weights"):
-            w = count.empty(shape, dtype)
-        with count.under("gradient"):
-            g = count.empty(shape, dtype)
-        with count.under("optimizer"):
-            for _ in make(OPTIMIZERS, optimizer, "optimizer").state:
-                count.empty(shape, dtype)
-        with count.under("activations and deltas"):
-            network = Pass(self, Tape(count), arena, batch_size, w)
-            network.forward(dropout=True)
-            network.backward(g, shaped((1,), dtype))
-        return count.bytes
-
-    def penalties(self) -> list[tuple[slice, float, float]]:
-        """(part of w, l1, l2) for each run of weights with the same penalties, none left out that
-        has one."""
-        found: list[tuple[slice, float, float]] = []
-        for (_, number), part in self.weight_slices.items():
-            layer = self.layer(number)
-            if layer.l1 == 0.0 and layer.l2 == 0.0:
-                continue
-            if found and found[-1][1:] == (layer.l1, layer.l2) and found[-1][0].stop == part.start:
-                part = slice(found.pop()[0].start, part.stop)
-            found.append((part, layer.l1, layer.l2))
-        return found
+def _penalties_of(network: Network, entry: Entry) -> tuple[float, float]:
+    layer = network.layer(entry.layer)
+    if not ROLES[entry.parameter.role].penalised:
+        return 0.0, 0.0
+    return float(getattr(layer, "l1", 0.0)), float(getattr(layer, "l2", 0.0))

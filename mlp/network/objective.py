@@ -9,8 +9,10 @@ r = 1/(cN) with cost ½ (y - t)². Derivatives of the penalties:
 
     ∂E/∂W += l1 sign(W) + l2 W                                                            (2)
 
-The last layer is one formula: bias, activation, cost and δ_L (eq. 3 of `mlp.network`) in one pass
-over memory. A loss that names its output unit (`mlp.formulas.losses`) takes that unit's place in training.
+The last layer is one formula: bias, activation, cost and δ_L (eq. 3 of
+`mlp.network.backpropagation`) in one pass over memory. A loss that names its output unit
+(`mlp.formulas.losses`) takes that unit's place in training. Where the output has several rows a
+sample (members), E is the mean of theirs, and the prediction is the mean of their predictions.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +25,8 @@ from backends import Array, Backend
 from mlp.errors import InputError
 from mlp.formulas.activations import ACTIVATIONS, Activation, Identity, get_activation
 from mlp.formulas.losses import LOSSES, Loss, Reduction, get_loss
+from mlp.layers.dense import shifted
+from mlp.layers.layer import Place
 from mlp.layers.tape import Arena, Slot, Tape
 from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
@@ -33,9 +37,10 @@ class Evaluation:
     """One evaluation of the objective on ``n`` rows, ready to be run on what its buffers hold.
 
     Fill ``x`` (n, inputs), ``t`` (n, outputs), where there are sample weights ``s`` (n, 1), and
-    ``masks`` before each run. After a run: ``value`` and ``penalty`` (1, 1), the two terms of
-    eq. (1); ``y`` (n, outputs): predictions, or δ_L if this evaluation computes the gradient. Where
-    there is an ``input``, the products read what is in it, which is x unless it is replaced.
+    ``masks`` before each run. After a run: ``sums`` (1, 2), the two terms of eq. (1); ``y`` (n,
+    outputs): predictions, or δ_L if this evaluation computes the gradient. Where there is an
+    ``input``, the products read what is in it, which is x unless it is replaced. ``places``: of the
+    layers, by number.
     """
 
     n: int
@@ -46,16 +51,17 @@ class Evaluation:
     y: Array
     sums: Array
     run: Callable[[], None]
+    places: dict[int, Place]
     input: Slot | None = None
 
 
 class Objective:
     """Network and loss; weights and data are arguments.
 
-    loss: a name of `mlp.formulas.losses.LOSSES` or an own object. reduction: "sum" or "mean" over samples,
-    None is what the loss has as usual ("sum" for half_squared_error, else "mean").
-    shared_penalties: divide the penalties too by the samples of the batch, or the sum of their
-    weights, where the mean is taken; scikit-learn's convention.
+    loss: a name of `mlp.formulas.losses.LOSSES`, a mapping or an own object. reduction: "sum" or
+    "mean" over samples, None is what the loss has as usual ("sum" for half_squared_error, else
+    "mean"). shared_penalties: divide the penalties too by the samples of the batch, or the sum of
+    their weights, where the mean is taken; scikit-learn's convention.
     """
 
     def __init__(
@@ -73,7 +79,7 @@ class Objective:
         self.shared_penalties = shared_penalties and self.reduction == "mean"
         self.targets = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
-        last = network.activations[network.depth]
+        last = network.activation
         # The output unit f_L in training and in predictions.
         self.inner: Activation = last
         self.unit: Activation = last
@@ -84,7 +90,7 @@ class Objective:
             if last not in (self.unit, self.inner):
                 raise InputError(
                     f"loss {name!r} includes the output unit {unit!r}: the last layer's activation "
-                    f"must be {unit!r} or 'identity', not {network.layers[-1].activation!r}; "
+                    f"must be {unit!r} or 'identity', not {network.layers[-1].label!r}; "
                     f"{_fitting(last)}"
                 )
         if self.targets == "classes" and network.outputs < 2:
@@ -104,54 +110,86 @@ class Objective:
         n: int,
         weighted: bool = False,
         scale: Array | None = None,
+        statistics: Array | None = None,
+        keeps: bool = False,
     ) -> Evaluation:
         """The evaluation that computes the value and writes the gradient into g.
 
-        scale: (1,) on the device, for mixed precision; see `mlp.network.backpropagation.Pass`.
+        scale: (1,) on the device, for mixed precision. statistics: of the layers, changed in each
+        run. keeps: see `mlp.network.backpropagation.Pass`.
         """
         tape = Tape(backend, arena.precision)
-        network = Pass(self.network, tape, arena, n, w)
-        network.forward(dropout=True)
-        sums, t, s = self._output(network, tape, arena, weighted, self._delta_formula)
+        network = Pass(self.network, tape, arena, n, w, statistics, keeps=keeps)
+        network.forward(training=True)
+        sums, t, s, delta = self._output(network, weighted, self._delta_formula, keeps)
+        network.last.delta = delta
         network.backward(g, scale)
         self._penalty(tape, arena, w, n, s, sums, g)
-        last = network.z[self.network.depth]
-        return Evaluation(n, network.h[0], t, s, network.masks, last, sums, tape.run)
+        return Evaluation(
+            n, network.inputs, t, s, network.masks, delta, sums, tape.run, network.places
+        )
 
     def measure(
-        self, backend: Backend, w: Array, arena: Arena, n: int, weighted: bool = False
+        self,
+        backend: Backend,
+        w: Array,
+        arena: Arena,
+        n: int,
+        weighted: bool = False,
+        statistics: Array | None = None,
     ) -> Evaluation:
-        """The evaluation that computes the value and the predictions, without dropout."""
+        """The evaluation that computes the value and the predictions, as in predictions: without
+        dropout, statistics as they are."""
         tape = Tape(backend, arena.precision)
-        network = Pass(self.network, tape, arena, n, w)
+        network = Pass(self.network, tape, arena, n, w, statistics)
         network.forward()
-        sums, t, s = self._output(network, tape, arena, weighted, self._measure_formula)
+        sums, t, s, y = self._output(network, weighted, self._measure_formula)
         self._penalty(tape, arena, w, n, s, sums)
-        last = network.z[self.network.depth]
-        return Evaluation(n, network.h[0], t, s, {}, last, sums, tape.run)
+        y = self._mean_of_members(tape, y, n)
+        return Evaluation(n, network.inputs, t, s, {}, y, sums, tape.run, network.places)
 
     def predict(
-        self, backend: Backend, w: Array, arena: Arena, n: int, slot: bool = False
+        self,
+        backend: Backend,
+        w: Array,
+        arena: Arena,
+        n: int,
+        slot: bool = False,
+        statistics: Array | None = None,
     ) -> Evaluation:
-        """The evaluation that computes the predictions alone; with ``slot`` it has `input`."""
-        tape = Tape(backend, arena.precision)
-        network = Pass(self.network, tape, arena, n, w)
-        x = network.a[0]
-        given = Slot(x) if slot else None
-        network.h[0] = given or x
+        """The evaluation that computes the predictions alone; with ``slot`` it has `input`, where
+        products alone read the inputs."""
+        tape, unit = Tape(backend, arena.precision), self.unit
+        network = Pass(self.network, tape, arena, n, w, statistics, slot=slot)
         network.forward()
-        unit = self.unit
 
-        def output_without_bias(xp: Any, z: Array) -> Array:
-            return unit.f(xp, z)
+        def output(xp: Any, z: Array, *b: Array) -> Array:
+            return unit.f(xp, shifted(z, *b))
 
-        def output(xp: Any, z: Array, b: Array) -> Array:
-            return unit.f(xp, z + b)
-
-        z, bias = network.z[self.network.depth], _last_bias(network)
-        tape.apply(output if bias else output_without_bias, ("z",), z, *bias)
+        y = network.last.y
+        tape.apply(output, (0,), y, *(network.last.ending or ()))
+        y = self._mean_of_members(tape, y, n)
         sums = backend.full((1, 2), 0.0, arena.dtype)
-        return Evaluation(n, x, None, None, {}, z, sums, tape.run, given)
+        x, places = network.inputs, network.places
+        return Evaluation(n, x, None, None, {}, y, sums, tape.run, places, network.slot)
+
+    def _mean_of_members(self, tape: Tape, y: Array, n: int) -> Array:
+        """The predictions (n, outputs) of outputs that have several rows a sample, over them."""
+        members = self.network.members[-1]
+
+        def add_share(xp: Any, mean: Array, more: Array, share: float) -> Array:
+            return mean + share * more
+
+        def first_share(xp: Any, mean: Array, share: float) -> Array:
+            return share * mean
+
+        if members > 1:
+            scalars = (1.0 / members,)
+            tape.apply(first_share, (0,), y[:n, :], scalars=scalars)
+            for m in range(1, members):
+                rows = y[m * n : (m + 1) * n, :]
+                tape.apply(add_share, (0,), y[:n, :], rows, scalars=scalars)
+        return y[:n, :]
 
     # ------------------------------------------------------------------ the last layer
 
@@ -169,37 +207,46 @@ class Objective:
         return self.unit.f(xp, z), cost * r
 
     def _output(
-        self, network: Pass, tape: Tape, arena: Arena, weighted: bool, formula: Callable[..., Any]
-    ) -> tuple[Array, Array, Array | None]:
-        n, c = network.n, self.network.outputs
-        z, bias = network.z[self.network.depth], _last_bias(network)
+        self, network: Pass, weighted: bool, formula: Callable[..., Any], keeps: bool = False
+    ) -> tuple[Array, Array, Array | None, Array]:
+        """The last layer's kernel on the tape; (sums, t, s, what the formula gives first)."""
+        n, c, last = network.n, self.network.outputs, network.last
+        tape, arena, members = network.tape, network.arena, last.members
+        backend = tape.backend
         t = arena.get(("t",), n, c)
-        cost = arena.get(("cost",), n, 1)
-        sums = tape.backend.full((1, 2), 0.0, arena.dtype)
+        cost = arena.get(("cost",), n, 1, members=members)
+        sums = backend.full((1, 2), 0.0, arena.dtype)
         if weighted:
             s = arena.get(("s",), n, 1)
-            r = self._shares(tape, arena, s)
+            r = self._shares(tape, arena, s, members)
         else:
             s = None
             samples = n if self.reduction == "mean" else 1
-            r = tape.backend.full((1, 1), 1.0 / (samples * self._averaged()), arena.dtype)
+            r = backend.full((1, 1), self._share(members) / samples, arena.dtype)
 
-        # cost is only written to; results stand among the arguments.
-        def output(xp: Any, z: Array, cost: Array, t: Array, r: Array, b: Array) -> Any:
-            return formula(xp, z + b, t, r)
+        def output(xp: Any, out: Array, cost: Array, z: Array, *rest: Array) -> Any:
+            t, r, *b = rest
+            return formula(xp, shifted(z, *b), t, r)
 
-        def output_without_bias(xp: Any, z: Array, cost: Array, t: Array, r: Array) -> Any:
-            return formula(xp, z, t, r)
+        def output_over_z(xp: Any, z: Array, cost: Array, *rest: Array) -> Any:
+            return output(xp, None, cost, z, *rest)
 
-        last = output if bias else output_without_bias
-        tape.apply(last, ("z", "cost"), z, cost, t, r, *bias)
+        arrays = [repeated(tape, x, members, name) for name, x in (("t", t), ("r", r))]
+        if last.ending is not None and not keeps:
+            y = last.y
+            tape.apply(output_over_z, (0, 1), y, cost, *arrays, *last.ending)
+        else:
+            y = last.buffer("output")
+            tape.apply(output, (0, 1), y, cost, last.y, *arrays, *(last.ending or ()))
         tape.total(cost, sums[0, :1])
-        return sums, t, s
+        return sums, t, s, y
 
-    def _averaged(self) -> int:
-        return self.network.outputs if getattr(self.loss, "average", False) else 1
+    def _share(self, members: int = 1) -> float:
+        """What a sample's cost is divided by beside the samples: outputs and members."""
+        averaged = self.network.outputs if getattr(self.loss, "average", False) else 1
+        return 1.0 / (averaged * members)
 
-    def _shares(self, tape: Tape, arena: Arena, s: Array) -> Array:
+    def _shares(self, tape: Tape, arena: Arena, s: Array, members: int) -> Array:
         """r_p of eq. (1) from the sample weights s, on the device."""
 
         def shares(xp: Any, r: Array, s: Array, per_output: Array) -> Array:
@@ -209,14 +256,13 @@ class Objective:
             # A batch whose weights are all zero has shares of zero, not 0/0.
             return s * per_output / xp.where(total == 0.0, 1.0, total)
 
-        r = arena.get(("r",), s.shape[0], 1)
-        scalars = (1.0 / self._averaged(),)
+        r, scalars = arena.get(("r",), s.shape[0], 1), (self._share(members),)
         if self.reduction == "sum":
-            tape.apply(shares, ("r",), r, s, scalars=scalars)
+            tape.apply(shares, (0,), r, s, scalars=scalars)
         else:
             total = tape.backend.full((1, 1), 0.0, arena.dtype)
             tape.total(s, total[0, :])
-            tape.apply(mean_shares, ("r",), r, s, total, scalars=scalars)
+            tape.apply(mean_shares, (0,), r, s, total, scalars=scalars)
         return r
 
     # ------------------------------------------------------------------ penalties
@@ -249,14 +295,14 @@ class Objective:
         shared_by = backend.full((1,), n if self.shared_penalties else 1.0, arena.dtype)
         if self.shared_penalties and s is not None:
             tape.total(s[:, 0], shared_by)
-            tape.apply(or_one, ("n",), shared_by)
+            tape.apply(or_one, (0,), shared_by)
         # Every part writes its costs into their place; weights without a penalty keep cost 0.
-        costs = backend.full((self.network.weights,), 0.0, arena.dtype)
+        costs = backend.full((parts[-1][0].stop,), 0.0, arena.dtype)
         for part, l1, l2 in parts:
             arrays = costs[part], w[part], shared_by
-            tape.apply(cost, ("cost",), *arrays, scalars=(l1, 0.5 * l2))
+            tape.apply(cost, (0,), *arrays, scalars=(l1, 0.5 * l2))
             if g is not None:
-                tape.apply(pull, ("g",), g[part], w[part], shared_by, scalars=(l1, l2))
+                tape.apply(pull, (0,), g[part], w[part], shared_by, scalars=(l1, l2))
         tape.total(costs, sums[0, 1:])
 
     # ------------------------------------------------------------------ targets
@@ -302,9 +348,15 @@ class Objective:
         return t
 
 
-def _last_bias(network: Pass) -> list[Array]:
-    last = network.network.depth
-    return [network.b[last]] if last in network.b else []
+def repeated(tape: Tape, x: Array, members: int, name: str) -> Array:
+    """x (n, c) below itself for each member, (members · n, c); one row for all stays as it is."""
+    if members == 1 or x.shape[0] == 1:
+        return x
+    n = x.shape[0]
+    tall = tape.backend.empty((members * n, x.shape[1]), x.dtype)
+    for m in range(members):
+        tape.copy(x, tall[m * n : (m + 1) * n, :])
+    return tall
 
 
 def _fitting(activation: Activation) -> str:

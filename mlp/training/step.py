@@ -71,7 +71,7 @@ class Step:
         backend, dtype = self.backend, self.model.dtype
         total, fine = backend.empty((1,), dtype), backend.empty((1,), dtype)
         self.guards.append(backend.total(self.g, total))
-        kernel = backend.fuse(judge, into=("fine", "scale", "good"))
+        kernel = backend.fuse(judge, into=(0, 1, 2))
         self.guards.append(kernel.bind(fine, loss_scale[:1], loss_scale[1:], total))
         self.fine = [fine]
 
@@ -79,9 +79,11 @@ class Step:
         """The optimizer's kernel on a part of the weights. Its constants are arrays of shape (1,),
         or else the arguments of what is returned."""
         update = guarded(self.optimizer) if self.fine else self.optimizer.update
-        kernel = self.backend.fuse(update, into=("w", *self.optimizer.state))
-        vectors = (v[part] for v in self.vectors)
-        return kernel.bind(self.model.w[part], self.g[part], *vectors, *self.fine, *constants)
+        vectors = len(self.optimizer.state)
+        kernel = self.backend.fuse(update, into=(0, *range(2, 2 + vectors)))
+        scalars = 0 if constants else len(self.optimizer.constants(1.0, 1))
+        arrays = self.model.w[part], self.g[part], *(v[part] for v in self.vectors), *self.fine
+        return kernel.bind(*arrays, *constants, scalars=scalars)
 
     def __call__(
         self, n: int, rows: Rows | None, eta: float, number: int, seed: int, losses: Array

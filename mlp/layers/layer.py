@@ -1,0 +1,248 @@
+"""What a layer is: the parameters it has, and its calls forward and backward.
+
+A layer is a frozen record of settings. It says what it holds, by name, shape and role, and writes
+down, on a tape, how its output y comes from the outputs x_k of its sources, and how the derivatives
+come back. With Δ = ∂E/∂y, which is there when `backward` is asked,
+
+    forward     y <- f(x_k, ...; p)                                                         (1)
+    backward    ∂E/∂p <- (∂y/∂p)ᵀ Δ      ∂E/∂x_k gets + (∂y/∂x_k)ᵀ Δ                         (2)
+
+where the layer stands in the graph is not its business: a `Place` hands it the arrays. A layer of
+your own is a subclass of `Layer`; nothing else has to know of it. A scale for each column:
+
+>>> class Scale(Layer):
+...     def parameters(self, inputs):
+...         (width,) = inputs.values()
+...         return (Parameter("s", (width,), "scale", 1.0),)
+...     def forward(self, at):
+...         (x,) = at.x.values()
+...         at.tape.apply(lambda xp, y, x, s: x * s, (0,), at.output(), x, at.p["s"])
+...     def backward(self, at):
+...         (x,) = at.x.values()
+...         product = at.buffer("product")
+...         at.tape.apply(lambda xp, out, x, d: x * d, (0,), product, x, at.delta)
+...         at.tape.total(product, at.g["s"])
+...         for _, out in at.back():
+...             at.tape.apply(lambda xp, out, d, s: d * s, (0,), out, at.delta, at.p["s"])
+>>> import mlp
+>>> net = mlp.Network(3, [mlp.Dense(4, "tanh"), Scale(), mlp.Dense(1)])
+>>> model = mlp.Model(net, "mean_squared_error")
+>>> net.views(model.w)["s"][2].tolist()
+[1.0, 1.0, 1.0, 1.0]
+>>> import numpy as np
+>>> mlp.gradient_check(model, np.ones((5, 3)), np.zeros(5)).passed
+True
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends import Array
+from mlp.errors import InputError
+from mlp.layers.tape import Arena, Tape, add
+
+# ------------------------------------------------------------------ what a layer holds
+
+
+@dataclass(frozen=True)
+class Role:
+    """What holds for all parameters of a kind. penalised: they enter the L1 and L2 terms of the
+    objective. decayed: a rule with weight decay decays them."""
+
+    penalised: bool = False
+    decayed: bool = False
+
+
+# In the order in which they lie in w.
+ROLES: dict[str, Role] = {
+    "weight": Role(penalised=True, decayed=True),  # a factor of products
+    "table": Role(penalised=True, decayed=True),  # a row for each value of an integer
+    "bias": Role(),  # added
+    "gain": Role(),  # multiplied, after a normalisation
+    "shift": Role(),  # added, after a normalisation
+    "slope": Role(),  # of an activation
+    "scale": Role(),  # multiplied, a number for each column
+}
+
+Start = float | Callable[[np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A part of w. start: the value of all entries, or a function that draws them, of its shape, in
+    float64. source: the layer it belongs to beside its own, as k does to W[k, l]."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    start: Start = 0.0
+    source: int | None = None
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """State of a layer that is no parameter and has no gradient, as a running mean: its calls
+    change it in training and read it in predictions. start: the value of all entries."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: float = 0.0
+
+
+# ------------------------------------------------------------------ where a layer stands
+
+
+Key = Any  # the name of a parameter, or (name, source) where it has a source
+
+
+@dataclass
+class Place:
+    """A layer's place in a pass: what feeds it, what it holds, and where its results go.
+
+    number: of the layer. n: rows, samples x members. width: columns of its output. x: the outputs
+    of its sources, (n, width_k), by their numbers; one that is a `Slot` is a factor of products
+    only. p, g: its parameters and their places in the gradient, by name, or (name, source). s: its
+    statistics. y: its output. delta: ∂E/∂y, which may be overwritten. masks: what `mask` gave.
+    training: not a prediction. last: the objective follows; ``ending``: arrays that are still to be
+    added to y, if the layer leaves that and its activation to the objective's kernel, which
+    overwrites y then; None: y is whole, and stays.
+    """
+
+    tape: Tape
+    arena: Arena
+    number: int
+    samples: int
+    members: int
+    width: int
+    x: dict[int, Any]
+    p: dict[Key, Array]
+    s: dict[str, Array]
+    behind: "dict[int, Place]"  # the places of its sources but the input
+    training: bool
+    last: bool
+    keeps: bool = False  # every quantity has an array of its own, for whoever looks at them
+    wide_inputs: Array | None = None
+    g: dict[Key, Array] = field(default_factory=dict)
+    masks: list[Array] = field(default_factory=list)
+    ending: tuple[Array, ...] | None = None
+    y: Any = None
+    delta: Any = None
+
+    @property
+    def n(self) -> int:
+        return self.samples * self.members
+
+    def buffer(self, name: str, columns: int | None = None, wide: bool | None = None) -> Array:
+        """An array of the layer's own, (n, columns or width): the same one whenever it has this
+        name. It holds nothing from one run to the next. wide: in the dtype of the loss, as all of
+        the last layer is; else in that of activations, float16 where the precision is mixed."""
+        wide = self.last if wide is None else wide
+        dtype = self.arena.dtype if wide else self.arena.storage
+        key, columns = (name, self.number), columns or self.width
+        return self.arena.get(key, self.samples, columns, dtype, self.members)
+
+    def output(self) -> Array:
+        """The array of y, in one of its own."""
+        self.y = self.buffer("y")
+        return self.y
+
+    def mask(self) -> Array:
+        """(n, width), filled before each run in training with 0 or 1/(1 - the layer's dropout)."""
+        mask = self.buffer("mask", wide=True)
+        self.masks.append(mask)
+        return mask
+
+    def integers(self, column: int) -> Array:
+        """A column of the input as whole numbers, (n,) int64. The layer says ``integers = True``.
+
+        Whole numbers below 2^24 arrive as they are; they must not be scaled.
+        """
+        if self.wide_inputs is None:
+            raise InputError(f"layer {self.number} reads integers and has no source 0, the input")
+        index = self.arena.vector(("integers", self.number, column), self.arena.rows, "int64")
+        index = index[: self.samples]
+        self.tape.copy(self.wide_inputs[:, column], index)
+        return index
+
+    def back(self) -> Iterator[tuple[int, Array]]:
+        """(k, out) for each source but the input: write (∂y/∂x_k)ᵀ Δ into out, all of it.
+
+        Where source k feeds other layers too, what they sent is added (`network` eq. 4).
+        """
+        for k, source in self.behind.items():
+            first = source.delta is None
+            if first:
+                source.delta = source.buffer("delta")
+            out = source.delta if first else source.buffer("part")
+            yield k, out
+            if not first:
+                self.tape.apply(add, (0,), source.delta, out)
+
+
+# ------------------------------------------------------------------ a layer
+
+
+class Layer:
+    """What the graph asks of a layer; see the module for one of your own.
+
+    sources: numbers of the layers that feed it, 0 the input; None is the layer before. Class
+    attributes: ``by_products``: its inputs are factors of products and nothing else; ``integers``:
+    it reads columns of the input as whole numbers.
+    """
+
+    sources: tuple[int, ...] | None = None
+    dropout: float = 0.0  # the share of `Place.mask` that is 0
+    by_products = False
+    integers = False
+
+    def width(self, inputs: Mapping[int, int]) -> int:
+        """Columns of the output, from those of its sources. This one: as many as each of them."""
+        widths = set(inputs.values())
+        if len(widths) > 1:
+            listed = ", ".join(f"{width} of layer {k}" for k, width in inputs.items())
+            raise InputError(
+                f"{self.label}: its sources must have as many units each, not {listed}"
+            )
+        return widths.pop()
+
+    def members(self, inputs: Mapping[int, int]) -> int:
+        """Rows for each sample, from those of its sources. This one: as many as each of them."""
+        found = set(inputs.values())
+        if len(found) > 1:
+            listed = ", ".join(f"{m} of layer {k}" for k, m in inputs.items())
+            raise InputError(f"{self.label}: its sources must have as many members, not {listed}")
+        return found.pop()
+
+    def parameters(self, inputs: Mapping[int, int]) -> Iterable[Parameter]:
+        """What it learns; inputs: the columns of its sources, by their numbers."""
+        return ()
+
+    def statistics(self, inputs: Mapping[int, int]) -> Iterable[Statistic]:
+        """What it keeps beside that."""
+        return ()
+
+    def forward(self, at: Place) -> None:
+        """Write eq. (1) on ``at.tape`` and set ``at.y``."""
+        raise NotImplementedError
+
+    def backward(self, at: Place) -> None:
+        """Write eq. (2): fill each of ``at.g``, and each array that `Place.back` gives."""
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        """What a table of layers calls it."""
+        return type(self).__name__.lower()
+
+
+def check_sources(name: str, sources: Any) -> tuple[int, ...] | None:
+    """The numbers of the layers that feed one, as whole numbers; InputError if they are not."""
+    if sources is None:
+        return None
+    listed = isinstance(sources, Iterable) and not isinstance(sources, str)
+    if not listed or not all(isinstance(k, (int, np.integer)) for k in sources):
+        raise InputError(f"{name}: sources must list numbers of layers, as (0, 1), not {sources!r}")
+    return tuple(int(k) for k in sources)

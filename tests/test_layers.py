@@ -1,0 +1,516 @@
+"""A layer has a door: those defined in this file alone pass the laws of the library's own.
+
+What a layer must be able to have, each by one of them: parameters other than weights and biases
+(`LayerNormalisation`, `Scale`), an addition of an earlier layer's output (`Residual`), statistics
+that are state and another behaviour in predictions (`RunningCentre`), integer inputs (`Embedding`),
+rows for several members (`Members`). A new one is tested by being listed in `NETS`.
+"""
+
+import copy
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import mlp
+from backends import BackendError, get_backend
+from mlp import Dense, InputError, Model, Network, gradient_check, train
+from mlp.layers import ROLES, Dropout, Layer, Parameter, Statistic
+
+# ------------------------------------------------------------------ toy layers
+
+
+@dataclass(frozen=True)
+class LayerNormalisation(Layer):
+    """y = gain ⊙ x̂ + shift, x̂ = (x - mean) / sqrt(variance + epsilon), over the units of a row.
+
+    ∂E/∂x = (v - mean v - x̂ mean(v ⊙ x̂)) / sqrt(...), v = Δ ⊙ gain (Ba et al., arXiv:1607.06450).
+    """
+
+    sources: tuple[int, ...] | None = None
+    epsilon: float = 1e-3
+
+    def parameters(self, inputs):
+        (m,) = inputs.values()
+        return Parameter("gain", (m,), "gain", 1.0), Parameter("shift", (m,), "shift")
+
+    def forward(self, at):
+        (x,), share = at.x.values(), 1.0 / at.width
+
+        def normalise(xp, y, hat, deviation, x, gain, shift):
+            centred = x - xp.sum(x, axis=1, keepdims=True) * share
+            variance = xp.sum(centred * centred, axis=1, keepdims=True) * share
+            deviation = xp.sqrt(variance + self.epsilon)
+            hat = centred / deviation
+            return gain * hat + shift, hat, deviation
+
+        arrays = at.output(), at.buffer("hat"), at.buffer("deviation", 1), x
+        at.tape.apply(normalise, (0, 1, 2), *arrays, at.p["gain"], at.p["shift"])
+
+    def backward(self, at):
+        hat, product, share = at.buffer("hat"), at.buffer("product"), 1.0 / at.width
+        at.tape.apply(lambda xp, out, d, hat: d * hat, (0,), product, at.delta, hat)
+        at.tape.total(product, at.g["gain"])
+        at.tape.total(at.delta, at.g["shift"])
+
+        def back(xp, out, d, gain, hat, deviation):
+            v = d * gain
+            mean = xp.sum(v, axis=1, keepdims=True) * share
+            along = xp.sum(v * hat, axis=1, keepdims=True) * share
+            return (v - mean - hat * along) / deviation
+
+        for _, out in at.back():
+            arrays = at.delta, at.p["gain"], hat, at.buffer("deviation", 1)
+            at.tape.apply(back, (0,), out, *arrays)
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """y = s ⊙ x, a number for each column."""
+
+    sources: tuple[int, ...] | None = None
+
+    def parameters(self, inputs):
+        (m,) = inputs.values()
+        return (Parameter("s", (m,), "scale", lambda rng: rng.uniform(0.5, 1.5, m)),)
+
+    def forward(self, at):
+        (x,) = at.x.values()
+        at.tape.apply(lambda xp, y, x, s: x * s, (0,), at.output(), x, at.p["s"])
+
+    def backward(self, at):
+        (x,), product = at.x.values(), at.buffer("product")
+        at.tape.apply(lambda xp, out, x, d: x * d, (0,), product, x, at.delta)
+        at.tape.total(product, at.g["s"])
+        for _, out in at.back():
+            at.tape.apply(lambda xp, out, d, s: d * s, (0,), out, at.delta, at.p["s"])
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """y = Σ x_k: the addition of earlier layers' outputs."""
+
+    sources: tuple[int, ...] | None = None
+
+    def forward(self, at):
+        def add(xp, y, *x):
+            total = x[0]
+            for more in x[1:]:
+                total = total + more
+            return total
+
+        at.tape.apply(add, (0,), at.output(), *at.x.values())
+
+    def backward(self, at):
+        for _, out in at.back():
+            at.tape.copy(at.delta, out)
+
+
+@dataclass(frozen=True)
+class RunningCentre(Layer):
+    """y = x - mean, over the batch in training, by a running mean in predictions."""
+
+    sources: tuple[int, ...] | None = None
+    keep: float = 0.9
+
+    def statistics(self, inputs):
+        (m,) = inputs.values()
+        return (Statistic("mean", (m,), 0.0),)
+
+    def forward(self, at):
+        (x,), mean = at.x.values(), at.s["mean"]
+        if not at.training:
+            at.tape.apply(lambda xp, y, x, mean: x - mean, (0,), at.output(), x, mean)
+            return
+        total = self._total(at, "total", x)
+
+        def run(xp, mean, total, share):
+            return self.keep * mean + (1.0 - self.keep) * share * total
+
+        at.tape.apply(run, (0,), mean, total, scalars=(1.0 / at.n,))
+        self._centre(at, at.output(), x, total)
+
+    def backward(self, at):
+        total = self._total(at, "back", at.delta)
+        for _, out in at.back():
+            self._centre(at, out, at.delta, total)
+
+    def _total(self, at, name, x):
+        total = at.arena.vector((name, at.number), at.width, at.arena.dtype)
+        at.tape.total(x, total)
+        return total
+
+    def _centre(self, at, out, x, total):
+        def centre(xp, out, x, total, share):
+            return x - share * total
+
+        at.tape.apply(centre, (0,), out, x, total, scalars=(1.0 / at.n,))
+
+
+@dataclass(frozen=True)
+class Embedding(Layer):
+    """y = T[c]: a row of a table for each value of one integer column of the input."""
+
+    values: int = 4
+    units: int = 3
+    column: int = 0
+    sources: tuple[int, ...] | None = (0,)
+    integers = True
+
+    def width(self, inputs):
+        return self.units
+
+    def parameters(self, inputs):
+        shape = self.values, self.units
+        return (Parameter("T", shape, "table", lambda rng: rng.normal(size=shape)),)
+
+    def forward(self, at):
+        at.tape.take(at.p["T"], at.integers(self.column), at.output())
+
+    def backward(self, at):
+        """∂E/∂T = onehotᵀ Δ."""
+        one_hot = at.buffer("one hot", self.values)
+        at.tape.one_hot(at.integers(self.column), one_hot)
+        at.tape.product(one_hot.T, at.delta, at.g["T"])
+
+
+@dataclass(frozen=True)
+class Members(Layer):
+    """Rows below each other for several members, y_m = r_m ⊙ x: from here on the net is many."""
+
+    count: int = 3
+    sources: tuple[int, ...] | None = None
+
+    def members(self, inputs):
+        return self.count
+
+    def parameters(self, inputs):
+        (m,) = inputs.values()
+        shape = self.count, m
+        return (Parameter("r", shape, "scale", lambda rng: rng.choice([-1.0, 1.0], shape)),)
+
+    def forward(self, at):
+        (x,), y = at.x.values(), at.output()
+        for m, rows in self._each(at):
+            at.tape.apply(lambda xp, y, x, r: x * r, (0,), y[rows, :], x, at.p["r"][m, :])
+
+    def backward(self, at):
+        (x,) = at.x.values()
+        product = at.buffer("product")
+        for m, rows in self._each(at):
+            part = product[rows, :]
+            at.tape.apply(lambda xp, out, x, d: x * d, (0,), part, x, at.delta[rows, :])
+            at.tape.total(part, at.g["r"][m, :])
+        for _, out in at.back():
+            for m, rows in self._each(at):
+                arrays = out, at.delta[rows, :], at.p["r"][m, :]
+                first = m == 0
+                at.tape.apply((lambda xp, out, d, r: d * r) if first else _more, (0,), *arrays)
+
+    def _each(self, at):
+        return [(m, slice(m * at.samples, (m + 1) * at.samples)) for m in range(self.count)]
+
+
+def _more(xp, out, d, r):
+    return out + d * r
+
+
+# ------------------------------------------------------------------ the nets they stand in
+
+HIDDEN, OUT = Dense(4, "tanh", l2=0.01), Dense(3)
+NETS = {
+    "dropout": [HIDDEN, Dropout(0.4), Dense(5, "gelu"), OUT],
+    "dropout of the input": [Dropout(0.2), HIDDEN, OUT],
+    "layer normalisation": [HIDDEN, LayerNormalisation(), Dense(4, "silu"), OUT],
+    "layer normalisation of the input": [LayerNormalisation(), HIDDEN, OUT],
+    "scale": [Scale(), HIDDEN, Scale(), OUT],
+    "scale at the end": [HIDDEN, OUT, Scale()],
+    "residual": [HIDDEN, Dense(4, "relu"), Residual(sources=(1, 2)), OUT],
+    "residual at the end": [Dense(3, "tanh"), Dense(3), Residual(sources=(0, 1, 2))],
+    "running centre": [HIDDEN, RunningCentre(), Dense(4, "tanh", dropout=0.3), OUT],
+    "embedding": [Embedding(), Dense(4, "tanh", sources=(0, 1)), OUT],
+    "members": [Members(), HIDDEN, Scale(), OUT],
+    "members of hidden units": [HIDDEN, Members(2), LayerNormalisation(), OUT],
+    "all of them": [
+        Scale(),
+        Dense(4, "tanh", dropout=0.2),
+        LayerNormalisation(),
+        Dense(4, "gelu", sources=(0, 3)),
+        Residual(sources=(2, 4)),
+        RunningCentre(),
+        Embedding(units=4),
+        Residual(sources=(6, 7)),
+        Members(2),
+        Dense(3, sources=(9,)),
+    ],
+}
+nets = pytest.mark.parametrize("name", NETS)
+N, INPUTS = 12, 3
+
+
+def network(name):
+    return Network(INPUTS, NETS[name])
+
+
+def rows(n=N, seed=0):
+    """A column of whole numbers from 0 to 3 among numbers, and targets."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, INPUTS))
+    X[:, 0] = rng.integers(0, 4, n)
+    return X, rng.normal(size=(n, 3))
+
+
+def model_of(name, backend="numpy", loss="mean_squared_error", **options):
+    return Model(network(name), loss, seed=3, backend=backend, **options)
+
+
+# ------------------------------------------------------------------ the laws
+
+
+@nets
+@pytest.mark.parametrize("loss", ["mean_squared_error", "cross_entropy"])
+def test_the_gradient_is_the_derivative(backend, name, loss):
+    X, t = rows()
+    t = t if loss == "mean_squared_error" else t.argmax(axis=1)
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, N)
+    found = gradient_check(model_of(name, backend, loss), X, t, sample_weight=weights)
+    assert found.passed, str(found)
+    assert found.parameters == network(name).parameters
+    assert found.difference != 0.0
+
+
+@nets
+def test_backends_agree(backend, dtype, name):
+    (X, t), tolerance = rows(), {"float64": 1e-11, "float32": 1e-4}[dtype]
+    found = []
+    for where in (backend, get_backend("numpy")):
+        one = model_of(name, where, dtype=dtype if where is backend else "float64")
+        E, g = one.value_and_gradient(X, t, dropout_seed=1)
+        assert str(g.dtype).endswith(dtype if where is backend else "float64")
+        y = one.predict(X)
+        assert y.dtype == (dtype if where is backend else "float64")
+        found.append((np.asarray(E), where.to_numpy(g), y))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@nets
+def test_a_short_batch_is_a_view(name):
+    """Buffers are of the largest batch; fewer rows in them are those rows alone."""
+    backend, one = get_backend("numpy"), model_of(name, dtype="float64")
+    X, t = rows()
+    E, g = one.value_and_gradient(X[:5], t[:5])
+    from mlp.layers.tape import Arena
+
+    arena, found = Arena(backend, "float64", N), backend.empty(g.shape, "float64")
+    for n in (N, 5):
+        arguments = one.w.copy(), found, arena, n
+        s = network(name).initial_statistics()
+        evaluation = one.objective.gradient(backend, *arguments, statistics=s)
+        evaluation.x[...], evaluation.t[...] = X[:n], t[:n]
+        for mask in evaluation.masks.values():
+            mask[...] = 1.0
+        evaluation.run()
+    np.testing.assert_array_equal(found, g)
+    assert evaluation.sums.sum() == pytest.approx(E, rel=1e-14)
+
+
+@nets
+def test_training_learns_and_goes_on_as_if_never_stopped(backend, name, tmp_path):
+    """In files too: weights, statistics, and the bits of the history."""
+    X, t = rows(40)
+    options = {"batch_size": 16, "learning_rate": 0.02, "seed": 5, "validation": rows(10, seed=1)}
+    whole = train(model_of(name, backend), X, t, epochs=12, patience=20, **options)
+    assert whole.history["loss"][-1] < whole.history["loss"][0]
+    half = train(model_of(name, backend), X, t, epochs=5, patience=20, **options)
+    mlp.save_state(half.state, tmp_path / "state", backend)
+    state = mlp.load_state(tmp_path / "state")
+    again = train(model_of(name, backend), X, t, epochs=12, patience=20, state=state, **options)
+    assert again.history["loss"] == whole.history["loss"]
+    assert again.history["validation_loss"] == whole.history["validation_loss"]
+    np.testing.assert_array_equal(again.model.predict(X), whole.model.predict(X))
+
+
+@nets
+def test_precisions(name):
+    """float16 activations where a device has them; the double of tests/test_mixed.py here."""
+    from test_mixed import Halves
+
+    (X, t), half = rows(), Halves()
+    exact, h = model_of(name, half, precision="float64").value_and_gradient(X, t)
+    E, g = model_of(name, half, precision="mixed").value_and_gradient(X, t)
+    assert abs(E - exact) < 1e-2 * exact
+    assert np.linalg.norm(g - h) < 2e-2 * np.linalg.norm(h)
+
+
+@nets
+def test_recorded_steps_are_the_same(name, monkeypatch):
+    backend = get_backend("numpy")
+    monkeypatch.setattr(backend, "record", lambda call: call)
+    X, t = rows(40)
+    found = [
+        train(model_of(name), X, t, epochs=3, batch_size=16, record_steps=record).state
+        for record in (False, True)
+    ]
+    np.testing.assert_array_equal(found[0].w, found[1].w)
+
+
+@nets
+def test_the_plan_is_what_it_takes(name):
+    from test_memory import Living
+
+    X, t = rows(40)
+    backend, found = Living(), {}
+    one = model_of(name, backend)
+    before = backend.bytes
+
+    def note(run):
+        found["used"], found["plan"] = backend.bytes - before, run.plan
+
+    noted = type("Note", (), {"on_batch_end": staticmethod(note)})()
+    train(one, X, t, epochs=1, batch_size=16, patience=2, callbacks=[noted])
+    assert found["plan"].needed == found["used"] + one.network.parameters
+
+
+# ------------------------------------------------------------------ what each of them is for
+
+
+def test_statistics_are_state_and_not_parameters():
+    """A running mean is moved by training alone, kept by pickles and copies, and read by predict."""
+    X, t = rows(64)
+    one = model_of("running centre")
+    assert one.network.statistics == 4
+    assert backend_zeros(one.statistics)
+    one.value_and_gradient(X, t)
+    assert backend_zeros(one.statistics)
+    trained = train(one, X, t, epochs=3, batch_size=16).model
+    assert not backend_zeros(trained.statistics)
+    assert backend_zeros(one.statistics)
+    for other in (copy.deepcopy(trained), pickle.loads(pickle.dumps(trained)), trained.to()):
+        np.testing.assert_array_equal(other.statistics, trained.statistics)
+        np.testing.assert_array_equal(other.predict(X), trained.predict(X))
+    one.w = trained.w
+    assert not np.array_equal(one.predict(X), trained.predict(X))
+
+
+def backend_zeros(x):
+    return not np.asarray(x).any()
+
+
+def test_a_diverged_run_has_the_last_finite_statistics():
+    X, t = rows(64)
+    with pytest.warns(RuntimeWarning, match="non-finite"):
+        ended = train(
+            model_of("running centre"), X, t, epochs=9, batch_size=16, optimizer="sgd",
+            learning_rate=1e30,
+        )  # fmt: skip
+    assert ended.diverged
+    assert np.isfinite(ended.model.statistics).all()
+
+
+def test_members_are_averaged():
+    """The loss is the mean of the members' losses, the prediction the mean of their outputs."""
+    net = network("members")
+    one = Model(net, "mean_squared_error", seed=3, dtype="float64")
+    X, t = rows()
+    views = net.views(one.w)
+    outputs = []
+    for r in views["r"][1]:
+        a = np.tanh((X * r) @ views["W"][1, 2] + views["b"][2])
+        outputs.append((a * views["s"][3]) @ views["W"][3, 4] + views["b"][4])
+    np.testing.assert_allclose(one.predict(X), np.mean(outputs, axis=0), rtol=1e-13)
+    E, _ = one.value_and_gradient(X, t)
+    penalty = 0.005 * (views["W"][1, 2] ** 2).sum()
+    losses = [((y - t) ** 2).mean() for y in outputs]
+    assert pytest.approx(np.mean(losses) + penalty, rel=1e-13) == E
+
+
+def test_parameters_lie_by_role():
+    net = network("all of them")
+    roles = [entry.parameter.role for entry in net.layout]
+    assert roles == sorted(roles, key=list(ROLES).index)
+    parts = [entry.part for entry in net.layout]
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == net.parameters
+    w = np.arange(float(net.parameters))
+    for index in range(net.parameters):
+        assert eval(net.describe(index), net.views(w)) == index
+
+
+@pytest.mark.parametrize("rule", ["adamw", "sgd", "adam"])
+def test_decay_and_factors_go_by_role(rule):
+    """AdamW decays weights and tables alone; a factor of 0 freezes a role, 1 changes nothing."""
+    X, t = rows(32)
+    one = model_of("all of them", dtype="float64")
+    net, before = one.network, one.w.copy()
+
+    def trained(**factors):
+        options = {"epochs": 1, "batch_size": 32, "optimizer": rule, "shuffle": False}
+        return np.asarray(train(one, X, t, rate_factors=factors, **options).model.w)
+
+    plain = trained()
+    np.testing.assert_array_equal(trained(weight=1.0, gain=1.0), plain)
+    frozen = trained(table=0.0, scale=0.0)
+    for entry in net.layout:
+        same = entry.parameter.role in ("table", "scale")
+        assert np.array_equal(frozen[entry.part], before[entry.part]) == same
+    if rule == "sgd":
+        half = trained(bias=0.5)
+        for entry in net.layout:
+            factor = 0.5 if entry.parameter.role == "bias" else 1.0
+            moved = (plain - before)[entry.part]
+            np.testing.assert_allclose((half - before)[entry.part], factor * moved, rtol=1e-9)
+
+
+def test_what_does_not_fit_is_refused_by_name():
+    with pytest.raises(InputError, match="layer 2: residual: its sources must be as wide"):
+        Network(3, [Dense(4), Residual(sources=(0, 1)), Dense(1)])
+    with pytest.raises(InputError, match="layer 3: .*dense.*members|layer 3: .*members"):
+        Network(3, [Members(2), Dense(4, sources=(0,)), Residual(sources=(1, 2)), Dense(1)])
+
+    class Odd(Scale):
+        def parameters(self, inputs):
+            return (Parameter("s", (3,), "knob"),)
+
+    with pytest.raises(InputError, match="layer 1: parameter 's' has the role 'knob', which is"):
+        Network(3, [Odd(), Dense(1)])
+    with pytest.raises(InputError, match="Dropout: rate must be in"):
+        Dropout(1.0)
+    with pytest.raises(InputError, match="the last layer is the output: its dropout must be 0"):
+        Network(3, [Dense(3), Dropout(0.5)])
+
+
+def test_a_pass_keeps_every_quantity_if_asked():
+    """z, a and δ of a graph with a skip, as the equations give them."""
+    net = Network(3, [Dense(4, "tanh"), Dense(5, "relu", dropout=0.5), Dense(2, sources=(0, 2))])
+    one = Model(net, "half_squared_error", dtype="float64")
+    (X, _), t = rows(), np.ones((N, 2))
+    found, W, b = one.trace(X, t), one.W, one.b
+    z1 = X @ W[0, 1] + b[1]
+    z2 = np.tanh(z1) @ W[1, 2] + b[2]
+    a2 = np.maximum(z2, 0.0)
+    z3 = X @ W[0, 3] + a2 @ W[2, 3] + b[3]
+    delta3 = z3 - t
+    delta2 = (z2 > 0) * (delta3 @ W[2, 3].T)
+    delta1 = (1 - np.tanh(z1) ** 2) * (delta2 @ W[1, 2].T)
+    expected = {
+        "z": {1: z1, 2: z2, 3: z3},
+        "a": {0: X, 1: np.tanh(z1), 2: a2, 3: z3},
+        "delta": {1: delta1, 2: delta2, 3: delta3},
+    }
+    for name, layers in expected.items():
+        assert list(getattr(found, name)) == list(layers)
+        for l, value in layers.items():
+            np.testing.assert_allclose(getattr(found, name)[l], value, rtol=1e-12, atol=1e-14)
+
+
+def test_an_emulated_device_has_them_too():
+    """Kernels of layers are traced as any formula: one CUDA kernel each."""
+    try:
+        backend = get_backend("cupy")
+    except BackendError as error:
+        pytest.skip(str(error))
+    with backend.scope():
+        one = model_of("all of them", backend)
+        assert gradient_check(one, *rows()).passed
