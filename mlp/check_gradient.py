@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from mlp.data.feed import Feed, check_inputs
 from mlp.errors import InputError
 from mlp.layers.tape import Arena
-from mlp.model import Model, check_sample_weight, fill_masks
+from mlp.model import Model, fill_masks
 from mlp.seeds import generator
 
 
@@ -77,14 +76,14 @@ def gradient_check(
     backend, network = model.backend, model.network
     if h <= 0 or tolerance <= 0:
         raise InputError("gradient_check: h and tolerance must be above 0")
-    X = check_inputs(backend, X, network.inputs, model.columns)
-    t, s = model.scaled_targets(t, X.shape[0]), check_sample_weight(sample_weight, X.shape[0])
+    samples = model.samples(X, t, sample_weight)
     with backend.scope():
         exact = model.to(dtype="float64")
         g = backend.empty((network.parameters,), "float64")
-        arena = Arena(backend, "float64", X.shape[0])
-        evaluation = exact.objective.gradient(backend, exact.w, g, arena, X.shape[0], s is not None)
-        Feed(backend, "float64", X, t, s, model.input_scaling).bind(evaluation)(slice(None))
+        arena = Arena(backend, "float64", samples.n)
+        weighted = samples.s is not None
+        evaluation = exact.objective.gradient(backend, exact.w, g, arena, samples.n, weighted)
+        exact.feed(samples).bind(evaluation)(slice(None))
         fill_masks(backend, network, evaluation, seed, 0)
         evaluation.run()
         propagated = backend.to_numpy(g).copy()

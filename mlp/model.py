@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend, choose
-from mlp.data.feed import Feed, check_inputs, dtype_name, rescale, slices
+from mlp.data.feed import Feed, rescale, slices
+from mlp.data.samples import Samples, check_inputs, checked, dtype_name
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.formulas import metrics
@@ -206,13 +207,16 @@ class Model:
 
     # ------------------------------------------------------------------ loss and gradient
 
-    def scaled_targets(self, t: Any, n: int, what: str = "t") -> np.ndarray:
-        """Targets as the objective takes them: checked, on the host, in scaled units."""
-        t = self.backend.to_numpy(t) if self.backend.owns(t) else np.asarray(t)
-        t = self.objective.check_targets(t, what)
-        if len(t) != n:
-            raise InputError(f"X has {n} rows, {what} has {len(t)}")
-        return t if self.target_scaling is None else self.target_scaling.apply(t, self.dtype)
+    def samples(self, X: Any, t: Any = None, sample_weight: Any = None, what: str = "") -> Samples:
+        """Rows for this model, checked: what its other methods, and `mlp.train`, take in place of
+        X, t and sample_weight, and do not search again. what: stands before X and t in messages.
+        """
+        return checked(self.backend, self.objective, X, t, sample_weight, self.columns, what)
+
+    def feed(self, samples: Samples, streamed: bool | None = None) -> Feed:
+        """The samples on their way into this model's evaluations."""
+        scalings = self.input_scaling, self.target_scaling
+        return Feed(self.backend, self.dtype, samples, *scalings, streamed)
 
     def value_and_gradient(
         self, X: Any, t: Any, sample_weight: Any = None, dropout_seed: int | None = None
@@ -223,30 +227,25 @@ class Model:
         seed nothing is dropped. Source: `mlp.network.objective`, eq. (1).
         """
         backend = self.backend
-        X = check_inputs(backend, X, self.network.inputs, self.columns)
-        n = X.shape[0]
-        t, s = self.scaled_targets(t, n), check_sample_weight(sample_weight, n)
+        samples = self.samples(X, t, sample_weight)
+        n = samples.n
         with backend.scope(), enough_memory(backend, "value_and_gradient"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, n)
             scale = backend.full((1,), SCALE, self.dtype) if self.precision == "mixed" else None
             evaluation = self.objective.gradient(
-                backend, self._w, g, arena, n, s is not None, scale
+                backend, self._w, g, arena, n, samples.s is not None, scale
             )
-            feed = Feed(backend, self.dtype, X, t, s, self.input_scaling)
-            feed.bind(evaluation)(slice(0, n))
+            self.feed(samples).bind(evaluation)(slice(0, n))
             fill_masks(backend, self.network, evaluation, dropout_seed, 0)
             evaluation.run()
             return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
 
     def evaluate(self, X: Any, t: Any, sample_weight: Any = None) -> dict[str, float]:
         """{"loss": E without penalties, and the metrics of `mlp.formulas.metrics`} on these rows."""
-        X = check_inputs(self.backend, X, self.network.inputs, self.columns)
-        scaled = self.scaled_targets(t, X.shape[0])
-        s = check_sample_weight(sample_weight, X.shape[0])
+        samples = self.samples(X, t, sample_weight)
         with self.backend.scope(), enough_memory(self.backend, "evaluate"):
-            feed = Feed(self.backend, self.dtype, X, scaled, s, self.input_scaling)
-            return Evaluator(self, feed, scaled, s)()
+            return Evaluator(self, self.feed(samples), samples)()
 
 
 class Predictor:
@@ -276,7 +275,7 @@ class Predictor:
 
     def _feed(self, X: Array) -> Array:
         """The predictions for rows that have to be brought to the backend."""
-        feed = Feed(self.backend, self.dtype, X, scaling=self.scaling)
+        feed = Feed(self.backend, self.dtype, Samples(X), self.scaling)
         y, chunks = feed.room(self.objective.network.outputs), slices(feed.n, self.chunk)
         runs = {}
         for n in sorted({rows.stop - rows.start for rows in chunks}, reverse=True):
@@ -303,7 +302,7 @@ class Predictor:
         if self.scaling is not None:
             shift = self.backend.asarray(self.scaling.shift, self.dtype)
             factor = self.backend.asarray(1.0 / self.scaling.scale, self.dtype)
-            rescaled = self.backend.fuse(rescale, into=("x",)).bind(x, shift, factor)
+            rescaled = self.backend.fuse(rescale, into=(0,)).bind(x, shift, factor)
 
         def run_on(rows: Array) -> None:
             plain = rescaled is None and rows.dtype == dtype and rows.flags.c_contiguous
@@ -323,20 +322,20 @@ class Predictor:
 class Evaluator:
     """The objective and the metrics on a data set, again and again while the weights change.
 
-    t, s: of the feed, on the host. The predictions and the losses of the chunks come to the host
+    samples: of the feed. The predictions and the losses of the chunks come to the host
     once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
     the last call, (n, outputs), in scaled units.
     """
 
-    def __init__(self, model: Model, feed: Feed, t: np.ndarray, s: np.ndarray | None = None):
-        self.model, self.feed, self.t, self.s = model, feed, t, s
+    def __init__(self, model: Model, feed: Feed, samples: Samples):
+        self.model, self.feed, self.t, self.s = model, feed, samples.t, samples.s
         backend, objective = model.backend, model.objective
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
         self.rows = slices(feed.n, chunk)
         self.runs = {}
         for n in sorted({rows.stop - rows.start for rows in self.rows}, reverse=True):
-            evaluation = objective.measure(backend, model.w, arena, n, s is not None)
+            evaluation = objective.measure(backend, model.w, arena, n, self.s is not None)
             self.runs[n] = evaluation, feed.bind(evaluation)
         self.y = feed.room(model.network.outputs)
         self.sums = backend.empty((len(self.rows), 2), model.dtype)
@@ -355,7 +354,7 @@ class Evaluator:
         if penalty:
             loss += sums[0, 1]
         if model.target_scaling is not None:
-            y, t = model.target_scaling.invert(y), model.target_scaling.invert(t)
+            y = model.target_scaling.invert(y)
         return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, t)}
 
 
@@ -383,21 +382,6 @@ def mean_or_sum(objective: Objective, values: np.ndarray, weights: np.ndarray) -
     if objective.reduction == "sum":
         return float(values.sum())
     return float((values * weights).sum() / weights.sum())
-
-
-def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
-    """Sample weights as (n,) float64 on the host, or None; InputError if they cannot be weights."""
-    if s is None:
-        return None
-    s = np.asarray(s)
-    if s.dtype.kind not in "biuf":
-        raise InputError(f"sample_weight must be numbers, not {s.dtype}")
-    s = s.astype(np.float64).reshape(-1)
-    if len(s) != n:
-        raise InputError(f"X has {n} rows, sample_weight has {len(s)}")
-    if not np.isfinite(s).all() or (s < 0).any() or s.sum() == 0:
-        raise InputError("sample_weight must be finite, 0 or above, and not all 0")
-    return s
 
 
 def fill_masks(

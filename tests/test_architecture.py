@@ -33,7 +33,7 @@ HOUSE = [
     ),
     ("layers", ["tape", "dense"]),
     ("network", ["graph", "backpropagation", "objective"]),
-    ("data", ["finite", "labels", "order", "scaling", "readers", "feed"]),
+    ("data", ["finite", "labels", "order", "scaling", "readers", "samples", "feed"]),
     ("", ["model", "check_gradient"]),
     ("training", ["settings", "state", "step", "memory_plan", "loop", "checkpoint"]),
     (
@@ -53,8 +53,9 @@ HOUSE = [
     ),
     ("", ["__init__", "__main__"]),
 ]
-# Formulas do not know of each other, but for the two that are made of others.
+# Formulas do not know of each other, but for those that are made of others.
 MADE_OF = {
+    "initializers": {"activations"},  # "auto" asks the activation
     "loss_scaling": {"optimizers"},
     **dict.fromkeys(("activations", "losses"), {"output_units"}),
 }

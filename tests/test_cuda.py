@@ -572,7 +572,7 @@ def a_step(backend, dtype, net=(6, 16, 10)):
     from mlp.training.step import Step
 
     X, t = values((40, net[0]), "float64"), np.arange(40) % net[2]
-    feed = Feed(backend, dtype, X, model.objective.check_targets(t))
+    feed = Feed(backend, dtype, model.samples(X, t))
     rule = OPTIMIZERS["adam"]()
     vectors = [backend.full(model.w.shape, 0.0, dtype) for _ in rule.state]
     step = Step(model, feed, [20], rule, vectors)

@@ -12,7 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from backends.base import Backend, Staging
 from backends.counting_backend import Count
 from mlp import Dense, MLPClassifier, Model, Network, Scaling, gradient_check, save_state, train
-from mlp.data.feed import Feed, Stream, check_inputs
+from mlp.data.feed import Feed, Stream
+from mlp.data.samples import Samples, check_inputs
 from mlp.layers.tape import Arena
 from mlp.training.checkpoint import load_state
 
@@ -242,7 +243,7 @@ def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
     events = Noted.events = []
     monkeypatch.setattr(backend, "staging", lambda *about: Noted(backend, *about))
     monkeypatch.setattr(backend, "keeps", lambda size: False)
-    feed = Feed(backend, "float32", inputs(20, "float32"))
+    feed = Feed(backend, "float32", Samples(inputs(20, "float32")))
     network = Network(6, [Dense(1)])
     one = Model(network, "mean_squared_error", backend=backend)
     fills, evaluations = {}, {}
@@ -271,7 +272,7 @@ def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
 def test_fewer_rows_ask_for_no_memory(precision):
     """The buffers of the larger evaluation, of class numbers and of inputs to scale, serve."""
     one, count = model("numpy", "cross_entropy"), Count()
-    feed = Feed(count, "float32", inputs(), classes(), scaling=SCALING)
+    feed = Feed(count, "float32", Samples(inputs(), classes()), SCALING)
     arena = Arena(count, precision, 8)
     g, asked = count.empty(one.w.shape, "float32"), []
     for n in (8, 5):
@@ -286,7 +287,7 @@ def test_rows_announced_and_not_asked_for(backend):
     """What was sent in vain is not mistaken for what is asked for."""
     with streaming(backend):
         one = model(backend)
-        feed = Feed(backend, "float32", inputs(20, "float32"))
+        feed = Feed(backend, "float32", Samples(inputs(20, "float32")))
         four = evaluation(one, 4)
         fill = feed.bind(four)
         rows = [slice(0, 4), slice(4, 8), slice(8, 12)]

@@ -109,7 +109,7 @@ def training_step(
     backend, batch = model.backend, len(orders[0])
     if cuda_graphs and not can_record(backend):
         raise BackendError(f"backend '{backend.name}' cannot record steps")
-    feed = Feed(backend, model.dtype, X, model.scaled_targets(t, len(X)))
+    feed = Feed(backend, model.dtype, model.samples(X, t))
     vectors = [backend.full(model.w.shape, 0.0, model.dtype) for _ in Adam.state]
     scale = None
     if model.precision == "mixed":

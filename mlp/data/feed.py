@@ -11,15 +11,13 @@ device, so that a streamed data set gives the numbers of a resident one bit for 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from backends import Array, Backend
-from mlp.data.finite import check_finite
+from mlp.data.samples import Samples, dtype_name, is_sparse
 from mlp.data.scaling import Scaling
-from mlp.errors import InputError
 from mlp.network.objective import Evaluation
 
 Rows = Any  # a slice, or int64 row numbers: on the device, of a streamed data set on the host
@@ -45,36 +43,36 @@ def rescale_to(xp: Any, narrow: Array, x: Array, shift: Array, factor: Array) ->
 
 
 class Feed:
-    """A data set for evaluations: X (n, d), and where given t and sample weights s.
+    """Samples for evaluations, in the units of the network.
 
-    t: (n, c) numbers or (n,) class numbers, as `Objective.check_targets` returns them. streamed:
-    whether the rows stay on the host until their batch; None asks the backend whether it keeps the
-    data set. What lives on the device already is read there, what is sparse streams.
+    input_scaling, target_scaling: from the user's units. streamed: whether the rows stay on the
+    host until their batch; None asks the backend whether it keeps the data set. What lives on the
+    device already is read there, what is sparse streams.
     """
 
     def __init__(
         self,
         backend: Backend,
         dtype: str,
-        X: Array,
-        t: np.ndarray | None = None,
-        s: np.ndarray | None = None,
-        scaling: Scaling | None = None,
+        samples: Samples,
+        input_scaling: Scaling | None = None,
+        target_scaling: Scaling | None = None,
         streamed: bool | None = None,
     ):
-        self.backend, self.dtype = backend, dtype
-        self.n = X.shape[0]
+        X, t, s = samples.X, samples.t, samples.s
+        self.backend, self.dtype, self.n = backend, dtype, samples.n
         self.labels = t is not None and t.ndim == 1
         self.weighted = s is not None
-        given = {"x": X.tocsr() if _is_sparse(X) else X, "t": t, "s": s}
-        if s is not None:
-            given["s"] = s.reshape(-1, 1)
+        if t is not None and target_scaling is not None:
+            t = target_scaling.apply(t, dtype)
+        given = {"x": X.tocsr() if is_sparse(X) else X, "t": t}
+        given["s"] = None if s is None else s.reshape(-1, 1)
         given = {name: x for name, x in given.items() if x is not None}
         dtypes = {"x": dtype_name(X) if _stays(X) else dtype, "t": dtype, "s": dtype}
         if self.labels:
             dtypes["t"] = "int64"
         if not isinstance(X, np.ndarray):
-            streamed = _is_sparse(X)
+            streamed = is_sparse(X)
         elif streamed is None:
             size = sum(x.size * np.dtype(dtypes[name]).itemsize for name, x in given.items())
             streamed = not backend.keeps(size)
@@ -85,10 +83,10 @@ class Feed:
         self.order: Array | None = None
         self.buffers: dict[str, Array] = {}
         self.scaling = None
-        if scaling is not None:
+        if input_scaling is not None:
             self.scaling = (
-                backend.asarray(scaling.shift, dtype),
-                backend.asarray(1.0 / scaling.scale, dtype),
+                backend.asarray(input_scaling.shift, dtype),
+                backend.asarray(1.0 / input_scaling.scale, dtype),
             )
 
     @property
@@ -127,10 +125,10 @@ class Feed:
             labels = self._buffer("labels", (e.n,), "int64")
         rescaled, x = None, e.x
         if self.scaling is not None and dtype_name(e.x) == self.dtype:
-            rescaled = backend.fuse(rescale, into=("x",)).bind(e.x, *self.scaling)
+            rescaled = backend.fuse(rescale, into=(0,)).bind(e.x, *self.scaling)
         elif self.scaling is not None:
             x = self._buffer("x", e.x.shape, self.dtype)
-            rescaled = backend.fuse(rescale_to, into=("narrow",)).bind(e.x, x, *self.scaling)
+            rescaled = backend.fuse(rescale_to, into=(0,)).bind(e.x, x, *self.scaling)
         self.make_room(e.n)
 
         def fill(rows: Rows) -> None:
@@ -258,7 +256,7 @@ class Stream:
 
 
 def _gather_on_host(x: Any, rows: Rows, out: np.ndarray) -> None:
-    if _is_sparse(x):
+    if is_sparse(x):
         out[...] = x[rows].toarray()
     elif isinstance(rows, slice) or x.dtype != out.dtype:
         out[...] = x[rows]
@@ -266,69 +264,6 @@ def _gather_on_host(x: Any, rows: Rows, out: np.ndarray) -> None:
         np.take(x, rows, 0, out, "clip")  # "raise" buffers; rows are numbers of ours
 
 
-def dtype_name(x: Array) -> str:
-    """The dtype of an array of any library, as "float32"."""
-    return str(x.dtype).rpartition(".")[2]
-
-
 def _stays(X: Array) -> bool:
     """Whether X is kept in its dtype: small integers and half precision."""
     return dtype_name(X) in ("uint8", "int8", "uint16", "int16", "float16")
-
-
-def _is_sparse(X: Any) -> bool:
-    return not isinstance(X, np.ndarray) and hasattr(X, "tocsr")
-
-
-def check_inputs(
-    backend: Backend, X: Any, inputs: int, columns: tuple[str, ...] | None = None, what: str = "X"
-) -> Array:
-    """X as it may be fed: a host array, a sparse matrix or one of the backend's arrays, (n, inputs)
-    finite numbers, n > 0. Nothing that is on the host is copied, nor sent to the device.
-
-    Raises InputError naming the column and the count of what is not finite.
-    """
-    if not backend.owns(X) and not _is_sparse(X):
-        X = _where_it_is(backend, X)
-    if X.ndim != 2:
-        one = f"; one row is {what}[None, :]" if X.ndim == 1 else ""
-        raise InputError(
-            f"{what} has shape {tuple(X.shape)}, expected (rows, {inputs} columns){one}"
-        )
-    if X.shape[0] == 0:
-        raise InputError(f"{what} has no rows")
-    if X.shape[1] != inputs:
-        raise InputError(f"layer 1 expects {inputs} inputs, {what} has {X.shape[1]} columns")
-    if _is_sparse(X):
-        if not np.isfinite(X.data).all():
-            raise InputError(f"{what}: {int((~np.isfinite(X.data)).sum())} values are not finite")
-    elif isinstance(X, np.ndarray):
-        if X.dtype == np.bool_:
-            X = X.view(np.uint8)
-        if X.dtype.kind not in "iuf":
-            raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
-        check_finite(X, columns, what)
-    elif backend.xp.isdtype(X.dtype, "real floating") and not _finite(backend, X):
-        check_finite(backend.to_numpy(X), columns, what)
-    return X
-
-
-HOST = 1  # DLPack's number for it
-CHECKED = 1 << 22  # elements that are looked at together on a device
-
-
-def _finite(backend: Backend, X: Array) -> bool:
-    xp, rows = backend.xp, max(1, CHECKED // X.shape[1])
-    with backend.scope():
-        return all(
-            bool(backend.to_numpy(xp.all(xp.isfinite(X[i : min(i + rows, X.shape[0]), :]))))
-            for i in range(0, X.shape[0], rows)
-        )
-
-
-def _where_it_is(backend: Backend, X: Any) -> Array:
-    """X for NumPy if it is on the host, else for the backend; without a copy where one can do."""
-    if not hasattr(X, "__dlpack_device__") or int(X.__dlpack_device__()[0]) == HOST:
-        with suppress(RuntimeError):  # array-api-strict's devices only say that they are the host
-            return np.asarray(X)
-    return backend.asarray(X)

@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 )
 
 from backends import Backend, choose
-from mlp.data.feed import check_inputs
+from mlp.data.samples import check_inputs
 from mlp.errors import InputError
 from mlp.estimators.arrays import Data, dtype_name, home, like, to_host
 from mlp.estimators.engine import Engine

@@ -14,6 +14,7 @@ from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
 from mlp.data.feed import Feed, slices
+from mlp.data.samples import Samples
 from mlp.estimators.arrays import Data, is_sparse
 from mlp.estimators.callbacks import Tasks
 from mlp.layers.tape import Arena
@@ -39,7 +40,7 @@ class Descent:
     def __init__(self, model: Model, data: Data, chunks: list[slice], averaged: int):
         self.model, self.backend, self.averaged = model, model.backend, averaged
         targets = model.objective.check_targets(data.targets, "y")
-        feed = Feed(self.backend, model.dtype, data.X, targets, data.weights)
+        feed = Feed(self.backend, model.dtype, Samples(data.X, targets, data.weights))
         self.g = self.backend.empty((model.network.parameters,), model.dtype)
         arena = Arena(self.backend, model.precision, chunks[0].stop)
         if len(chunks) == 1 and feed.in_place:

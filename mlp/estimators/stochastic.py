@@ -17,6 +17,7 @@ from sklearn.utils import gen_batches
 
 from backends import Array, Backend
 from mlp.data.feed import Feed
+from mlp.data.samples import Samples
 from mlp.estimators.arrays import Data, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
@@ -145,7 +146,8 @@ class Epochs:
         self.counts = [rows.stop - rows.start for rows in self.batches]
         self.index = np.arange(self.n, dtype=np.int64)
         targets = self.model.objective.check_targets(data.targets, "y")
-        self.feed = Feed(self.backend, self.model.dtype, data.X, targets, data.weights)
+        samples = Samples(data.X, targets, data.weights)
+        self.feed = Feed(self.backend, self.model.dtype, samples)
         self.step = self._step(engine)
         self.losses = self.backend.full((len(self.batches), 2), 0.0, self.model.dtype)
         self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
@@ -328,8 +330,9 @@ class Watch:
     def __init__(self, estimator: Any, model: Model, data: Data):
         self.estimator, self.model, self.data = estimator, model, data
         targets = model.objective.check_targets(data.targets, "y_val")
-        feed = Feed(model.backend, model.dtype, data.X, targets, data.weights)
-        self.evaluate = Evaluator(model, feed, targets, data.weights)
+        samples = Samples(data.X, targets, data.weights)
+        feed = Feed(model.backend, model.dtype, samples)
+        self.evaluate = Evaluator(model, feed, samples)
         self.over = estimator.n_outputs_ if estimator._is_squared_error() else 1
         self.scorer = estimator.scoring
         if isinstance(self.scorer, str):

@@ -40,14 +40,15 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.data.feed import Feed, Rows, check_inputs, slices
+from mlp.data.feed import Rows, slices
 from mlp.data.order import order, split
+from mlp.data.samples import Samples
 from mlp.errors import InputError, did_you_mean
 from mlp.formulas.loss_scaling import START
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
-from mlp.model import Evaluator, Model, check_sample_weight, mean_or_sum, shares
+from mlp.model import Evaluator, Model, mean_or_sum, shares
 from mlp.threads import limited
-from mlp.training.memory_plan import HeldOut, Plan, plan_for
+from mlp.training.memory_plan import Plan, plan_for
 from mlp.training.settings import Settings
 from mlp.training.state import State
 from mlp.training.step import Recorded, Step
@@ -130,10 +131,10 @@ def train(
     settings = replace(settings or Settings(), **options)
     with limited(threads), model.backend.scope():
         with enough_memory(model.backend, "training, before its first step"):
-            X, t, s, held_out = _checked(model, X, t, sample_weight, validation, settings.seed)
-            plan = _plan(model, X, t, s, held_out, settings)
+            parts = _checked(model, X, t, sample_weight, validation, settings.seed)
+            plan = _plan(model, *parts, settings)
             plan.check()
-            trainer = Trainer(model.to(), settings, X, t, s, held_out, list(callbacks), state, plan)
+            trainer = Trainer(model.to(), settings, *parts, list(callbacks), state, plan)
         with _interruptible(trainer.run):
             return trainer.train()
 
@@ -153,17 +154,11 @@ def plan_training(
         return _plan(model, *rows, settings)
 
 
-def _plan(
-    model: Model,
-    X: Array,
-    t: np.ndarray,
-    s: np.ndarray | None,
-    held_out: HeldOut | None,
-    settings: Settings,
-) -> Plan:
+def _plan(model: Model, samples: Samples, held_out: Samples | None, settings: Settings) -> Plan:
     return plan_for(
         model,
-        *(X, t, s, held_out),
+        samples,
+        held_out,
         batch_size=settings.batch_size,
         optimizer=settings.make_optimizer(),
         patience=settings.patience is not None,
@@ -175,45 +170,22 @@ def _plan(
 
 def _checked(
     model: Model, X: Any, t: Any, sample_weight: Any, validation: Any, seed: int
-) -> tuple[Array, np.ndarray, np.ndarray | None, HeldOut | None]:
-    """(X, t, s) to train on, and (X, t, s) to watch; InputError if they do not fit the model."""
-    backend = model.backend
-    X = check_inputs(backend, X, model.network.inputs, model.columns)
-    t = model.scaled_targets(t, X.shape[0])
-    if model.objective.targets == "classes" and len(t) and (t == t[0]).all():
+) -> tuple[Samples, Samples | None]:
+    """The samples to train on, and those to watch; InputError if they do not fit the model."""
+    samples = model.samples(X, t, sample_weight)
+    t = samples.t
+    if model.objective.targets == "classes" and (t == t[0]).all():
         raise InputError("t holds only one class; a classifier needs at least two")
-    s = check_sample_weight(sample_weight, X.shape[0])
-    return _validation(model, X, t, s, validation, seed)
-
-
-def _validation(
-    model: Model, X: Array, t: np.ndarray, s: np.ndarray | None, validation: Any, seed: int
-) -> tuple[Array, np.ndarray, np.ndarray | None, HeldOut | None]:
-    """(X, t, s) to train on, and (X, t, s) to watch."""
     if validation is None:
-        return X, t, s, None
-    pair = isinstance(validation, (tuple, list)) and len(validation) == 2
-    if not pair and not isinstance(validation, (int, float, np.number)):
+        return samples, None
+    if isinstance(validation, (tuple, list)) and len(validation) == 2:
+        return samples, model.samples(*validation, what="validation ")
+    if not isinstance(validation, (int, float, np.number)):
         raise InputError(
             f"validation is the share of the rows to hold out or a pair (X, t), not {validation!r}"
         )
-    if pair:
-        X_v = check_inputs(
-            model.backend, validation[0], model.network.inputs, model.columns, "validation X"
-        )
-        t_v = model.scaled_targets(validation[1], X_v.shape[0], "validation t")
-        return X, t, s, (X_v, t_v, None)
-    kept, held_out = split(X.shape[0], validation, seed)
-
-    def rows(x: Any, index: np.ndarray) -> Any:
-        if x is None or isinstance(x, np.ndarray):
-            return None if x is None else x[index]
-        if not model.backend.owns(x):
-            return x.tocsr()[index]  # sparse
-        return model.backend.xp.take(x, model.backend.asarray(index), axis=0)
-
-    parts = [tuple(rows(x, index) for x in (X, t, s)) for index in (kept, held_out)]
-    return (*parts[0], parts[1])
+    kept, held_out = split(samples.n, validation, seed)
+    return samples.rows(kept, model.backend), samples.rows(held_out, model.backend)
 
 
 class Trainer:
@@ -223,10 +195,8 @@ class Trainer:
         self,
         model: Model,
         settings: Settings,
-        X: Array,
-        t: np.ndarray,
-        s: np.ndarray | None,
-        held_out: HeldOut | None,
+        samples: Samples,
+        held_out: Samples | None,
         callbacks: list[Any],
         state: State | None,
         plan: Plan,
@@ -237,8 +207,8 @@ class Trainer:
         backend, dtype = self.backend, model.dtype
 
         streamed, streamed_held_out = plan.streamed
-        self.feed = Feed(backend, dtype, X, t, s, model.input_scaling, streamed)
-        self.s, self.n = s, self.feed.n
+        self.feed = model.feed(samples, streamed)
+        self.s, self.n = samples.s, self.feed.n
         size = min(settings.batch_size or self.n, self.n)
         self.rows = slices(self.n, size)
         self.state = self._start(state)
@@ -260,12 +230,11 @@ class Trainer:
 
         self.measure_train = None
         if settings.target_loss is not None:
-            self.measure_train = Evaluator(model, self.feed, t, s)
+            self.measure_train = Evaluator(model, self.feed, samples)
         self.measure_held_out = None
         if held_out:
-            X_v, t_v, s_v = held_out
-            feed = Feed(backend, dtype, X_v, t_v, s_v, model.input_scaling, streamed_held_out)
-            self.measure_held_out = Evaluator(model, feed, t_v, s_v)
+            feed = model.feed(held_out, streamed_held_out)
+            self.measure_held_out = Evaluator(model, feed, held_out)
         self.watch = settings.watch or ("validation_loss" if held_out else "loss")
         if self.watch == "validation_loss" and not held_out:
             raise InputError("watch = 'validation_loss' needs validation data")

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from backends import Array, Memory
+from backends import Memory
 from backends.counting_backend import Count, shaped
-from mlp.data.feed import Feed, slices
+from mlp.data.feed import slices
+from mlp.data.samples import Samples
 from mlp.errors import InputError, check_whole
 from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
 from mlp.memory import megabytes
@@ -124,9 +125,6 @@ def _where(streamed: bool) -> str:
     return "streamed from the host batch by batch" if streamed else "on the device"
 
 
-HeldOut = tuple[Array, np.ndarray, np.ndarray | None]  # X, t, s
-
-
 def plan(
     model: Model,
     samples: int,
@@ -158,15 +156,15 @@ def plan(
     if not numbers:
         raise InputError(f"data_dtype must be a dtype of numbers, as 'uint8', not {data_dtype!r}")
 
-    def rows(n: int) -> tuple[Array, np.ndarray, np.ndarray | None]:
+    def rows(n: int, weighted: bool = False) -> Samples:
         classes = model.objective.targets == "classes"
         t = shaped((n,), "int64") if classes else shaped((n, model.network.outputs), "float64")
-        s = shaped((n,), "float64") if sample_weight else None
-        return shaped((n, model.network.inputs), data_dtype), t, s
+        s = shaped((n,), "float64") if weighted else None
+        return Samples(shaped((n, model.network.inputs), data_dtype), t, s)
 
-    held_out = (*rows(validation)[:2], None) if validation else None
+    held_out = rows(validation) if validation else None
     return plan_for(
-        model, *rows(samples), held_out, batch_size=batch_size,
+        model, rows(samples, sample_weight), held_out, batch_size=batch_size,
         optimizer=make(OPTIMIZERS, optimizer, "optimizer"), patience=patience,
         target_loss=target_loss, shuffle=shuffle, cuda_graphs=cuda_graphs,
     )  # fmt: skip
@@ -174,10 +172,8 @@ def plan(
 
 def plan_for(
     model: Model,
-    X: Array,
-    t: np.ndarray,
-    s: np.ndarray | None,
-    held_out: HeldOut | None,
+    samples: Samples,
+    held_out: Samples | None,
     *,
     batch_size: int | None,
     optimizer: Optimizer,
@@ -192,7 +188,7 @@ def plan_for(
 
     def at(size: int) -> Plan:
         found = with_data(size, None)
-        if not found.fits and isinstance(X, np.ndarray) and not found.streamed[0]:
+        if not found.fits and isinstance(samples.X, np.ndarray) and not found.streamed[0]:
             streamed = with_data(size, True)
             found = streamed if streamed.fits else found
         return found
@@ -201,7 +197,6 @@ def plan_for(
         count = Count(model.backend)
         counted = copy.copy(model)
         counted.backend = count
-        arguments = count, model.dtype
         with count.under("weights"):
             counted._w = count.empty(model.w.shape, model.dtype)
             count.empty(model.w.shape, model.dtype)  # the last finite ones
@@ -210,10 +205,10 @@ def plan_for(
             count.empty(model.w.shape, "bool")  # whether they are finite
         with count.under("optimizer"):
             vectors = [count.empty(model.w.shape, model.dtype) for _ in optimizer.state]
-        n, size = X.shape[0], min(size, X.shape[0])
+        n, size = samples.n, min(size, samples.n)
         sizes = {size, n % size or size}
         with count.under("data"):
-            feed = Feed(*arguments, X, t, s, model.input_scaling, streamed)
+            feed = counted.feed(samples, streamed)
             if shuffle and size < n and not cuda_graphs:  # recorded steps have it in a table
                 feed.rows(shaped((n,), "int64"))
             feed.make_room(max(size, min(model._chunk(), n) if target_loss else 0))
@@ -227,14 +222,14 @@ def plan_for(
                     count.record(tape.run)
         if target_loss:
             with count.under("evaluation"):
-                Evaluator(counted, feed, t, s)
+                Evaluator(counted, feed, samples)
         watched = None
         if held_out is not None:
             with count.under("validation"):
-                watched = Feed(*arguments, *held_out, model.input_scaling, streamed)
-                Evaluator(counted, watched, *held_out[1:])
+                watched = counted.feed(held_out, streamed)
+                Evaluator(counted, watched, held_out)
         places = feed.stream is not None, watched is not None and watched.stream is not None
         parts = {name: found for name, found in count.bytes.items() if found}
         return Plan(parts, size, n, places, device, memory, at)
 
-    return at(batch_size or X.shape[0])
+    return at(batch_size or samples.n)

@@ -1,0 +1,166 @@
+"""Rows as they travel inside: checked once, at the public door, and trusted after it.
+
+X are n rows of d inputs, t their targets and s their weights, all in the units and in the dtype in
+which they were given. `checked` is the door: it searches what it is given once for what cannot be
+used. What has passed is a `Samples`, and a `Samples` is not searched again.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends import Array, Backend
+from mlp.data.finite import check_finite
+from mlp.errors import InputError
+from mlp.network.objective import Objective
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n checked rows, as `checked` returns them.
+
+    X : (n, d) a host array, a SciPy sparse matrix, or an array of the model's backend.
+    t : (n, c) numbers in the user's units, or (n,) int64 class numbers, on the host; or None.
+    s : (n,) float64 sample weights on the host; or None.
+    fits : the kind and the number of targets that t was checked for.
+    """
+
+    X: Array
+    t: np.ndarray | None = None
+    s: np.ndarray | None = None
+    fits: tuple[str, int] | None = field(default=None, repr=False)
+
+    @property
+    def n(self) -> int:
+        """How many."""
+        return int(self.X.shape[0])
+
+    def rows(self, index: np.ndarray, backend: Backend) -> "Samples":
+        """Those of these numbers, (k,) int64 on the host; X stays where it is."""
+        X = self.X
+        if is_sparse(X):
+            X = X.tocsr()[index]
+        elif isinstance(X, np.ndarray):
+            X = X[index]
+        else:
+            X = backend.xp.take(X, backend.asarray(index), axis=0)
+        t, s = (None if x is None else x[index] for x in (self.t, self.s))
+        return Samples(X, t, s, self.fits)
+
+
+def checked(
+    backend: Backend,
+    objective: Objective,
+    X: Any,
+    t: Any = None,
+    sample_weight: Any = None,
+    columns: tuple[str, ...] | None = None,
+    what: str = "",
+) -> Samples:
+    """The rows of a user as `Samples`, or InputError naming what does not fit, and where.
+
+    X : (n, inputs) numbers of any library, or `Samples`. t : (n, outputs) or what else
+    `Objective.check_targets` takes. sample_weight : (n,), 0 or above. columns : of the inputs.
+    what : stands before X and t in messages, as "validation ". Nothing that is on the host is
+    copied, nor sent to the device.
+    """
+    network, fits = objective.network, (objective.targets, objective.network.outputs)
+    if isinstance(X, Samples):
+        if t is not None or sample_weight is not None:
+            raise InputError(f"{what}X holds its targets and weights already; give it alone")
+        _check_width(X.X, network.inputs, f"{what}X")
+        if X.t is None or X.fits == fits:
+            return X
+        return Samples(X.X, objective.check_targets(X.t, f"{what}t"), X.s, fits)
+    X = check_inputs(backend, X, network.inputs, columns, f"{what}X")
+    n = X.shape[0]
+    if t is not None:
+        t = objective.check_targets(backend.to_numpy(t) if backend.owns(t) else t, f"{what}t")
+        if len(t) != n:
+            raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")
+    return Samples(X, t, check_sample_weight(sample_weight, n), fits)
+
+
+def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
+    """Sample weights as (n,) float64 on the host, or None; InputError if they cannot be weights."""
+    if s is None:
+        return None
+    s = np.asarray(s)
+    if s.dtype.kind not in "biuf":
+        raise InputError(f"sample_weight must be numbers, not {s.dtype}")
+    s = s.astype(np.float64).reshape(-1)
+    if len(s) != n:
+        raise InputError(f"X has {n} rows, sample_weight has {len(s)}")
+    if not np.isfinite(s).all() or (s < 0).any() or s.sum() == 0:
+        raise InputError("sample_weight must be finite, 0 or above, and not all 0")
+    return s
+
+
+def check_inputs(
+    backend: Backend, X: Any, inputs: int, columns: tuple[str, ...] | None = None, what: str = "X"
+) -> Array:
+    """X as it may be fed: a host array, a sparse matrix or one of the backend's arrays, (n, inputs)
+    finite numbers, n > 0. Nothing that is on the host is copied, nor sent to the device.
+
+    Raises InputError naming the column and the count of what is not finite.
+    """
+    if not backend.owns(X) and not is_sparse(X):
+        X = _where_it_is(backend, X)
+    if X.ndim != 2:
+        one = f"; one row is {what}[None, :]" if X.ndim == 1 else ""
+        raise InputError(
+            f"{what} has shape {tuple(X.shape)}, expected (rows, {inputs} columns){one}"
+        )
+    if X.shape[0] == 0:
+        raise InputError(f"{what} has no rows")
+    _check_width(X, inputs, what)
+    if is_sparse(X):
+        if not np.isfinite(X.data).all():
+            raise InputError(f"{what}: {int((~np.isfinite(X.data)).sum())} values are not finite")
+    elif isinstance(X, np.ndarray):
+        if X.dtype == np.bool_:
+            X = X.view(np.uint8)
+        if X.dtype.kind not in "iuf":
+            raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
+        check_finite(X, columns, what)
+    elif backend.xp.isdtype(X.dtype, "real floating") and not _finite(backend, X):
+        check_finite(backend.to_numpy(X), columns, what)
+    return X
+
+
+def _check_width(X: Array, inputs: int, what: str) -> None:
+    if X.shape[1] != inputs:
+        raise InputError(f"layer 1 expects {inputs} inputs, {what} has {X.shape[1]} columns")
+
+
+HOST = 1  # DLPack's number for it
+CHECKED = 1 << 22  # elements that are looked at together on a device
+
+
+def _finite(backend: Backend, X: Array) -> bool:
+    xp, rows = backend.xp, max(1, CHECKED // X.shape[1])
+    with backend.scope():
+        return all(
+            bool(backend.to_numpy(xp.all(xp.isfinite(X[i : min(i + rows, X.shape[0]), :]))))
+            for i in range(0, X.shape[0], rows)
+        )
+
+
+def _where_it_is(backend: Backend, X: Any) -> Array:
+    """X for NumPy if it is on the host, else for the backend; without a copy where one can do."""
+    if not hasattr(X, "__dlpack_device__") or int(X.__dlpack_device__()[0]) == HOST:
+        with suppress(RuntimeError):  # array-api-strict's devices only say that they are the host
+            return np.asarray(X)
+    return backend.asarray(X)
+
+
+def dtype_name(x: Array) -> str:
+    """The dtype of an array of any library, as "float32"."""
+    return str(x.dtype).rpartition(".")[2]
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether X is a SciPy sparse matrix or array."""
+    return not isinstance(X, np.ndarray) and hasattr(X, "tocsr")
