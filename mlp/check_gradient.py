@@ -82,7 +82,9 @@ def gradient_check(
         g = backend.empty((network.parameters,), "float64")
         arena = Arena(backend, "float64", samples.n)
         weighted = samples.s is not None
-        evaluation = exact.objective.gradient(backend, exact.w, g, arena, samples.n, weighted)
+        evaluation = exact.objective.gradient(
+            backend, exact.w, g, arena, samples.n, weighted, statistics=exact.statistics
+        )
         exact.feed(samples).bind(evaluation)(slice(None))
         fill_masks(backend, network, evaluation, seed, 0)
         evaluation.run()

@@ -14,6 +14,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class Model:
         reduction: Reduction | None = None,
         shared_penalties: bool = False,
         w: Any = None,
+        statistics: Any = None,
         seed: int = 0,
         backend: str | Backend | None = None,
         dtype: str | None = None,
@@ -93,6 +95,8 @@ class Model:
                 raise InputError("w has values that are NaN or infinite")
             self._w = self.backend.empty((network.parameters,), self.dtype)
             self.backend.copy(given, self._w)
+            self._statistics = self.backend.empty((network.statistics,), self.dtype)
+            self.statistics = network.initial_statistics() if statistics is None else statistics
         self._predictors: list[Predictor] = []  # those that no thread is using
 
     # ------------------------------------------------------------------ weights
@@ -113,6 +117,23 @@ class Model:
                     f"{self.network.parameters} parameters"
                 )
             self.backend.copy(values, self._w)
+
+    @property
+    def statistics(self) -> Array:
+        """What layers keep beside their parameters, as running means: (network.statistics,) on the
+        device. Training changes it, predictions read it. Assigning to it copies the values in."""
+        return self._statistics
+
+    @statistics.setter
+    def statistics(self, values: Any) -> None:
+        with self.backend.scope():
+            values = self.backend.asarray(values, self.dtype)
+            if values.shape != self._statistics.shape:
+                raise InputError(
+                    f"statistics has shape {tuple(values.shape)}, this network has "
+                    f"{self.network.statistics}"
+                )
+            self.backend.copy(values, self._statistics)
 
     @property
     def W(self) -> dict[tuple[int, int], Array]:
@@ -141,17 +162,19 @@ class Model:
         other.precision, other.dtype = _precision(precision, dtype)
         other.backend.require(other.precision)
         with other.backend.scope():
-            other._w = other.backend.empty(self._w.shape, other.dtype)
-            w = self.backend.to_numpy(self._w)
-            other.backend.copy(other.backend.asarray(w, other.dtype), other._w)
+            w, statistics = (self.backend.to_numpy(x) for x in (self._w, self._statistics))
+            other._w = other.backend.empty(w.shape, other.dtype)
+            other._statistics = other.backend.empty(statistics.shape, other.dtype)
+            other.w, other.statistics = w, statistics
         return other
 
-    def copy_into(self, w: Array) -> "Model":
-        """A copy of this model with its weights in w, an array like its own that they are copied
-        to: a copy that allocates nothing."""
+    def copy_into(self, w: Array, statistics: Array) -> "Model":
+        """A copy of this model with its weights and statistics in arrays like its own, which they
+        are copied to: a copy that allocates nothing."""
         other = copy.copy(self)
+        other._w, other._statistics = w, statistics
         self.backend.copy(self._w, w)
-        other._w = w
+        self.backend.copy(self._statistics, statistics)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -163,6 +186,7 @@ class Model:
         self.__dict__.update(state)
         with self.backend.scope():
             self._w = self.backend.asarray(self._w, self.dtype)
+            self._statistics = self.backend.asarray(self._statistics, self.dtype)
 
     # ------------------------------------------------------------------ predictions
 
@@ -234,18 +258,80 @@ class Model:
             arena = Arena(backend, self.precision, n)
             scale = backend.full((1,), SCALE, self.dtype) if self.precision == "mixed" else None
             evaluation = self.objective.gradient(
-                backend, self._w, g, arena, n, samples.s is not None, scale
+                backend, self._w, g, arena, n, samples.s is not None, scale, self._scratch()
             )
             self.feed(samples).bind(evaluation)(slice(0, n))
             fill_masks(backend, self.network, evaluation, dropout_seed, 0)
             evaluation.run()
             return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
 
+    def _scratch(self) -> Array:
+        """A copy of the statistics, for a training pass that is to leave no trace."""
+        copied = self.backend.empty(self._statistics.shape, self.dtype)
+        self.backend.copy(self._statistics, copied)
+        return copied
+
+    def trace(self, X: Any, t: Any, sample_weight: Any = None) -> "Trace":
+        """z, a and δ of every layer for these rows, without dropout, on the host.
+
+        As in `mlp.network.backpropagation`, eq. (1)-(4), in the model's dtype and in scaled units;
+        nothing is dropped, and the model stays as it is.
+
+        >>> net = Network(2, [Dense(3, "tanh"), Dense(1)])
+        >>> found = Model(net, "half_squared_error").trace([[1.0, 2.0]], [[0.5]])
+        >>> found.z[1].shape, bool(np.allclose(found.a[1], np.tanh(found.z[1])))
+        ((1, 3), True)
+        >>> bool(np.allclose(found.delta[2], found.a[2] - 0.5))
+        True
+        """
+        backend, samples = self.backend, self.samples(X, t, sample_weight)
+        with backend.scope(), enough_memory(backend, "trace"):
+            g = backend.empty(self._w.shape, self.dtype)
+            arena = Arena(backend, self.precision, samples.n)
+            scale = backend.full((1,), 1.0, self.dtype) if self.precision == "mixed" else None
+            evaluation = self.objective.gradient(
+                backend, self._w, g, arena, samples.n, samples.s is not None, scale,
+                self._scratch(), keeps=True,
+            )  # fmt: skip
+            self.feed(samples).bind(evaluation)(slice(0, samples.n))
+            fill_masks(backend, self.network, evaluation, None, 0)
+            evaluation.run()
+            return self._trace(evaluation)
+
+    def _trace(self, evaluation: Evaluation) -> "Trace":
+        """What is in the buffers of an evaluation that keeps every quantity."""
+        host, last = self.backend.to_numpy, self.network.depth
+        z, a, delta = {}, {0: host(evaluation.x).copy()}, {}
+        for l, place in evaluation.places.items():
+            kept = place.arena.buffers.get(("z", l))
+            if kept is not None:
+                z[l] = host(kept).copy()
+            if l < last:
+                a[l], delta[l] = host(place.y).copy(), host(place.delta).copy()
+        ending = evaluation.places[last].ending
+        raw = host(evaluation.places[last].y).copy()
+        if ending is not None:
+            raw = z[last] = raw + sum(host(b) for b in ending)
+        a[last] = self.objective.unit.f(np, raw)
+        delta[last] = host(evaluation.y).copy()
+        return Trace(z, a, delta)
+
     def evaluate(self, X: Any, t: Any, sample_weight: Any = None) -> dict[str, float]:
         """{"loss": E without penalties, and the metrics of `mlp.formulas.metrics`} on these rows."""
         samples = self.samples(X, t, sample_weight)
         with self.backend.scope(), enough_memory(self.backend, "evaluate"):
             return Evaluator(self, self.feed(samples), samples)()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a pass computes on n rows: z[l] and δ[l], (n, units_l), of the layers 1..L, and a[l],
+    with a[0] = X and a[L] the prediction. A layer without z (none but dense layers has one) is left
+    out of it, and its δ is ∂E/∂a."""
+
+    z: dict[int, np.ndarray]
+    a: dict[int, np.ndarray]
+    delta: dict[int, np.ndarray]
 
 
 class Predictor:
@@ -255,6 +341,7 @@ class Predictor:
     def __init__(self, model: Model):
         # No reference to the model, which holds this: neither would be freed at once.
         self.backend, self.dtype, self.w = model.backend, model.dtype, model.w
+        self.statistics = model.statistics
         self.objective, self.scaling = model.objective, model.input_scaling
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
@@ -290,7 +377,9 @@ class Predictor:
         if n not in self.evaluations:
             if len(self.evaluations) >= 8:
                 self.evaluations.clear()
-            made = self.objective.predict(self.backend, self.w, self.arena, n, self.host)
+            made = self.objective.predict(
+                self.backend, self.w, self.arena, n, self.host, self.statistics
+            )
             self.evaluations[n] = made, self._run_on(made)
         return self.evaluations[n]
 
@@ -335,7 +424,9 @@ class Evaluator:
         self.rows = slices(feed.n, chunk)
         self.runs = {}
         for n in sorted({rows.stop - rows.start for rows in self.rows}, reverse=True):
-            evaluation = objective.measure(backend, model.w, arena, n, self.s is not None)
+            evaluation = objective.measure(
+                backend, model.w, arena, n, self.s is not None, model.statistics
+            )
             self.runs[n] = evaluation, feed.bind(evaluation)
         self.y = feed.room(model.network.outputs)
         self.sums = backend.empty((len(self.rows), 2), model.dtype)

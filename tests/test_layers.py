@@ -126,7 +126,7 @@ class RunningCentre(Layer):
         total = self._total(at, "total", x)
 
         def run(xp, mean, total, share):
-            return self.keep * mean + (1.0 - self.keep) * share * total
+            return self.keep * mean + (1.0 - self.keep) * (share * total)
 
         at.tape.apply(run, (0,), mean, total, scalars=(1.0 / at.n,))
         self._centre(at, at.output(), x, total)
