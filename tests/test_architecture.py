@@ -27,8 +27,8 @@ HOUSE = [
     (
         "formulas",
         [
-            *("output_units", "activations", "losses", "initializers", "schedules", "metrics"),
-            *("optimizers", "loss_scaling"),
+            *("target_kinds", "output_units", "activations", "losses", "metrics"),
+            *("initializers", "schedules", "optimizers", "loss_scaling"),
         ],
     ),
     ("layers", ["tape", "dense"]),
@@ -55,9 +55,11 @@ HOUSE = [
 ]
 # Formulas do not know of each other, but for those that are made of others.
 MADE_OF = {
+    "activations": {"output_units"},
+    "losses": {"output_units", "activations", "target_kinds"},
+    "metrics": {"target_kinds"},
     "initializers": {"activations"},  # "auto" asks the activation
     "loss_scaling": {"optimizers"},
-    **dict.fromkeys(("activations", "losses"), {"output_units"}),
 }
 
 # Libraries beside NumPy and array-api-compat, and the modules that may import them.

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from mlp import Dense, Network
 from mlp.errors import InputError
-from mlp.formulas.activations import ACTIVATIONS
-from mlp.formulas.initializers import INITIALIZERS, RECTIFIERS, get_initializer
+from mlp.formulas.activations import ACTIVATIONS, get_activation
+from mlp.formulas.initializers import INITIALIZERS, get_initializer
 
 FAN_IN, FAN_OUT = 500, 300
 SHAPE = (400, 300)  # of one source among several: its rows are not the fan_in
@@ -52,15 +53,47 @@ def test_one_seed_is_one_draw(name):
     assert name == "zeros" or not np.array_equal(first, drawn(INITIALIZERS[name], seed=8))
 
 
+RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_auto_is_he_for_rectifiers_and_glorot_for_others(activation):
+    """Given by name, mapping or object."""
     expected = "he_uniform" if activation in RECTIFIERS else "glorot_uniform"
-    assert get_initializer("auto", activation) is INITIALIZERS[expected]
-    assert get_initializer("auto", {"name": activation}) is INITIALIZERS[expected]
+    for given in (activation, {"name": activation}, get_activation(activation)):
+        assert get_initializer("auto", given) is INITIALIZERS[expected]
 
 
 def test_auto_for_an_activation_of_ones_own_is_glorot():
     assert get_initializer("auto", object()) is INITIALIZERS["glorot_uniform"]
+
+
+class Step:
+    """An activation of the user's that says that it is one."""
+
+    rectifier = True
+
+    def f(self, xp, z):
+        return xp.maximum(z, 0.0)
+
+    def df(self, xp, v, z, a):
+        return xp.where(z > 0.0, v, 0.0)
+
+
+@pytest.mark.parametrize("activation", [{"name": "relu"}, ACTIVATIONS["relu"], Step()])
+def test_one_activation_is_one_draw_however_it_is_given(activation):
+    expected = Network(5, [Dense(32, "relu"), Dense(1)]).initial_weights(seed=3)
+    found = Network(5, [Dense(32, activation), Dense(1)]).initial_weights(seed=3)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("bad", [{"distribution": "nomal"}, {"limit": -1.0}, {"deviation": "wide"}])
+def test_bad_settings_are_named(bad):
+    """A distribution that does not exist was taken for the uniform one."""
+    ((setting, value),) = bad.items()
+    name = {"limit": "uniform", "deviation": "normal"}.get(setting, "he_normal")
+    with pytest.raises(InputError, match=rf"initializer .*: {setting} must .*{value}"):
+        get_initializer({"name": name} | bad, "tanh")
 
 
 def test_settings_and_functions():

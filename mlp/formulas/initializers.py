@@ -7,6 +7,8 @@ With fan_in inputs to a layer (of all its sources together) and fan_out units:
 
 A uniform distribution on (-r, r) has variance r²/3. Biases start at zero.
 
+Your own is a function of (rng, fan_in, fan_out, shape); one with a name is a row of `INITIALIZERS`.
+
 Sources: (1) Glorot, Bengio, AISTATS 2010, eq. (16); (2) He et al., arXiv:1502.01852, eq. (10).
 
 >>> import numpy as np
@@ -20,25 +22,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.random import Generator
 
 from mlp.errors import InputError
-from mlp.names import make
+from mlp.formulas.activations import ACTIVATIONS, Activation
+from mlp.names import check_settings, make
+
+Distribution = Literal["uniform", "normal"]
+Shape = tuple[int, int]
 
 
 class Initializer(Protocol):
     """Draws one weight matrix of ``shape`` for a layer with these fans, in float64."""
 
-    def __call__(
-        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
-    ) -> np.ndarray: ...
+    def __call__(self, rng: Generator, fan_in: int, fan_out: int, shape: Shape) -> np.ndarray: ...
 
 
-Distribution = Literal["uniform", "normal"]
-
-
-def _draw(
-    rng: np.random.Generator, distribution: Distribution, deviation: float, shape: tuple[int, int]
-) -> np.ndarray:
+def _draw(rng: Generator, distribution: Distribution, deviation: float, shape: Shape) -> np.ndarray:
     if distribution == "normal":
         return rng.normal(0.0, deviation, shape)
     limit = math.sqrt(3.0) * deviation
@@ -51,9 +51,10 @@ class Glorot:
 
     distribution: Distribution = "uniform"
 
-    def __call__(
-        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
-    ) -> np.ndarray:
+    def __post_init__(self) -> None:
+        check_settings(self, "initializer glorot")
+
+    def __call__(self, rng: Generator, fan_in: int, fan_out: int, shape: Shape) -> np.ndarray:
         return _draw(rng, self.distribution, math.sqrt(2.0 / (fan_in + fan_out)), shape)
 
 
@@ -63,9 +64,10 @@ class He:
 
     distribution: Distribution = "uniform"
 
-    def __call__(
-        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
-    ) -> np.ndarray:
+    def __post_init__(self) -> None:
+        check_settings(self, "initializer he")
+
+    def __call__(self, rng: Generator, fan_in: int, fan_out: int, shape: Shape) -> np.ndarray:
         return _draw(rng, self.distribution, math.sqrt(2.0 / fan_in), shape)
 
 
@@ -75,9 +77,10 @@ class Uniform:
 
     limit: float = 0.5
 
-    def __call__(
-        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
-    ) -> np.ndarray:
+    def __post_init__(self) -> None:
+        check_settings(self, "initializer 'uniform'", limit="[0, inf)")
+
+    def __call__(self, rng: Generator, fan_in: int, fan_out: int, shape: Shape) -> np.ndarray:
         return rng.uniform(-self.limit, self.limit, shape)
 
 
@@ -87,9 +90,10 @@ class Normal:
 
     deviation: float = 0.05
 
-    def __call__(
-        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
-    ) -> np.ndarray:
+    def __post_init__(self) -> None:
+        check_settings(self, "initializer 'normal'", deviation="[0, inf)")
+
+    def __call__(self, rng: Generator, fan_in: int, fan_out: int, shape: Shape) -> np.ndarray:
         return rng.normal(0.0, self.deviation, shape)
 
 
@@ -97,9 +101,7 @@ class Normal:
 class Zeros:
     """All zero. Hidden units that start equal stay equal: for nets without hidden layers."""
 
-    def __call__(
-        self, rng: np.random.Generator, fan_in: int, fan_out: int, shape: tuple[int, int]
-    ) -> np.ndarray:
+    def __call__(self, rng: Generator, fan_in: int, fan_out: int, shape: Shape) -> np.ndarray:
         return np.zeros(shape)
 
 
@@ -112,23 +114,35 @@ INITIALIZERS: dict[str, Initializer] = {
     "normal": Normal(),
     "zeros": Zeros(),
 }
-
-# What "auto" picks by the layer's activation; Glorot for all others.
-RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+InitializerName = Literal[
+    "auto",
+    "glorot_uniform",
+    "glorot_normal",
+    "he_uniform",
+    "he_normal",
+    "uniform",
+    "normal",
+    "zeros",
+]
 
 
 def get_initializer(
-    initializer: str | Mapping[str, Any] | Initializer, activation: object
+    initializer: str | Mapping[str, Any] | Initializer,
+    activation: str | Mapping[str, Any] | Activation,
 ) -> Initializer:
-    """The initializer of a name or a mapping (`mlp.names`), or the function itself; "auto" picks
-    by the activation's name."""
-    if initializer == "auto":
-        name = activation.get("name") if isinstance(activation, Mapping) else activation
-        return INITIALIZERS["he_uniform" if name in RECTIFIERS else "glorot_uniform"]
+    """The initializer of a name or a mapping (`mlp.names`), or the function itself; "auto" is He
+    where the activation is a ``rectifier``, else Glorot.
+
+    >>> get_initializer("auto", {"name": "relu"})
+    He(distribution='uniform')
+    """
+    if isinstance(initializer, str) and initializer == "auto":
+        made = make(ACTIVATIONS, activation, "activation")
+        return INITIALIZERS["he_uniform" if getattr(made, "rectifier", False) else "glorot_uniform"]
     made = make({"auto": None} | INITIALIZERS, initializer, "initializer")
-    if not callable(made):
+    if isinstance(made, type) or not callable(made):
         raise InputError(
-            f"an initializer is a name or a function of (rng, fan_in, fan_out, shape), "
+            "an initializer is a name or a function of (rng, fan_in, fan_out, shape), "
             f"not {initializer!r}"
         )
     return made
