@@ -10,7 +10,6 @@ needed. tests/test_cuda_source.py asks that nothing spills.
 import argparse
 import ctypes
 import importlib.util
-import inspect
 import re
 import shutil
 import subprocess
@@ -72,12 +71,12 @@ class Collector(NumpyBackend):
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         return call
 
-    def fuse(self, formula: Formula, into: Sequence[str]) -> Kernel:
+    def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return _Noted(self, formula, into)
 
 
 class _Noted(TracedKernel):
-    def __init__(self, collector: Collector, formula: Formula, into: Sequence[str]):
+    def __init__(self, collector: Collector, formula: Formula, into: Sequence[int]):
         super().__init__(collector.xp, formula, into)
         self.collector = collector
 
@@ -95,11 +94,15 @@ def collected(kind: str) -> list[Found]:
     types = ("float16", "float32") if kind == "mixed" else (kind,)
 
     def note(
-        formula: Formula, into: Sequence[str], shape: tuple[int, ...], numbers: int = 0
+        formula: Formula,
+        arrays: int,
+        shape: tuple[int, ...],
+        into: Sequence[int] = (0,),
+        scalars: int = 0,
     ) -> None:
-        arrays = len(inspect.signature(formula).parameters) - 1 - numbers
         kinds = (types[i % len(types)] for i in range(arrays))
-        backend.fuse(formula, into).bind(*(np.zeros(shape, kind) for kind in kinds))
+        zeros = (np.zeros(shape, kind) for kind in kinds)
+        backend.fuse(formula, into).bind(*zeros, scalars=scalars)
 
     def run(layers: list[Dense], loss: str, optimizer: str = "adam", weighted: bool = True) -> None:
         model = Model(
@@ -119,19 +122,20 @@ def collected(kind: str) -> list[Found]:
             epochs=1,
             batch_size=None,
             optimizer=optimizer,
-            cuda_graphs=True,
+            record_steps=True,
             target_loss=-1.0,
         )
 
     for name, rule in OPTIMIZERS.items():
         backend.label, made = name, rule()
-        note(made.update, ("w", *made.state), (ROWS,), len(made.constants(0.1, 1)))
+        into, constants = (0, *range(2, 2 + len(made.state))), made.constants(0.1, 1)
+        note(made.update, 2 + len(made.state), (ROWS,), into, len(constants))
         run([Dense(2)], "mean_squared_error", name)
     for name, activation in ACTIVATIONS.items():
         backend.label = name
         for columns in (CLASSES, WIDE) if name == "softmax" else (CLASSES,):
-            note(activation.f, ("z",), (ROWS, columns))
-            note(activation.df, ("v",), (ROWS, columns))
+            note(activation.f, 1, (ROWS, columns))
+            note(activation.df, 3, (ROWS, columns))
         run(
             [Dense(5, name), Dense(5, name, bias=False, dropout=0.5), Dense(2)],
             "mean_squared_error",

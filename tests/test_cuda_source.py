@@ -66,7 +66,7 @@ def test_a_stranger_is_found(kind, line):
 
 def test_the_formulas_come_from_every_table_and_from_training():
     labels = [label for label, *_ in cuda_registers.collected("mixed")]
-    for own in ("unit_with_bias", "delta", "output", "guarded_update", "judge", "rescale"):
+    for own in ("activate", "delta", "output", "guarded_update", "judge", "rescale"):
         assert any(f"_{own}_" in label for label in labels), own
     for table in (ACTIVATIONS, LOSSES, OPTIMIZERS):
         for name in table:

@@ -32,17 +32,18 @@ def units(backend):
 
 
 def table_formulas():
-    """(formula, names it writes into, numbers it takes), by a name for the test."""
+    """(formula, positions it writes into, numbers it takes), by a name for the test."""
     found = {}
     for name, activation in ACTIVATIONS.items():
-        found[f"{name}.f"] = (activation.f, ("z",), ())
-        found[f"{name}.df"] = (activation.df, ("v",), ())
+        found[f"{name}.f"] = (activation.f, (0,), ())
+        found[f"{name}.df"] = (activation.df, (0,), ())
     for name, loss in LOSSES.items():
-        found[f"{name}.cost"] = (loss.cost, ("y",), ())
-        found[f"{name}.derivative"] = (loss.derivative, ("y",), ())
+        found[f"{name}.cost"] = (loss.cost, (0,), ())
+        found[f"{name}.derivative"] = (loss.derivative, (0,), ())
     for name, rule in OPTIMIZERS.items():
         made = rule()
-        found[name] = (made.update, ("w", *made.state), made.constants(0.1, 3))
+        into = (0, *range(2, 2 + len(made.state)))  # w, g, the state vectors
+        found[name] = (made.update, into, made.constants(0.1, 3))
     return found
 
 
@@ -50,15 +51,11 @@ FORMULAS = table_formulas()
 formulas = pytest.mark.parametrize("name", FORMULAS)
 
 
-def arguments_of(formula):
-    return list(inspect.signature(formula).parameters)[1:]
-
-
 def arrays_for(name, shape, dtype):
     """Arrays of order one for the array arguments of a formula, as training has them."""
     formula, _, numbers = FORMULAS[name]
     rng = np.random.default_rng(5)
-    names = arguments_of(formula)
+    names = list(inspect.signature(formula).parameters)[1:]
     arrays = {key: rng.standard_normal(shape) for key in names[: len(names) - len(numbers)]}
     if "a" in arrays:
         arrays["a"] = ACTIVATIONS[name.partition(".")[0]].f(np, arrays["z"])
@@ -76,25 +73,25 @@ def plainly(formula, into, arrays, numbers=()):
     """What the arrays should hold afterwards: the formula on NumPy, then the assignments."""
     results = formula(np, *arrays, *numbers)
     results = results if isinstance(results, tuple) else (results,)
-    names = arguments_of(formula)
     expected = [x.copy() for x in arrays]
-    for key, result in zip(into, results, strict=True):
-        expected[names.index(key)][...] = result
+    for position, result in zip(into, results, strict=True):
+        expected[position][...] = result
     return expected
 
 
 def fused(backend, formula, into, arrays, numbers=()):
     """What the arrays do hold after the backend's kernel has run on them."""
     on_device = [backend.asarray(x.copy()) for x in arrays]
-    backend.fuse(formula, into).bind(*on_device)(*numbers)
+    backend.fuse(formula, into).bind(*on_device, scalars=len(numbers))(*numbers)
     return [backend.to_numpy(x) for x in on_device]
 
 
 def assert_equal_runs(backend, formula, into, arrays, numbers=(), allowed=None):
     expected = plainly(formula, into, arrays, numbers)
     actual = fused(backend, formula, into, arrays, numbers)
-    for key, a, e in zip(arguments_of(formula), actual, expected, strict=False):
-        assert_close(a, e, units(backend) if allowed is None else allowed, f"{key} {e.shape}")
+    for position, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        where = f"argument {position} {e.shape}"
+        assert_close(a, e, units(backend) if allowed is None else allowed, where)
 
 
 # ------------------------------------------------------------------ the formulas of the tables
@@ -140,7 +137,7 @@ def test_extents_broadcast(backend, dtype, first):
         if (first, second) != ("scalar", "scalar"):
             shapes = [(9, 4), (9, 4), EXTENTS[first], EXTENTS[second]]
             arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-            assert_equal_runs(backend, mixed, ("x",), arrays)
+            assert_equal_runs(backend, mixed, (0,), arrays)
 
 
 def test_extents_are_told_from_shapes():
@@ -234,28 +231,28 @@ def column_spread_then_used(xp, x, y, c):
     return top, 2.0 * top + c
 
 
-# Formula, the names it writes into, the shapes of its arguments.
+# Formula, the positions it writes into, the shapes of its arguments.
 WIDE, TALL = (9, 4), (9, 1)
 STRUCTURES = [
-    (swapped, "xy", (WIDE, WIDE)),
-    (rotated, "xyu", (WIDE, WIDE, WIDE)),
-    (sum_and_old_value, "xy", (WIDE, WIDE)),
-    (old_value_and_sum, "xy", (WIDE, WIDE)),
-    (itself, "x", (WIDE,)),
-    (another, "x", (WIDE, WIDE)),
-    (another, "x", (WIDE, TALL)),
-    (a_number, "x", (WIDE,)),
-    (twice_the_same, "xy", (WIDE, WIDE)),
-    (read_after_its_place_is_known, "yx", (WIDE, WIDE)),
-    (chained, "xyu", (WIDE, WIDE, WIDE)),
-    (centred, "x", (WIDE,)),
-    (scaled_rows, "x", (WIDE,)),
-    (column_result, "y", (WIDE, WIDE)),
-    (column_result, "y", (WIDE, TALL)),
-    (full_and_column_results, "xc", (WIDE, TALL)),
-    (column_twice, "xc", (WIDE, TALL)),
-    (column_without_reduction, "xc", (WIDE, TALL)),
-    (column_spread_then_used, "xc", (WIDE, WIDE, TALL)),
+    (swapped, (0, 1), (WIDE, WIDE)),
+    (rotated, (0, 1, 2), (WIDE, WIDE, WIDE)),
+    (sum_and_old_value, (0, 1), (WIDE, WIDE)),
+    (old_value_and_sum, (0, 1), (WIDE, WIDE)),
+    (itself, (0,), (WIDE,)),
+    (another, (0,), (WIDE, WIDE)),
+    (another, (0,), (WIDE, TALL)),
+    (a_number, (0,), (WIDE,)),
+    (twice_the_same, (0, 1), (WIDE, WIDE)),
+    (read_after_its_place_is_known, (1, 0), (WIDE, WIDE)),
+    (chained, (0, 1, 2), (WIDE, WIDE, WIDE)),
+    (centred, (0,), (WIDE,)),
+    (scaled_rows, (0,), (WIDE,)),
+    (column_result, (1,), (WIDE, WIDE)),
+    (column_result, (1,), (WIDE, TALL)),
+    (full_and_column_results, (0, 1), (WIDE, TALL)),
+    (column_twice, (0, 1), (WIDE, TALL)),
+    (column_without_reduction, (0, 1), (WIDE, TALL)),
+    (column_spread_then_used, (0, 2), (WIDE, WIDE, TALL)),
 ]
 structures = pytest.mark.parametrize(
     ("formula", "into", "shapes"), STRUCTURES, ids=lambda x: getattr(x, "__name__", None)
@@ -267,14 +264,14 @@ def test_results_are_computed_before_they_are_written(backend, dtype, formula, i
     rng = np.random.default_rng(2)
     for rows in (9, 1, 0, BLOCK // 4 + 1):
         arrays = [rng.standard_normal((rows, columns)).astype(dtype) for _, columns in shapes]
-        assert_equal_runs(backend, formula, tuple(into), arrays)
+        assert_equal_runs(backend, formula, into, arrays)
 
 
 @structures
 def test_one_column(backend, formula, into, shapes):
     """Where a full array and a column have the same shape."""
     rng = np.random.default_rng(3)
-    assert_equal_runs(backend, formula, tuple(into), [rng.standard_normal(TALL) for _ in shapes])
+    assert_equal_runs(backend, formula, into, [rng.standard_normal(TALL) for _ in shapes])
 
 
 @structures
@@ -285,8 +282,8 @@ def test_arrays_with_strides(backend, formula, into, shapes):
     parts = [x[:, 1 : 1 + columns] for x, (_, columns) in zip(whole, shapes, strict=True)]
     on_device = [backend.asarray(x.copy()) for x in whole]
     views = [x[:, 1 : 1 + columns] for x, (_, columns) in zip(on_device, shapes, strict=True)]
-    expected = plainly(formula, tuple(into), parts)
-    backend.fuse(formula, tuple(into)).bind(*views)()
+    expected = plainly(formula, into, parts)
+    backend.fuse(formula, into).bind(*views)()
     for part, value in zip(parts, expected, strict=True):
         part[...] = value
     for a, e in zip(on_device, whole, strict=True):
@@ -301,7 +298,7 @@ def test_one_array_given_twice(backend, dtype):
     """Every read of it comes before its write."""
     x, u = (np.random.default_rng(7).standard_normal(WIDE).astype(dtype) for _ in range(2))
     x_there, u_there = backend.asarray(x.copy()), backend.asarray(u.copy())
-    backend.fuse(sum_and_twice, ("x", "u")).bind(x_there, x_there, u_there)()
+    backend.fuse(sum_and_twice, (0, 2)).bind(x_there, x_there, u_there)()
     assert_close(backend.to_numpy(x_there), x + x, units(backend))
     assert_close(backend.to_numpy(u_there), 2.0 * x + u, units(backend))
 
@@ -312,10 +309,10 @@ def test_kernel_runs_again_and_takes_new_numbers(backend, dtype):
         return w - rate * v, v
 
     w, v = (backend.asarray(np.full(3, x, dtype)) for x in (1.0, 4.0))
-    step = backend.fuse(decay, ("w", "v")).bind(w, v)
+    step = backend.fuse(decay, (0, 1)).bind(w, v, scalars=1)
     step(0.25)
     step(1.0)
-    backend.fuse(decay, ("w", "v"))(w, v, 2.0)
+    backend.fuse(decay, (0, 1))(w, v, 2.0)
     assert backend.to_numpy(w).tolist() == [-1.5] * 3
     assert backend.to_numpy(v).tolist() == [0.5] * 3
 
@@ -347,8 +344,8 @@ def test_where_is_exact(dtype, formula):
     with np.errstate(over="ignore", under="ignore"):
         x, y = (grid.reshape(-1).astype(dtype) for grid in np.meshgrid(SPECIAL, SPECIAL))
     with np.errstate(invalid="ignore"):
-        (expected, _) = plainly(formula, ("x",), [x, y])
-        (actual, _) = fused(get_backend("numpy"), formula, ("x",), [x, y])
+        (expected, _) = plainly(formula, (0,), [x, y])
+        (actual, _) = fused(get_backend("numpy"), formula, (0,), [x, y])
     np.testing.assert_array_equal(bits(actual), bits(expected))
 
 
@@ -362,13 +359,13 @@ def test_special_values(backend, dtype, op):
     with np.errstate(all="ignore"):
         normal = [x for x in SPECIAL if x == 0.0 or not abs(x) < 1e-40]
         x, y = (grid.reshape(-1).astype(dtype) for grid in np.meshgrid(normal, normal))
-        assert_equal_runs(backend, formula, ("x",), [x, y])
+        assert_equal_runs(backend, formula, (0,), [x, y])
 
 
 def test_row_maximum_meets_nan(backend, dtype):
     x = np.array([[1.0, np.nan, 2.0], [np.nan, 0.0, 0.0], [-np.inf, -1.0, -2.0]], dtype)
     with np.errstate(all="ignore"):
-        assert_equal_runs(backend, column_result, ("y",), [x, np.zeros_like(x)])
+        assert_equal_runs(backend, column_result, (1,), [x, np.zeros_like(x)])
 
 
 # ------------------------------------------------------------------ outside the language
@@ -452,7 +449,7 @@ def test_trace_refuses_to_write_to_what_all_rows_share():
 
 def unfused(backend):
     """The context in which a kernel that is not fused is bound: it says so where it matters."""
-    if backend.fuse(swapped, ("x", "y")).__class__ is Kernel:
+    if backend.fuse(swapped, (0, 1)).__class__ is Kernel:
         return warnings.catch_warnings()
     return pytest.warns(UserWarning, match="runs unfused")
 
@@ -474,7 +471,7 @@ def test_outside_the_language_runs_unfused_with_the_same_numbers(backend, dtype,
     rng = np.random.default_rng(6)
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     with unfused(backend):
-        assert_equal_runs(backend, formula, ("x", "y"), arrays, allowed=1.0)
+        assert_equal_runs(backend, formula, (0, 1), arrays, allowed=1.0)
 
 
 # ------------------------------------------------------------------ the traced program
@@ -501,7 +498,7 @@ def test_nothing_is_allocated_when_a_block_kernel_runs():
     name = "rprop"
     formula, into, numbers = FORMULAS[name]
     arrays = arrays_for(name, (20 * BLOCK,), "float32")
-    run = backend.fuse(formula, into).bind(*arrays)
+    run = backend.fuse(formula, into).bind(*arrays, scalars=len(numbers))
     run(*numbers)
     tracemalloc.start()
     run(*numbers)
