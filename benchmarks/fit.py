@@ -103,7 +103,7 @@ def ours(
             run.stop("the accuracy is reached")
 
     options = {"batch_size": batch, "learning_rate": ETA, "epochs": EPOCHS, "seed": seed}
-    mlp.train(model, X, t, callbacks=[epoch_ends], cuda_graphs=graphs, **options)
+    mlp.train(model, X, t, callbacks=[epoch_ends], record_steps=graphs, **options)
     return clock.answer()
 
 

@@ -44,7 +44,7 @@ def ours(
     X, t = nets.data(units, n)
     model = nets.our_model(units, backend, jit)
     try:
-        run = training_step(model, X, t, nets.orders(n, batch), ETA, cuda_graphs=graphs)
+        run = training_step(model, X, t, nets.orders(n, batch), ETA, record_steps=graphs)
     except BackendError as error:
         raise peers.Absent(str(error)) from error
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from mlp.model import Model
     from mlp.network.graph import Network
     from mlp.training.checkpoint import load_model, load_state, save_model, save_state
-    from mlp.training.loop import Result, Run, train
+    from mlp.training.loop import train
     from mlp.training.memory_plan import Plan, plan
+    from mlp.training.run import Result, Run
     from mlp.training.settings import Settings
     from mlp.training.state import State
 
@@ -85,7 +86,8 @@ _HOME = {
     "mlp.network.graph": ("Network",),
     "mlp.training.memory_plan": ("Plan", "plan"),
     "mlp.data.readers": ("Dataset", "read"),
-    "mlp.training.loop": ("Result", "Run", "train"),
+    "mlp.training.loop": ("train",),
+    "mlp.training.run": ("Result", "Run"),
     "mlp.training.settings": ("Settings",),
     "mlp.training.state": ("State",),
 }

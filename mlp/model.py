@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend, choose
+from backends.counting_backend import Count
 from mlp.data.feed import Feed, rescale, slices
 from mlp.data.samples import Samples, check_inputs, checked, dtype_name
 from mlp.data.scaling import Scaling
@@ -80,6 +81,11 @@ class Model:
         self.classes = None if classes is None else np.asarray(classes)
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
+        if isinstance(self.backend, Count):  # nothing to draw: the model is to be planned with
+            self._w = self.backend.empty((network.parameters,), self.dtype)
+            self._statistics = self.backend.empty((network.statistics,), self.dtype)
+            self._predictors = []
+            return
         if w is None:
             w = network.initial_weights(seed)
         with self.backend.scope(), enough_memory(self.backend, "the weights"):
@@ -168,13 +174,14 @@ class Model:
             other.w, other.statistics = w, statistics
         return other
 
-    def copy_into(self, w: Array, statistics: Array) -> "Model":
+    def copy_into(self, w: Array, statistics: Array, backend: Backend | None = None) -> "Model":
         """A copy of this model with its weights and statistics in arrays like its own, which they
-        are copied to: a copy that allocates nothing."""
+        are copied to: a copy that allocates nothing. backend: of these arrays, if another one."""
         other = copy.copy(self)
+        other.backend = backend or self.backend
         other._w, other._statistics = w, statistics
-        self.backend.copy(self._w, w)
-        self.backend.copy(self._statistics, statistics)
+        other.backend.copy(self._w, w)
+        other.backend.copy(self._statistics, statistics)
         return other
 
     def __getstate__(self) -> dict[str, Any]:

@@ -31,11 +31,14 @@ HOUSE = [
             *("initializers", "schedules", "optimizers", "loss_scaling"),
         ],
     ),
-    ("layers", ["tape", "dense"]),
+    ("layers", ["tape", "layer", "dropout", "dense"]),
     ("network", ["graph", "backpropagation", "objective"]),
     ("data", ["finite", "labels", "order", "scaling", "readers", "samples", "feed"]),
     ("", ["model", "check_gradient"]),
-    ("training", ["settings", "state", "step", "memory_plan", "loop", "checkpoint"]),
+    (
+        "training",
+        ["settings", "state", "step", "setup", "memory_plan", "run", "loop", "checkpoint"],
+    ),
     (
         "estimators",
         [
@@ -53,6 +56,8 @@ HOUSE = [
     ),
     ("", ["__init__", "__main__"]),
 ]
+# The one import upwards: `Network.summary` says what a step takes, which is written where it is made.
+UPWARDS = {"network.graph": {"training.setup"}}
 # Formulas do not know of each other, but for those that are made of others.
 MADE_OF = {
     "activations": {"output_units"},
@@ -136,7 +141,7 @@ def test_a_file_imports_only_what_is_below_it(path):
     complete = {
         room for room in rooms if not {p for p in PLACES if p.startswith(f"{room}.")} - below
     }
-    assert own_imports(path) - {""} <= below | complete
+    assert own_imports(path) - {""} - UPWARDS.get(module, set()) <= below | complete
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))

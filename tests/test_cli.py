@@ -192,7 +192,7 @@ def test_a_warning_is_one_line(here):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         result = CliRunner().invoke(
-            app, ["train", "plants.toml", "--set", "training.cuda_graphs=true", "--quiet"]
+            app, ["train", "plants.toml", "--set", "training.record_steps=true", "--quiet"]
         )
     assert result.exit_code == 0
     assert re.fullmatch(r"mlp: warning: steps are not recorded, .* 'numpy' .*\n", result.stderr)
@@ -246,7 +246,7 @@ def test_a_run_that_cannot_be_measured_is_written_all_the_same(here, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(Evaluator, "__call__", fails)
-    monkeypatch.setattr("mlp.training.loop.Evaluator", lambda *_: lambda **_: {"loss": 1.0})
+    monkeypatch.setattr("mlp.training.setup.Evaluator", lambda *_: lambda **_: {"loss": 1.0})
     out = run("train", "plants.toml")
     assert "stopped  all 3 epochs are done" in out
     assert [line.split() for line in out.splitlines() if line.startswith("test")] == [

@@ -17,6 +17,7 @@ from mlp.data.feed import Stream
 from mlp.memory import megabytes
 from mlp.model import Evaluator
 from mlp.training.checkpoint import load_state, save_state
+from mlp.training.setup import step_memory
 
 N = 50
 
@@ -160,12 +161,12 @@ def test_a_plan_takes_no_memory():
     assert not plan.fits
 
 
-@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("record_steps", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("backend", ["cupy"], indirect=True)
 def test_the_plan_is_what_the_pool_of_a_cuda_device_gives(
-    backend, streamed, precision, cuda_graphs, monkeypatch
+    backend, streamed, precision, record_steps, monkeypatch
 ):
     """What CuPy's pool has in use between two epochs, but for the P bytes of the test for NaN,
     which are back by then, and for blocks that are larger than their array."""
@@ -184,7 +185,7 @@ def test_the_plan_is_what_the_pool_of_a_cuda_device_gives(
 
     train(
         one, X, np.arange(5000) % 10, batch_size=512, epochs=3, patience=2, validation=0.2,
-        callbacks=[note], cuda_graphs=cuda_graphs,
+        callbacks=[note], record_steps=record_steps,
     )  # fmt: skip
     for needed, used in found[1:]:  # the shorter batch comes once an epoch: recorded in the second
         assert used - 64 * 512 <= needed - net.parameters <= used
@@ -206,7 +207,7 @@ def test_a_table_and_a_line():
 def test_summary_with_the_memory_of_a_step():
     net = Network(64, [Dense(32, "relu"), Dense(10, "softmax")])
     assert net.summary(256).startswith(net.summary() + "\nmemory of a step on 256 rows: weights ")
-    parts = net.step_memory(256, "float64", "momentum")
+    parts = step_memory(net, 256, "float64", "momentum")
     # z is over a, and over delta in the last layer: the input, z and delta of 32, z of 10.
     assert parts == {
         "weights": 2410 * 8,

@@ -23,7 +23,7 @@ def run(backend, case, recorded, callbacks=(), state=None, **more):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "steps are not recorded")
         return train(
-            model, X, t, callbacks=callbacks, state=state, cuda_graphs=recorded, **settings
+            model, X, t, callbacks=callbacks, state=state, record_steps=recorded, **settings
         )
 
 
@@ -96,7 +96,7 @@ def test_one_warning_where_it_fails():
     X, t = rows(44, 5, 2, "numbers")
     model = Model(Network(5, [Dense(2)]), "mean_squared_error", backend=Recording(fails=True))
     with pytest.warns(UserWarning, match="not recorded.*the device says no") as seen:
-        train(model, X, t, epochs=3, batch_size=7, cuda_graphs=True)
+        train(model, X, t, epochs=3, batch_size=7, record_steps=True)
     assert len(seen) == 1
 
 
@@ -128,12 +128,13 @@ def test_a_run_leaves_nothing_behind(backend, monkeypatch):
         made.extend((weakref.ref(recorded), weakref.ref(recorded.step)))
         return recorded
 
-    monkeypatch.setattr("mlp.training.loop.Recorded", noted)
+    monkeypatch.setattr("mlp.training.setup.Recorded", noted)
     gc.collect()
     gc.disable()
     try:
         run(backend, "dropout", True, epochs=3)
-        assert [reference() for reference in made] == [None, None]
+        assert len(made) == 4  # of the plan, and of the run
+        assert [reference() for reference in made] == [None] * 4
     finally:
         gc.enable()
 

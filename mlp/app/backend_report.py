@@ -50,7 +50,8 @@ from mlp.memory import megabytes
 from mlp.model import Model
 from mlp.network.graph import Network
 from mlp.training.checkpoint import load_model, load_state, save_model, save_state
-from mlp.training.loop import Result, train
+from mlp.training.loop import train
+from mlp.training.run import Result
 
 DTYPES = ("float64", "float32")
 # Of losses after 50 steps, relative; tf32 and mixed round factors to 10 bits in every product.
@@ -205,7 +206,7 @@ class BackendCheck:
                 orders = np.split(np.random.default_rng(3).permutation(4 * batch), 4)
                 model = net(units, "relu", backend, precision)
                 try:
-                    run = training_step(model, X, t, orders, cuda_graphs=graphs)
+                    run = training_step(model, X, t, orders, record_steps=graphs)
                 except BackendError as error:
                     raise NotChecked(str(error)) from error
                 alone_on = step_products(backend, units, batch, precision)
@@ -269,7 +270,7 @@ def kernel(backend: Backend, dtype: str) -> Sequence[str]:
     x, y = draw((300, 7), dtype), draw((7,), dtype, seed=1)
     expected = formula(np, x.astype("float64"), y.astype("float64"), 0.5)
     there = backend.asarray(x.copy())
-    backend.fuse(formula, into=("x",)).bind(there, backend.asarray(y))(0.5)
+    backend.fuse(formula).bind(there, backend.asarray(y), scalars=1)(0.5)
     error = abs(backend.to_numpy(there) - expected) / np.maximum(1.0, abs(expected))
     return within(float(error.max()), 16.0 * float(np.finfo(dtype).eps))
 
@@ -318,7 +319,7 @@ def replayed(backend: Backend, precision: str) -> Sequence[str]:
     """Steps that are recorded and replayed, against steps that are run call by call."""
     if not can_record(backend):
         raise NotChecked("this backend cannot record")
-    recorded, eager = (run(backend, precision, cuda_graphs=graphs) for graphs in (True, False))
+    recorded, eager = (run(backend, precision, record_steps=graphs) for graphs in (True, False))
     return same_bits(backend.to_numpy(recorded.state.w), backend.to_numpy(eager.state.w))
 
 

@@ -101,13 +101,13 @@ def training_step(
     t: np.ndarray,
     orders: Sequence[np.ndarray],
     eta: float = 1e-3,
-    cuda_graphs: bool = False,
+    record_steps: bool = False,
 ) -> Callable[[], None]:
     """A step of Adam as `mlp.train` makes it; each call takes the rows of the next batch of
-    ``orders``, round and round. With cuda_graphs it is recorded; BackendError if the backend
+    ``orders``, round and round. With record_steps it is recorded; BackendError if the backend
     records nothing."""
     backend, batch = model.backend, len(orders[0])
-    if cuda_graphs and not can_record(backend):
+    if record_steps and not can_record(backend):
         raise BackendError(f"backend '{backend.name}' cannot record steps")
     feed = Feed(backend, model.dtype, model.samples(X, t))
     vectors = [backend.full(model.w.shape, 0.0, model.dtype) for _ in Adam.state]
@@ -120,7 +120,7 @@ def training_step(
     order = feed.rows(np.concatenate(orders))  # they share one place on the device
     rows = itertools.cycle([order[i * batch : (i + 1) * batch] for i in range(len(orders))])
     numbers = itertools.count(1)
-    if cuda_graphs:
+    if record_steps:
         slices = [slice(i * batch, (i + 1) * batch) for i in range(len(orders))]
         replayed = Recorded(eager, feed, slices)
         replayed.begin(np.concatenate(orders), 0, 0, [eta] * len(orders))

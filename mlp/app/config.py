@@ -219,7 +219,7 @@ class Training(Section):
     min_delta: float = Settings.min_delta
     restore_best: bool = Settings.restore_best
     watch: Literal["loss", "validation_loss"] | None = None
-    cuda_graphs: bool = Settings.cuda_graphs
+    record_steps: bool = Settings.record_steps
 
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta")
     @classmethod

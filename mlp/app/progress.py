@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from mlp.training.loop import Run
+from mlp.training.run import Run
 
 LINES = 20  # of plain text for a whole run, about
 

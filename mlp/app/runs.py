@@ -41,7 +41,8 @@ from mlp.memory import shortages
 from mlp.model import Model
 from mlp.threads import limited
 from mlp.training.checkpoint import load_model, load_state, save_model, save_state
-from mlp.training.loop import Result, plan_training, train
+from mlp.training.loop import plan_training, train
+from mlp.training.run import Result
 from mlp.training.memory_plan import Plan
 from mlp.training.state import State
 

@@ -11,7 +11,15 @@ from mlp.layers.dropout import Dropout
 from mlp.layers.layer import ROLES, Layer, Parameter, Place, Role, Statistic
 
 __all__ = [
-    *("LAYERS", "ROLES", "Dense", "Dropout", "Layer", "Parameter", "Place", "Role", "Statistic"),
+    "LAYERS",
+    "ROLES",
+    "Dense",
+    "Dropout",
+    "Layer",
+    "Parameter",
+    "Place",
+    "Role",
+    "Statistic",
 ]
 
 # By the names that files have for them.

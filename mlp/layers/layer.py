@@ -204,7 +204,7 @@ class Layer:
         if len(widths) > 1:
             listed = ", ".join(f"{width} of layer {k}" for k, width in inputs.items())
             raise InputError(
-                f"{self.label}: its sources must have as many units each, not {listed}"
+                f"{self.label}: its sources must be as wide as each other, not {listed}"
             )
         return widths.pop()
 

@@ -128,6 +128,11 @@ class Arena:
             self.buffers[name] = self.backend.empty(shape, dtype or self.dtype)
         return self.buffers[name][: n * members, :]
 
+    @property
+    def layer_bytes(self) -> int:
+        """Of the buffers that belong to layers, (name, number of the layer) by their name."""
+        return sum(x.nbytes for name, x in self.buffers.items() if len(name) > 1)
+
     def vector(self, name: tuple[Any, ...], size: int, dtype: str | None = None) -> Array:
         """A buffer that does not depend on the rows, (size,) in the storage's dtype."""
         if name not in self.buffers:

@@ -28,6 +28,7 @@ from mlp.errors import InputError, check_whole
 from mlp.formulas.activations import Activation, Identity, get_activation
 from mlp.formulas.optimizers import Optimizer
 from mlp.layers.layer import ROLES, Layer, Parameter
+from mlp.memory import megabytes
 from mlp.seeds import generator
 
 Key = int | tuple[int, int]  # a layer, or (source, layer)
@@ -90,8 +91,6 @@ class Network:
             except InputError as error:
                 raise InputError(f"layer {number}: {error}") from error
         self.units, self.members = tuple(units), tuple(members)
-        for number in self.numbers():
-            self._activation_of(number)  # a name that is none is found here
         self._lay_out()
 
     def _sources_of(self, number: int) -> tuple[int, ...]:
@@ -157,9 +156,13 @@ class Network:
         return self.units[-1]
 
     @property
-    def activation(self) -> Activation:
-        """f_L, of the output; the identity of a layer that has none."""
-        return self._activation_of(self.depth)
+    def activations(self) -> dict[int, Activation]:
+        """f_l of each layer; the identity where a layer has none."""
+        return {number: self._activation_of(number) for number in self.numbers()}
+
+    def __reduce__(self) -> Any:
+        """Pickled as what it was made of."""
+        return Network, (self.inputs, self.layers)
 
     def __repr__(self) -> str:
         layers = ", ".join(f"{n} {self.layer(n).label}" for n in self.numbers())
@@ -344,7 +347,9 @@ class Network:
             # once, where steps are made, and people ask for it here.
             from mlp.training.setup import step_memory
 
-            lines.append(step_memory(self, batch_size, precision, optimizer))
+            memory = step_memory(self, batch_size, precision, optimizer)
+            listed = ", ".join(f"{name} {megabytes(size)}" for name, size in memory.items())
+            lines.append(f"memory of a step on {batch_size} rows: {listed}")
         return "\n".join(line.rstrip() for line in lines)
 
 

@@ -79,7 +79,7 @@ class Objective:
         self.shared_penalties = shared_penalties and self.reduction == "mean"
         self.targets = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
-        last = network.activation
+        last = network.activations[network.depth]
         # The output unit f_L in training and in predictions.
         self.inner: Activation = last
         self.unit: Activation = last
@@ -236,7 +236,7 @@ class Objective:
             y = last.y
             tape.apply(output_over_z, (0, 1), y, cost, *arrays, *last.ending)
         else:
-            y = last.buffer("output")
+            y = last.buffer("output", wide=True)
             tape.apply(output, (0, 1), y, cost, last.y, *arrays, *(last.ending or ()))
         tape.total(cost, sums[0, :1])
         return sums, t, s, y

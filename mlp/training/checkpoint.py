@@ -61,6 +61,8 @@ def save_model(model: Model, path: PathLike) -> None:
         "classes": None if model.classes is None else model.classes.tolist(),
     }
     tensors = {"w": model.backend.to_numpy(model.w)}
+    if model.network.statistics:
+        tensors["statistics"] = model.backend.to_numpy(model.statistics)
     for name, scaling in (("input", model.input_scaling), ("target", model.target_scaling)):
         if scaling is not None:
             tensors[f"{name}_shift"], tensors[f"{name}_scale"] = scaling.shift, scaling.scale
@@ -78,6 +80,7 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
             reduction=about["reduction"],
             shared_penalties=about["shared_penalties"],
             w=tensors["w"],
+            statistics=tensors.get("statistics"),
             backend=backend,
             dtype=about["dtype"],
             classes=about["classes"],
@@ -113,6 +116,7 @@ def _layer_from_json(layer: dict[str, Any]) -> Dense:
 
 # --------------------------------------------------------------------------------------- states
 
+OPTIONAL = ("best_w", "batch_losses", "loss_scale", "statistics", "best_statistics")
 COUNTS = ("learning_rate", "step", "epoch", "batch", "best_epoch", "waited")
 
 
@@ -125,12 +129,10 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     }
     tensors = {"w": backend.to_numpy(state.w)}
     tensors |= {f"vector_{name}": backend.to_numpy(x) for name, x in state.vectors.items()}
-    if state.best_w is not None:
-        tensors["best_w"] = backend.to_numpy(state.best_w)
-    if state.batch_losses is not None:
-        tensors["batch_losses"] = backend.to_numpy(state.batch_losses)
-    if state.loss_scale is not None:
-        tensors["loss_scale"] = backend.to_numpy(state.loss_scale)
+    for name in OPTIONAL:
+        x = getattr(state, name)
+        if x is not None and x.shape[0]:  # a net without statistics has none of them
+            tensors[name] = backend.to_numpy(x)
     _write(path, STATE, about, tensors)
 
 
@@ -149,9 +151,7 @@ def load_state(path: PathLike) -> State:
         return State(
             w=tensors["w"],
             vectors=vectors,
-            best_w=tensors.get("best_w"),
-            batch_losses=tensors.get("batch_losses"),
-            loss_scale=tensors.get("loss_scale"),
+            **{name: tensors.get(name) for name in OPTIONAL},
             history=history,
             best_loss=float(about["best_loss"]),
             **{name: about[name] for name in COUNTS},

@@ -1,4 +1,4 @@
-"""The memory plan of a training: set up on a device that only counts (`mlp.memory`).
+"""The memory plan of a training: set up on a device that only counts.
 
 >>> from mlp.layers.dense import Dense
 >>> from mlp.model import Model
@@ -9,23 +9,21 @@
 {'weights': '5.3 MB', 'optimizer': '3.3 MB', 'data': '481.9 kB', 'step': '3.5 MB'}
 """
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from backends import Memory
 from backends.counting_backend import Count, shaped
-from mlp.data.feed import slices
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_whole
-from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
+from mlp.formulas.optimizers import Optimizer
 from mlp.memory import megabytes
-from mlp.model import Evaluator, Model
-from mlp.names import make
-from mlp.training.step import Recorded, Step
+from mlp.model import Model
+from mlp.training.settings import Settings
+from mlp.training.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def plan(
     model: Model,
     samples: int,
     *,
-    batch_size: int | None = 32,
+    batch_size: int | Literal["full"] | None = 32,
     optimizer: str | Mapping[str, Any] | Optimizer = "adam",
     validation: int = 0,
     patience: bool = False,
@@ -137,7 +135,7 @@ def plan(
     shuffle: bool = True,
     sample_weight: bool = False,
     data_dtype: str = "float64",
-    cuda_graphs: bool = False,
+    record_steps: bool = False,
 ) -> Plan:
     """What `mlp.train` would ask of the device for so many samples that are on the host.
 
@@ -147,8 +145,6 @@ def plan(
     """
     check_whole("samples", samples, 1)
     check_whole("validation", validation, 0)
-    if batch_size is not None:
-        check_whole("batch_size", batch_size, 1)
     try:
         numbers = np.dtype(data_dtype).kind in "biuf"
     except TypeError:  # no dtype at all
@@ -162,26 +158,19 @@ def plan(
         s = shaped((n,), "float64") if weighted else None
         return Samples(shaped((n, model.network.inputs), data_dtype), t, s)
 
+    settings = Settings(
+        batch_size=batch_size,
+        optimizer=optimizer,
+        patience=1 if patience else None,
+        target_loss=0.0 if target_loss else None,
+        shuffle=shuffle,
+        record_steps=record_steps,
+    )
     held_out = rows(validation) if validation else None
-    return plan_for(
-        model, rows(samples, sample_weight), held_out, batch_size=batch_size,
-        optimizer=make(OPTIMIZERS, optimizer, "optimizer"), patience=patience,
-        target_loss=target_loss, shuffle=shuffle, cuda_graphs=cuda_graphs,
-    )  # fmt: skip
+    return plan_for(model, rows(samples, sample_weight), held_out, settings)
 
 
-def plan_for(
-    model: Model,
-    samples: Samples,
-    held_out: Samples | None,
-    *,
-    batch_size: int | None,
-    optimizer: Optimizer,
-    patience: bool,
-    target_loss: bool,
-    shuffle: bool,
-    cuda_graphs: bool,
-) -> Plan:
+def plan_for(model: Model, samples: Samples, held_out: Samples | None, settings: Settings) -> Plan:
     """The plan for these rows. Data that the backend would keep on the device, but that leave no
     room for the rest there, are streamed."""
     memory, device = model.backend.memory(), model.backend.device_name()
@@ -195,41 +184,23 @@ def plan_for(
 
     def with_data(size: int, streamed: bool | None) -> Plan:
         count = Count(model.backend)
-        counted = copy.copy(model)
-        counted.backend = count
+        held = Setup(
+            model,
+            replace(settings, batch_size=size),
+            samples,
+            held_out,
+            backend=count,
+            streamed=(streamed, streamed),
+            under=count.under,
+        )
         with count.under("weights"):
-            counted._w = count.empty(model.w.shape, model.dtype)
-            count.empty(model.w.shape, model.dtype)  # the last finite ones
-            if patience:
-                count.empty(model.w.shape, model.dtype)  # the best ones
-            count.empty(model.w.shape, "bool")  # whether they are finite
-        with count.under("optimizer"):
-            vectors = [count.empty(model.w.shape, model.dtype) for _ in optimizer.state]
-        n, size = samples.n, min(size, samples.n)
-        sizes = {size, n % size or size}
-        with count.under("data"):
-            feed = counted.feed(samples, streamed)
-            if shuffle and size < n and not cuda_graphs:  # recorded steps have it in a table
-                feed.rows(shaped((n,), "int64"))
-            feed.make_room(max(size, min(model._chunk(), n) if target_loss else 0))
-            count.empty((-(-n // size), 2), model.dtype)  # the losses of the batches
+            count.empty(model.w.shape, "bool")  # whether they are finite, asked once an epoch
         with count.under("step"):
-            mixed = model.precision == "mixed"
-            scale = count.empty((2,), model.dtype) if mixed else None
-            step = Step(counted, feed, sizes, optimizer, vectors, scale)
-            if cuda_graphs:
-                for tape in Recorded(step, feed, slices(n, size)).tapes.values():
-                    count.record(tape.run)
-        if target_loss:
-            with count.under("evaluation"):
-                Evaluator(counted, feed, samples)
-        watched = None
-        if held_out is not None:
-            with count.under("validation"):
-                watched = counted.feed(held_out, streamed)
-                Evaluator(counted, watched, held_out)
-        places = feed.stream is not None, watched is not None and watched.stream is not None
+            for tape in held.recorded.tapes.values() if held.recorded else ():
+                count.record(tape.run)
+        feeds = held.feed, held.feed_held_out
+        places = tuple(feed is not None and feed.stream is not None for feed in feeds)
         parts = {name: found for name, found in count.bytes.items() if found}
-        return Plan(parts, size, n, places, device, memory, at)
+        return Plan(parts, max(held.sizes), samples.n, places, device, memory, at)
 
-    return at(batch_size or samples.n)
+    return at(settings.rows_of_a_batch(samples.n))

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_whole, did_you_mean
 from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
 from mlp.formulas.schedules import SCHEDULES, Schedule, Warmup
+from mlp.layers.layer import ROLES
 from mlp.names import make
 
 
@@ -17,21 +18,22 @@ from mlp.names import make
 class Settings:
     """How to train.
 
-    epochs: passes over the data, at most. batch_size: 1 is stochastic, None the full batch.
-    optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings, or an object.
-    learning_rate: None is the optimizer's usual one. schedule: a name of
-    `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs of linear warm-up before it.
-    shuffle: a new order each epoch. target_loss: stop once E over the training set is not above it
-    (eq. 1; costs one more forward pass an epoch). patience: stop after so many epochs without the
-    watched loss falling by more than min_delta, and go back to the best weights (restore_best);
-    watch: "validation_loss" or "loss", None is the validation loss where there is one. seed: of
-    the order, the validation split and dropout. cuda_graphs: record the step on the device once and
-    replay it, which spares the time that starting its kernels takes; a learning rate that a
-    callback changes then counts from the next epoch on.
+    epochs: passes over the data, at most. batch_size: 1 is stochastic, "full" (or None) the full
+    batch. optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings,
+    or an object. learning_rate: None is the optimizer's usual one. rate_factors: by role of
+    parameters (`mlp.layers.ROLES`, as "bias"), what the rate is multiplied by; 0 freezes them.
+    schedule: a name of `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs
+    of linear warm-up before it. shuffle: a new order each epoch. target_loss: stop once E over the
+    training set is not above it (eq. 1; costs one more forward pass an epoch). patience: stop after
+    so many epochs without the watched loss falling by more than min_delta, and go back to the best
+    weights (restore_best); watch: "validation_loss" or "loss", None is the validation loss where
+    there is one. seed: of the order, the validation split and dropout. record_steps: record the
+    step on the device once and replay it, which spares the time that starting its kernels takes; a
+    learning rate that a callback changes then counts from the next epoch on.
     """
 
     epochs: int = 100
-    batch_size: int | None = 32
+    batch_size: int | Literal["full"] | None = 32
     optimizer: str | Mapping[str, Any] | Optimizer = "adam"
     learning_rate: float | None = None
     schedule: str | Mapping[str, Any] | Schedule = "constant"
@@ -43,19 +45,20 @@ class Settings:
     restore_best: bool = True
     watch: str | None = None
     seed: int = 0
-    cuda_graphs: bool = False
+    record_steps: bool = False
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, least, optional in (
             ("epochs", self.epochs, 0, False),
-            ("batch_size", self.batch_size, 1, True),
+            ("batch_size", None if self.batch_size == "full" else self.batch_size, 1, True),
             ("patience", self.patience, 1, True),
             ("seed", self.seed, 0, False),
         ):
             if value is not None or not optional:
                 check_whole(name, value, least)
-        if not isinstance(self.cuda_graphs, (bool, np.bool_)):
-            raise InputError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
+        if not isinstance(self.record_steps, (bool, np.bool_)):
+            raise InputError(f"record_steps must be True or False, not {self.record_steps!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
             number = getattr(self, name)
             if number is None and name in ("learning_rate", "target_loss"):
@@ -70,6 +73,7 @@ class Settings:
             raise InputError(f"warmup must be 0 epochs or more, not {self.warmup!r}")
         if self.watch not in (None, "loss", "validation_loss"):
             raise InputError(f"watch must be 'loss' or 'validation_loss', not {self.watch!r}")
+        self._check_factors()
         if getattr(self.make_optimizer(), "own_rate", False) and (
             self.schedule != "constant" or self.warmup
         ):
@@ -77,6 +81,29 @@ class Settings:
                 f"optimizer {self.optimizer!r} finds its own step sizes: remove the schedule and "
                 "the warm-up"
             )
+
+    def _check_factors(self) -> None:
+        if not isinstance(self.rate_factors, Mapping):
+            raise InputError(
+                f"rate_factors is a mapping from roles to numbers, not {self.rate_factors!r}"
+            )
+        own_rate = getattr(self.make_optimizer(), "own_rate", False)
+        for role, factor in self.rate_factors.items():
+            if role not in ROLES:
+                raise InputError(f"rate_factors: no role {role!r}{did_you_mean(role, ROLES)}")
+            number = isinstance(factor, (int, float, np.number)) and not isinstance(factor, bool)
+            if not (number and math.isfinite(factor) and factor >= 0):
+                raise InputError(f"rate_factors: {role} must be 0 or above, not {factor!r}")
+            if own_rate and factor not in (0, 1):
+                raise InputError(
+                    f"optimizer {self.optimizer!r} finds its own step sizes: rate_factors can only "
+                    f"freeze, {role} = 0, not {factor!r}"
+                )
+
+    def rows_of_a_batch(self, n: int) -> int:
+        """How many of n rows a batch has; the last one may have fewer."""
+        whole = self.batch_size is None or self.batch_size == "full"
+        return n if whole else min(int(self.batch_size), n)
 
     def make_optimizer(self) -> Optimizer:
         """The update rule."""

@@ -9,7 +9,7 @@ itself looks up which batch it is, in tables that are sent once an epoch.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -27,7 +27,8 @@ class Step:
 
     The model's w is updated in place, and so are the optimizer's state vectors, one an entry of
     ``optimizer.state``, and with mixed precision ``loss_scale``, (2,): the scale and the good steps
-    (`mlp.formulas.loss_scaling`). ``g`` is the gradient of the last step.
+    (`mlp.formulas.loss_scaling`). rate_factors: by role of parameters, on the learning rate.
+    ``g`` is the gradient of the last step; ``parts``: (part of w, whether it is decayed, factor).
     """
 
     def __init__(
@@ -38,18 +39,19 @@ class Step:
         optimizer: Optimizer,
         vectors: Sequence[Array],
         loss_scale: Array | None = None,
+        rate_factors: Mapping[str, float] | None = None,
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
         self.vectors = vectors
         backend, network, weighted = model.backend, model.network, feed.weighted
         sizes = sorted(set(sizes), reverse=True)
         self.g = backend.full((network.parameters,), 0.0, model.dtype)
-        arena = Arena(backend, model.precision, sizes[0])
+        self.arena = Arena(backend, model.precision, sizes[0])
         scale = None if loss_scale is None else loss_scale[:1]
         self.evaluations, self.fill = {}, {}
         for n in sizes:
             self.evaluations[n] = model.objective.gradient(
-                backend, model.w, self.g, arena, n, weighted, scale
+                backend, model.w, self.g, self.arena, n, weighted, scale, model.statistics
             )
             self.fill[n] = feed.bind(self.evaluations[n])
 
@@ -57,14 +59,9 @@ class Step:
         self.fine: list[Array] = []
         if loss_scale is not None:
             self._guard(loss_scale)
-        self.parts = [(slice(0, network.parameters), True)]
-        if getattr(optimizer, "decays", False):
-            self.parts = [
-                (slice(0, network.weights), True),
-                (slice(network.weights, network.parameters), False),
-            ]
-        self.parts = [(part, decay) for part, decay in self.parts if part.stop > part.start]
-        self.updates = [(self.bind_update(part), decay) for part, decay in self.parts]
+        decays = getattr(optimizer, "decays", False)
+        self.parts = network.update_parts(decays, rate_factors or {})
+        self.updates = [(self.bind_update(part), *how) for part, *how in self.parts]
 
     def _guard(self, loss_scale: Array) -> None:
         """With mixed precision: whether the gradient is finite, and the next loss scale."""
@@ -97,12 +94,12 @@ class Step:
             self.fill[n](rows)
         if evaluation.masks:
             fill_masks(self.backend, self.model.network, evaluation, seed, number)
-        evaluation.run()  # training eq. (2)
+        evaluation.run()  # loop eq. (2)
         self.backend.copy(evaluation.sums, losses)
         for guard in self.guards:
             guard()
-        for update, decay in self.updates:
-            update(*self.optimizer.constants(eta, number, decay))  # training eq. (3)
+        for update, decay, factor in self.updates:
+            update(*self.optimizer.constants(factor * eta, number, decay))  # loop eq. (3)
 
 
 class Recorded:
@@ -124,13 +121,13 @@ class Recorded:
         index = backend.asarray(np.zeros((1, size), np.int64))
         self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
         successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
-        widths = [len(step.optimizer.constants(1.0, 1, decay)) for _, decay in step.parts]
+        widths = [len(step.optimizer.constants(1.0, 1)) for _ in step.parts]
         self.table = backend.full((batches, sum(widths)), 0.0, dtype)
         now = backend.full((1, sum(widths)), 0.0, dtype)
 
         constants = [now[0, i : i + 1] for i in range(sum(widths))]
         updates = []
-        for (part, _), width in zip(step.parts, widths, strict=True):
+        for (part, *_), width in zip(step.parts, widths, strict=True):
             updates.append(step.bind_update(part, *constants[:width]))
             constants = constants[width:]
         # What `Step` does, with the numbers of the tables. Nothing here refers to this object:
@@ -157,8 +154,8 @@ class Recorded:
         table = np.zeros(self.table.shape)
         for i, eta in enumerate(rates):
             row: list[float] = []
-            for _, decay in self.step.parts:
-                row += optimizer.constants(eta, number + 1 + i, decay)
+            for _, decay, factor in self.step.parts:
+                row += optimizer.constants(factor * eta, number + 1 + i, decay)
             table[batch + i] = row
         backend.upload(table.astype(self.step.model.dtype), self.table)
         places = np.zeros(math.prod(self.order.shape), np.int64)

@@ -1,0 +1,227 @@
+"""What a run holds on its device, written once.
+
+To train, a `Setup` is made on the model's backend; to plan, on the device that only counts
+(`mlp.training.memory_plan`). The same code asks for the same arrays, so the plan is what training
+takes.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from backends import Array, Backend
+from backends.counting_backend import Count, shaped
+from mlp.data.feed import slices
+from mlp.data.samples import Samples
+from mlp.errors import InputError, check_whole
+from mlp.formulas.loss_scaling import START
+from mlp.formulas.optimizers import Optimizer
+from mlp.model import Evaluator, Model
+from mlp.network.graph import Network
+from mlp.training.settings import Settings
+from mlp.training.state import State
+from mlp.training.step import Recorded, Step
+
+Under = Callable[[str], AbstractContextManager[Any]]
+
+
+class Setup:
+    """The arrays and the calls of one run.
+
+    ``model`` is a copy of the model, which the run trains; ``finite`` and ``best`` are places for
+    its last finite and its best weights; ``vectors`` the optimizer's. ``feed`` has the rows,
+    ``batches`` cuts them, ``losses`` (batches, 2) gets each batch's, at ``places``. ``step`` and
+    where wanted ``recorded`` run them; ``measure_train``, ``measure_held_out`` measure.
+
+    backend: another one than the model's, to count on. streamed: whether the rows to train on, and
+    those held out, stay on the host; None asks the backend. under: the heading of what follows.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        samples: Samples,
+        held_out: Samples | None = None,
+        *,
+        backend: Backend | None = None,
+        streamed: tuple[bool | None, bool | None] = (None, None),
+        under: Under = lambda heading: nullcontext(),
+    ):
+        self.backend, self.dtype = backend or model.backend, model.dtype
+        self.settings, self.samples, self.held_out = settings, samples, held_out
+        self.optimizer: Optimizer = settings.make_optimizer()
+        self.batches = slices(samples.n, settings.rows_of_a_batch(samples.n))
+        self.sizes = {rows.stop - rows.start for rows in self.batches}
+        self.shuffle = settings.shuffle and len(self.batches) > 1
+        with under("weights"):
+            self._weights(model)
+        with under("optimizer"):
+            self._vectors()
+        with under("data"):
+            self._data(streamed[0])
+        with under("step"):
+            self._step()
+        with under("evaluation"):
+            self.measure_train = None
+            if settings.target_loss is not None:
+                self.measure_train = Evaluator(self.model, self.feed, samples)
+        with under("validation"):
+            self.feed_held_out = self.measure_held_out = None
+            if held_out is not None:
+                self.feed_held_out = self.model.feed(held_out, streamed[1])
+                self.measure_held_out = Evaluator(self.model, self.feed_held_out, held_out)
+
+    # ------------------------------------------------------------------ what is held
+
+    def _weights(self, model: Model) -> None:
+        self.model = model.copy_into(*self._like(model), self.backend)
+        self.finite = self._like(model)
+        self.best = self._like(model) if self.settings.patience else None
+
+    def _like(self, model: Model) -> tuple[Array, Array]:
+        """Room for weights and statistics."""
+        w, statistics = model.w.shape, model.statistics.shape
+        return self.backend.empty(w, self.dtype), self.backend.empty(statistics, self.dtype)
+
+    def _vectors(self) -> None:
+        initial = self.optimizer.initial(self.settings.rate())
+        self.vectors = {
+            name: self.backend.full(self.model.w.shape, value, self.dtype)
+            for name, value in zip(self.optimizer.state, initial, strict=True)
+        }
+
+    def _data(self, streamed: bool | None) -> None:
+        self.feed = self.model.feed(self.samples, streamed)
+        if self.shuffle and not self.settings.record_steps:  # recorded steps have it in a table
+            self.feed.make_order()
+        measured = self.settings.target_loss is not None
+        chunk = min(self.model._chunk(), self.feed.n) if measured else 0
+        self.feed.make_room(max(*self.sizes, chunk))
+        self.losses = self.backend.full((len(self.batches), 2), 0.0, self.dtype)
+        self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
+
+    def _step(self) -> None:
+        self.loss_scale = None
+        if self.model.precision == "mixed":
+            self.loss_scale = self.backend.empty((2,), self.dtype)
+        self.step = Step(
+            self.model,
+            self.feed,
+            self.sizes,
+            self.optimizer,
+            list(self.vectors.values()),
+            self.loss_scale,
+            self.settings.rate_factors,
+        )
+        self.recorded = None
+        if self.settings.record_steps:
+            self.recorded = Recorded(self.step, self.feed, self.batches)
+
+    def keep(self, place: tuple[Array, Array]) -> None:
+        """The model's weights and statistics into one of the places for them."""
+        self.backend.copy(self.model.w, place[0])
+        self.backend.copy(self.model.statistics, place[1])
+
+    def go_back(self, place: tuple[Array, Array]) -> None:
+        """The model's weights and statistics from there."""
+        self.backend.copy(place[0], self.model.w)
+        self.backend.copy(place[1], self.model.statistics)
+
+    def give_back(self) -> None:
+        """Let go of what only further steps would need."""
+        del self.step, self.recorded, self.feed, self.measure_train, self.measure_held_out
+        del self.feed_held_out
+
+    # ------------------------------------------------------------------ where it begins
+
+    def begin(self, state: State | None) -> State:
+        """A fresh state, or the given one, in the arrays held here. InputError if the state is of
+        another net, optimizer or number of batches."""
+        model = self.model
+        if self.loss_scale is not None:
+            given = None if state is None else state.loss_scale
+            self._fill(self.loss_scale, np.array([START, 0.0]) if given is None else given)
+        if state is None:
+            state = State(model.w, self.vectors, self.settings.rate())
+        else:
+            self._check(state)
+            model.w = state.w
+            if state.statistics is not None:
+                model.statistics = state.statistics
+            for name, vector in self.vectors.items():
+                self._fill(vector, state.vectors[name])
+        best: tuple[Any, Any] = None, None
+        if state.best_w is not None:
+            self.best = best = self.best or self._like(model)
+            given_best = state.best_w, state.best_statistics
+            for place, x in zip(best, given_best, strict=True):
+                if x is not None:
+                    self._fill(place, x)
+        if state.batch_losses is not None:
+            self._fill(self.losses, state.batch_losses)
+        return replace(
+            state,
+            w=model.w,
+            statistics=self.known(model.statistics),
+            vectors=self.vectors,
+            best_w=best[0],
+            best_statistics=self.known(best[1]),
+            history={name: list(values) for name, values in state.history.items()},
+            loss_scale=self.loss_scale,
+        )
+
+    def known(self, statistics: Array | None) -> Array | None:
+        """None for a net that has no statistics."""
+        return statistics if self.model.network.statistics else None
+
+    def _fill(self, place: Array, x: Any) -> None:
+        self.backend.copy(self.backend.asarray(x, self.dtype), place)
+
+    def _check(self, state: State) -> None:
+        if set(state.vectors) != set(self.optimizer.state):
+            raise InputError(
+                f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
+                f"{self.settings.optimizer!r} has {sorted(self.optimizer.state)}"
+            )
+        shape = self.model.w.shape
+        if state.w.shape != shape:
+            raise InputError(
+                f"the state to go on from has {state.w.shape[0]} parameters, the network {shape[0]}"
+            )
+        if state.batch_losses is not None and state.batch_losses.shape[0] != len(self.batches):
+            raise InputError(
+                f"the state to go on from has {state.batch_losses.shape[0]} batches an epoch, "
+                f"these data and batch_size have {len(self.batches)}; to begin that epoch again, "
+                "give dataclasses.replace(state, batch=0, batch_losses=None)"
+            )
+
+
+def step_memory(
+    network: Network,
+    batch_size: int,
+    precision: str = "float32",
+    optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+) -> dict[str, int]:
+    """Bytes of a step of training on so many rows, by what they are for: what the network alone
+    knows of. The data, the loss and what is measured come to it; `mlp.plan` has it all.
+
+    >>> from mlp.layers import Dense
+    >>> {name: megabytes(size) for name, size in step_memory(Network(9, [Dense(2)]), 100).items()}
+    {'weights': '0.1 kB', 'gradient': '0.1 kB', 'optimizer': '0.2 kB', 'activations and deltas': \
+'4.4 kB'}
+    """
+    check_whole("batch_size", batch_size, 1)
+    model = Model(network, "half_squared_error", backend=Count(), precision=precision)
+    X, t = (shaped((batch_size, width), "float64") for width in (network.inputs, network.outputs))
+    settings = Settings(batch_size="full", optimizer=optimizer)
+    held = Setup(model, settings, Samples(X, t))
+    return {
+        "weights": held.model.w.nbytes,
+        "gradient": held.step.g.nbytes,
+        "optimizer": sum(vector.nbytes for vector in held.vectors.values()),
+        "activations and deltas": held.step.arena.layer_bytes,
+    }
