@@ -25,6 +25,7 @@ from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimi
 from mlp.formulas.schedules import SCHEDULES
 from mlp.model import Evaluator, Model
 from mlp.names import make
+from mlp.training.loop import epoch
 from mlp.training.step import Step
 
 LEARNING_RATES = ("constant", "invscaling", "adaptive")  # scikit-learn's
@@ -230,25 +231,32 @@ class Epochs:
         self.step.fill.clear()  # the step may be kept, the data not
 
     def _epoch(self) -> None:
-        estimator, solver, step, schedule = self.estimator, self.solver, self.step, self.schedule
-        rows: Any = None
+        estimator, solver = self.estimator, self.solver
+        order = None
         if estimator.shuffle:
             # The draws of sklearn.utils.shuffle: an order of the order before.
-            order = np.arange(self.n)
-            estimator._random_state.shuffle(order)
-            self.index = self.index[order]
-            rows = self.feed.rows(self.index)
-        chosen = iter(self.batches if rows is None else (rows[batch] for batch in self.batches))
-        batch = next(chosen)
-        for count, place in zip(self.counts, self.places, strict=True):
-            solver.step += 1
-            eta = solver.learning_rate
-            if schedule is not None:
-                eta *= schedule(solver.step - 1, len(self.batches))
-            step(count, batch, eta, solver.step, self.dropout_seed, place)
-            batch = next(chosen, None)
-            if batch is not None:
-                self.feed.ahead(batch)
+            drawn = np.arange(self.n)
+            estimator._random_state.shuffle(drawn)
+            order = self.index = self.index[drawn]
+        epoch(
+            self.step,
+            self.feed,
+            self.batches,
+            self.places,
+            self._rate,
+            number=solver.step,
+            seed=self.dropout_seed,
+            order=order,
+            after=self._count_step,
+        )
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        eta = self.solver.learning_rate
+        return eta if self.schedule is None else eta * self.schedule(step, len(self.batches))
+
+    def _count_step(self, batches: int, steps: int) -> None:
+        self.solver.step = steps
 
     # ------------------------------------------------------------------ at the end of an epoch
 
