@@ -206,7 +206,8 @@ class Network:
             raise InputError(
                 f"w has shape {tuple(w.shape)}, this network has {self.parameters} parameters"
             )
-        xp, found = array_namespace(w), {}
+        xp = array_namespace(w)
+        found: dict[str, dict[Any, Array]] = {}
         for entry in self.layout:
             view = xp.reshape(w[entry.part], entry.parameter.shape)
             found.setdefault(entry.parameter.name, {})[entry.key] = view

@@ -118,12 +118,13 @@ def _checked(
     if validation is None:
         return samples, None
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
-        return samples, model.samples(*validation, what="validation ")
+        X_v, t_v = validation
+        return samples, model.samples(X_v, t_v, what="validation ")
     if not isinstance(validation, (int, float, np.number)):
         raise InputError(
             f"validation is the share of the rows to hold out or a pair (X, t), not {validation!r}"
         )
-    kept, held_out = split(samples.n, validation, seed)
+    kept, held_out = split(samples.n, float(validation), seed)
     return samples.rows(kept, model.backend), samples.rows(held_out, model.backend)
 
 

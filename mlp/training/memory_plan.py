@@ -198,8 +198,8 @@ def plan_for(model: Model, samples: Samples, held_out: Samples | None, settings:
         with count.under("step"):
             for tape in held.recorded.tapes.values() if held.recorded else ():
                 count.record(tape.run)
-        feeds = held.feed, held.feed_held_out
-        places = tuple(feed is not None and feed.stream is not None for feed in feeds)
+        watched = held.feed_held_out
+        places = held.feed.stream is not None, watched is not None and watched.stream is not None
         parts = {name: found for name, found in count.bytes.items() if found}
         return Plan(parts, max(held.sizes), samples.n, places, device, memory, at)
 

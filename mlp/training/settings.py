@@ -102,8 +102,8 @@ class Settings:
 
     def rows_of_a_batch(self, n: int) -> int:
         """How many of n rows a batch has; the last one may have fewer."""
-        whole = self.batch_size is None or self.batch_size == "full"
-        return n if whole else min(int(self.batch_size), n)
+        size = self.batch_size
+        return n if size is None or size == "full" else min(int(size), n)
 
     def make_optimizer(self) -> Optimizer:
         """The update rule."""

@@ -61,7 +61,9 @@ class Step:
             self._guard(loss_scale)
         decays = getattr(optimizer, "decays", False)
         self.parts = network.update_parts(decays, rate_factors or {})
-        self.updates = [(self.bind_update(part), *how) for part, *how in self.parts]
+        self.updates = [
+            (self.bind_update(part), decay, factor) for part, decay, factor in self.parts
+        ]
 
     def _guard(self, loss_scale: Array) -> None:
         """With mixed precision: whether the gradient is finite, and the next loss scale."""
