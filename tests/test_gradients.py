@@ -113,7 +113,7 @@ def plain(case, numbers, w=None, dropout=True):
     s = np.ones(N) if numbers.s is None else numbers.s
     r = s / s.sum() if objective.reduction == "mean" else s
     cost = loss.cost(np, y, numbers.t)
-    cost = cost.mean(axis=1) if loss.average else cost.sum(axis=1)
+    cost = cost.mean(axis=1) if getattr(loss, "average", False) else cost.sum(axis=1)
     if case.shared_penalties and objective.reduction == "mean":
         penalty /= s.sum()
     return Plain(float((r * cost).sum()), float(penalty), y, clear)

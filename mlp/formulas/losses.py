@@ -34,8 +34,9 @@ from typing import Any, Literal, Protocol
 
 from backends import Array
 from mlp.errors import InputError
+from mlp.formulas.activations import Activation, Identity, get_activation
 from mlp.formulas.output_units import sigmoid, softmax
-from mlp.names import make
+from mlp.names import check_settings, make
 
 Reduction = Literal["sum", "mean"]
 
@@ -45,8 +46,7 @@ class Loss(Protocol):
 
     Optional attributes: ``unit`` (name of the output activation it absorbs, default none),
     ``average`` (over outputs, default False), ``reduction`` (over samples, default "mean"),
-    ``targets`` ("numbers" of any size, "counts" from 0 on, "labels" from 0 to 1, "classes": one of
-    c; default numbers).
+    ``targets`` (a name of `mlp.formulas.target_kinds`, default "numbers").
     """
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
@@ -67,8 +67,10 @@ class SquaredError:
     factor: float = 1.0
     average: bool = True
     reduction: Reduction = "mean"
-    unit = None
     targets = "numbers"
+
+    def __post_init__(self) -> None:
+        check_settings(self, "squared error", factor="(0, inf)")
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
         d = y - t
@@ -87,8 +89,6 @@ class BinaryCrossEntropy:
     """
 
     unit = "sigmoid"
-    average = False
-    reduction: Reduction = "mean"
     targets = "labels"
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
@@ -107,14 +107,12 @@ class CrossEntropy:
     """
 
     unit = "softmax"
-    average = False
-    reduction: Reduction = "mean"
     targets = "classes"
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
         s = y - xp.max(y, axis=1, keepdims=True)
         log_sum = xp.log(xp.sum(xp.exp(s), axis=1, keepdims=True))
-        return xp.where(t == 0.0, 0.0, t * (log_sum - s))
+        return xp.where(t != 0.0, t * (log_sum - s), 0.0)  # s may be -∞
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
         return softmax(xp, y) - t  # (2)
@@ -124,18 +122,20 @@ class CrossEntropy:
 class Poisson:
     """c = t log(t/h) - t + h with h = exp(z), for counts and other t >= 0: half the deviance.
 
-    From z: log h = z, and ∂c/∂z = h - t. Source: McCullagh, Nelder, "Generalized Linear Models",
-    2nd edition, section 2.3.
+    From z, with d = z - log t: c = t (exp(d) - 1 - d), which does not cancel near its least, d = 0;
+    far above it, where exp(d) would overflow for small t, c = h - t (1 + d). ∂c/∂z = h - t.
+
+    Source: McCullagh, Nelder, "Generalized Linear Models", 2nd edition, section 2.3.
     """
 
     unit = "exp"
-    average = False
-    reduction: Reduction = "mean"
     targets = "counts"
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
-        log_t = xp.log(xp.where(t == 0.0, 1.0, t))  # t log t = 0 at 0
-        return t * (log_t - y) - t + xp.exp(y)
+        h = xp.exp(y)
+        d = y - xp.log(xp.maximum(t, 1e-37))  # at t = 0 it is multiplied by 0
+        curve = xp.maximum(xp.expm1(xp.minimum(d, 2.0)) - d, 0.0)  # some expm1 round below d
+        return xp.where(h <= 3.0 * t, t * curve, h - t * (1.0 + d))
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
         return xp.exp(y) - t  # (2)
@@ -151,11 +151,38 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+LossName = Literal[
+    "half_squared_error",
+    "half_mean_squared_error",
+    "mean_squared_error",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "poisson",
+]
+
+
 def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
     """The loss of a name or a mapping (`mlp.names`), or the object itself."""
     made = make(LOSSES, loss, "loss")
-    if not (hasattr(made, "cost") and hasattr(made, "derivative")):
+    if isinstance(made, type) or not (hasattr(made, "cost") and hasattr(made, "derivative")):
         raise InputError(
             f"a loss is a name or an object with methods cost and derivative, not {loss!r}"
         )
     return made
+
+
+def fits(loss: Loss, output: Activation) -> bool:
+    """Whether a net with this output activation can be trained by the loss: by one that absorbs a
+    unit, if the output is that unit or none."""
+    unit = getattr(loss, "unit", None)
+    return unit is None or output in (Identity(), get_activation(unit))
+
+
+def fitting(output: Activation) -> list[str]:
+    """The names of the losses that fit an output activation.
+
+    >>> from mlp.formulas.activations import Softmax
+    >>> fitting(Softmax())[-2:]
+    ['mean_squared_error', 'cross_entropy']
+    """
+    return [name for name, loss in LOSSES.items() if fits(loss, output)]
