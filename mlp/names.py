@@ -116,6 +116,7 @@ def check_settings(thing: Any, what: str, **ranges: str) -> None:
     """
     for field in fields(thing):
         value, kind = getattr(thing, field.name), field.type
+        plain: type
         if kind is float:
             within = ranges.get(field.name, "(-inf, inf)")
             fits, must = _is_number(value, within), _WORDS.get(within, f"be in {within}")
@@ -135,11 +136,12 @@ def check_settings(thing: Any, what: str, **ranges: str) -> None:
         object.__setattr__(thing, field.name, plain(value))
 
 
-def _is_number(value: object, within: str) -> bool:
+def _is_number(value: Any, within: str) -> bool:
     """Whether it is a finite number within the interval."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not -inf < value < inf:
-        return False
+    real = isinstance(value, Real) and not isinstance(value, bool)
     low, high = (float(end) for end in within[1:-1].split(","))
+    if not real or not -inf < value < inf:
+        return False
     above = value >= low if within[0] == "[" else value > low
     below = value <= high if within[-1] == "]" else value < high
     return bool(above and below)
