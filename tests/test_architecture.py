@@ -61,7 +61,7 @@ UPWARDS = {"network.graph": {"training.setup"}}
 # Formulas do not know of each other, but for those that are made of others.
 MADE_OF = {
     "activations": {"output_units"},
-    "losses": {"output_units", "activations"},
+    "losses": {"output_units", "activations", "target_kinds"},
     "initializers": {"activations"},  # "auto" asks the activation
     "loss_scaling": {"optimizers"},
 }

@@ -371,6 +371,15 @@ def test_which_losses_go_with_an_output(name, activation):
     assert (name in fitting(ACTIVATIONS[activation])) == expected
 
 
+def test_targets_of_an_unknown_kind():
+    class Mistaken:
+        targets = "clases"
+        cost = derivative = staticmethod(lambda xp, y, t: y - t)
+
+    with pytest.raises(InputError, match="unknown targets 'clases'; did you mean 'classes'?"):
+        get_loss(Mistaken())
+
+
 @with_unit
 def test_a_loss_with_a_unit_takes_no_other(name):
     unit = UNITS[name]

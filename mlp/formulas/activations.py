@@ -28,7 +28,7 @@ array([1.])
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from backends import Array
 from mlp.errors import InputError
@@ -247,12 +247,25 @@ ACTIVATIONS: dict[str, Activation] = {
     "exp": Exp(),
     "softmax": Softmax(),
 }
+ActivationName = Literal[
+    "identity",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "softplus",
+    "exp",
+    "softmax",
+]
 
 
 def get_activation(activation: str | Mapping[str, Any] | Activation) -> Activation:
     """The activation of a name or a mapping (`mlp.names`), or the object itself."""
     made = make(ACTIVATIONS, activation, "activation")
-    if not (hasattr(made, "f") and hasattr(made, "df")):
+    if isinstance(made, type) or not (hasattr(made, "f") and hasattr(made, "df")):
         raise InputError(
             f"an activation is a name or an object with methods f and df, not {activation!r}"
         )

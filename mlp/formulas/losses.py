@@ -33,9 +33,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from backends import Array
-from mlp.errors import InputError
+from mlp.errors import InputError, did_you_mean
 from mlp.formulas.activations import Activation, Identity, get_activation
 from mlp.formulas.output_units import sigmoid, softmax
+from mlp.formulas.target_kinds import TARGET_KINDS
 from mlp.names import check_settings, make
 
 Reduction = Literal["sum", "mean"]
@@ -149,8 +150,6 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": CrossEntropy(),
     "poisson": Poisson(),
 }
-
-
 LossName = Literal[
     "half_squared_error",
     "half_mean_squared_error",
@@ -167,6 +166,11 @@ def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
     if isinstance(made, type) or not (hasattr(made, "cost") and hasattr(made, "derivative")):
         raise InputError(
             f"a loss is a name or an object with methods cost and derivative, not {loss!r}"
+        )
+    kind = getattr(made, "targets", "numbers")
+    if kind not in TARGET_KINDS:
+        raise InputError(
+            f"loss {loss!r}: unknown targets {kind!r}{did_you_mean(kind, TARGET_KINDS)}"
         )
     return made
 

@@ -18,7 +18,7 @@ host, from the learning rate eta (after its schedule) and the step's number, cou
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from backends import Array
 from mlp.errors import InputError
@@ -377,3 +377,6 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rprop": Rprop,
     "quickprop": Quickprop,
 }
+OptimizerName = Literal[
+    "sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "rprop", "quickprop"
+]

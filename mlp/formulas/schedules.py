@@ -9,6 +9,8 @@ the time in epochs.
     cosine        floor + (1 - floor) (1 + cos(π e / epochs)) / 2, then floor             (3)
     warm-up       (s + 1) / (epochs S) up to 1, before any of them                        (4)
 
+Your own is any such function; one with a name is a row of `SCHEDULES`.
+
 Source of (3): Loshchilov, Hutter, arXiv:1608.03983, eq. (5).
 
 >>> cosine = Cosine(epochs=10)
@@ -21,15 +23,11 @@ Source of (3): Loshchilov, Hutter, arXiv:1608.03983, eq. (5).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from mlp.errors import InputError
+from mlp.names import check_settings
 
 Schedule = Callable[[int, int], float]
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise InputError(message)
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class StepDecay:
     factor: float = 0.5
 
     def __post_init__(self) -> None:
-        _require(self.every > 0, f"step schedule: every must be above 0 epochs, not {self.every}")
-        _require(0 < self.factor <= 1, f"step schedule: 0 < factor <= 1, not {self.factor}")
+        check_settings(self, "step schedule", every="(0, inf)", factor="(0, 1]")
 
     def __call__(self, step: int, steps_per_epoch: int) -> float:
         return float(self.factor ** math.floor(step / steps_per_epoch / self.every))
@@ -62,7 +59,7 @@ class Exponential:
     factor: float = 0.95
 
     def __post_init__(self) -> None:
-        _require(0 < self.factor <= 1, f"exponential schedule: 0 < factor <= 1, not {self.factor}")
+        check_settings(self, "exponential schedule", factor="(0, 1]")
 
     def __call__(self, step: int, steps_per_epoch: int) -> float:
         return float(self.factor ** (step / steps_per_epoch))
@@ -76,8 +73,7 @@ class Cosine:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, f"cosine schedule: epochs must be above 0, not {self.epochs}")
-        _require(0 <= self.floor <= 1, f"cosine schedule: 0 <= floor <= 1, not {self.floor}")
+        check_settings(self, "cosine schedule", epochs="(0, inf)", floor="[0, 1]")
 
     def __call__(self, step: int, steps_per_epoch: int) -> float:
         time = min(1.0, step / steps_per_epoch / self.epochs)
@@ -93,7 +89,7 @@ class Warmup:
     then: Schedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, f"warm-up: epochs must be above 0, not {self.epochs}")
+        check_settings(self, "warm-up", epochs="(0, inf)")
 
     def __call__(self, step: int, steps_per_epoch: int) -> float:
         steps = max(1, round(self.epochs * steps_per_epoch))
@@ -108,3 +104,4 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "exponential": Exponential,
     "cosine": Cosine,
 }
+ScheduleName = Literal["constant", "step", "exponential", "cosine"]
