@@ -10,6 +10,7 @@ import pytest
 from mlp.errors import InputError
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.names import make
+from mlp.training.settings import Settings
 
 STEPS = 20
 START = np.array([1.5, -2.0, 0.3, 4.0, -0.7, 2.5, 0.0, -3.0])
@@ -257,6 +258,58 @@ def test_slopes_of_any_size(name, dtype):
             assert np.isfinite(x).all()
             assert x.dtype == dtype
     assert rule.learning_rate > 0.0
+
+
+@rules
+def test_a_step_checks_no_settings(name, monkeypatch):
+    """That is done once, when a rule is made; AdamW made an Adam at each step."""
+    rule = OPTIMIZERS[name]()
+    expected = [rule.constants(0.1, step, decay) for step in (1, 7) for decay in (True, False)]
+    monkeypatch.setattr("mlp.formulas.optimizers.check_settings", None)
+    found = [rule.constants(0.1, step, decay) for step in (1, 7) for decay in (True, False)]
+    assert found == expected
+
+
+def test_adamw_without_decay_is_adam():
+    settings = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-3}
+    adam, adamw = OPTIMIZERS["adam"](**settings), OPTIMIZERS["adamw"](**settings)
+    for step in (1, 2, 50):
+        assert adamw.constants(0.1, step, decay=False) == (1.0, *adam.constants(0.1, step))
+
+
+# ------------------------------------------------------------------ the usual learning rate
+
+
+class Signs:
+    """A rule of the user's."""
+
+    state = ()
+
+    def initial(self, eta):
+        return ()
+
+    def constants(self, eta, step, decay=True):
+        return (eta,)
+
+    def update(self, xp, w, g, eta):
+        return w - eta * xp.sign(g)
+
+
+@rules
+def test_the_usual_rate_is_the_rule_s_however_it_is_given(name):
+    expected = OPTIMIZERS[name].learning_rate
+    for settings in SETTINGS.get(name, [{}]):
+        for given in ({"name": name} | settings, OPTIMIZERS[name](**settings)):
+            assert Settings(optimizer=given).rate() == expected
+            assert Settings(optimizer=given, learning_rate=0.3).rate() == 0.3
+
+
+def test_a_rule_of_ones_own_says_its_rate_or_is_told_one():
+    with pytest.raises(InputError, match="an optimizer of your own needs learning_rate"):
+        Settings(optimizer=Signs()).rate()
+    assert Settings(optimizer=Signs(), learning_rate=0.3).rate() == 0.3
+    Known = type("Known", (Signs,), {"learning_rate": 0.25})
+    assert Settings(optimizer=Known()).rate() == 0.25
 
 
 # ------------------------------------------------------------------ settings
