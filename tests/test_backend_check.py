@@ -268,7 +268,7 @@ def test_the_timed_steps_take_their_batches_in_turn(backend, monkeypatch):
 
             return noting
 
-    monkeypatch.setattr(backend_times, "Feed", Noting)
+    monkeypatch.setattr("mlp.model.Feed", Noting)
     X = np.arange(24.0, dtype="float32").reshape(12, 2)  # row i starts with 2 i
     t = np.arange(12) % 2
     orders = np.random.default_rng(0).permutation(12).reshape(3, 4)

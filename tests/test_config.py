@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlp.app.config import Config, Data, Layer, Training, load
+from mlp.app.config import Config, Data, DenseLayer, Training, load
 from mlp.errors import InputError
+from mlp.layers import LAYERS
 from mlp.layers.dense import Dense
 from mlp.training.settings import Settings
 
@@ -64,7 +65,7 @@ def test_what_is_left_out_is_what_the_library_has_as_usual(write):
 
 
 def test_every_setting_of_the_library_can_be_written():
-    assert set(Layer.model_fields) == set(Dense.__dataclass_fields__)
+    assert set(DenseLayer.model_fields) - {"kind"} == set(Dense.__dataclass_fields__)
     assert set(Training.model_fields) - {"loss", "reduction"} == (
         set(Settings.__dataclass_fields__) - {"seed"}
     )
@@ -89,7 +90,7 @@ def test_everything_given_arrives(write):
     settings = config.settings()
     assert (settings.seed, settings.batch_size, settings.rate()) == (3, None, 1.0)
     assert settings.make_optimizer().beta_1 == 0.8
-    assert config.layers[0].dense(9) == Dense(
+    assert config.layers[0].layer(9) == Dense(
         4, "tanh", (0,), False, 0.5, 1.0, 0.0, {"name": "normal", "deviation": 0.1}
     )
     assert config.validates
@@ -122,7 +123,12 @@ def test_the_starter_file_is_valid():
     path = Path(load.__code__.co_filename).with_name("starter.toml")
     config = load(path)
     assert config.network(5, 3).units == (5, 64, 3)
-    known = {*Config.model_fields, *Data.model_fields, *Layer.model_fields, *Training.model_fields}
+    known = {
+        *Config.model_fields,
+        *Data.model_fields,
+        *DenseLayer.model_fields,
+        *Training.model_fields,
+    }
     for line in path.read_text(encoding="utf-8").splitlines():
         if "=" in line and not line.startswith("#   ") and not line.startswith("# or"):
             assert line.lstrip("# ").split(" =")[0] in known, line
@@ -131,7 +137,7 @@ def test_the_starter_file_is_valid():
 
 def test_the_starter_file_names_every_setting():
     text = Path(load.__code__.co_filename).with_name("starter.toml").read_text(encoding="utf-8")
-    for section in (Config, Data, Layer, Training):
+    for section in (Config, Data, DenseLayer, Training):
         for name in section.model_fields:
             assert re.search(rf"\b{name}\b", text), name
 
@@ -316,3 +322,60 @@ def test_a_file_that_cannot_be_understood(tmp_path, name, content, parts):
 def test_a_file_that_is_not_there(tmp_path):
     assert "mlp init" in refusal(tmp_path / "none.toml")
     assert "cannot read" in refusal(tmp_path)
+
+
+# ------------------------------------------------------------------------------ layers by kind
+
+
+def test_layers_of_every_kind(write):
+    """A layer that is listed in the library can be written with its own settings."""
+    path = write(("[[layers]]", "[[layers]]\nkind = 'dropout'\nrate = 0.25\n\n[[layers]]"))
+    config = load(path)
+    first = config.network(3, 5).layers[0]
+    assert first == LAYERS["dropout"](0.25)
+    again = load(write(text=json.dumps(config.model_dump(exclude_none=True)), name="again.json"))
+    assert again.network(3, 5).layers == config.network(3, 5).layers
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("kind = 'dropuot'", "kind: unknown layer 'dropuot'; did you mean 'dropout'?"),
+        ("kind = 'dropout'\nrate = 1.5", "rate must be in [0, 1), not 1.5"),
+        ("kind = 'dropout'\nunits = 4", "units: unknown key"),
+        ("kind = 'dropout'\nrate = 'much'", "rate: expected a number, not 'much'"),
+    ],
+)
+def test_layers_that_are_refused(write, lines, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        load(write(("[[layers]]", f"[[layers]]\n{lines}\n\n[[layers]]")))
+
+
+def test_old_words_are_answered_with_the_new_ones(write):
+    """And a run's own settings, written before, are read as they were meant."""
+    path = write(("epochs = 7", "epochs = 7\ncuda_graphs = true"))
+    with pytest.raises(InputError, match=r"training\.cuda_graphs: .*it is now record_steps"):
+        load(path)
+    with pytest.raises(InputError, match="cuda_graphs is now record_steps"):
+        Settings.check_names(["cuda_graphs"])
+    values = load(write()).model_dump(exclude_none=True)
+    values["training"]["cuda_graphs"] = values["training"].pop("record_steps") or True
+    assert load(write(text=json.dumps(values), name="settings.json")).training.record_steps
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rate_factors = {bais = 1.0}", "no role 'bais'; did you mean 'bias'?"),
+        ("rate_factors = {bias = -1.0}", "bias must be 0 or above, not -1.0"),
+        ("rate_factors = {bias = 0.5}\noptimizer = 'rprop'", "rate_factors can only freeze, bias"),
+    ],
+)
+def test_rate_factors_that_are_refused(write, line, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        load(write(("epochs = 7", f"epochs = 7\n{line}")))
+
+
+def test_rate_factors_arrive(write):
+    config = load(write(("epochs = 7", "rate_factors = {bias = 0, weight = 2.5}")))
+    assert config.settings().rate_factors == {"bias": 0.0, "weight": 2.5}

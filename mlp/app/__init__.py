@@ -1,13 +1,13 @@
 """The command line: one TOML file in, a folder with the trained network out.
 
-    cli.py                the commands
-    config.py             the file, checked
-    prepare.py            from settings to data and an untrained model
-    runs.py               a run into its folder, and back
-    run_folder.py         a folder that is whole or not there
-    progress.py           what is shown while training
-    plots.py              the history as a picture
-    prediction_table.py   predictions as a table
-    backend_report.py     a backend against NumPy, `mlp backends --check`
-    backend_times.py      how long a device takes
+cli.py                the commands
+config.py             the file, checked
+prepare.py            from settings to data and an untrained model
+runs.py               a run into its folder, and back
+run_folder.py         a folder that is whole or not there
+progress.py           what is shown while training
+plots.py              the history as a picture
+prediction_table.py   predictions as a table
+backend_report.py     a backend against NumPy, `mlp backends --check`
+backend_times.py      how long a device takes
 """

@@ -14,8 +14,8 @@ checks compare with NumPy and show the error that was measured beside the one th
                 against those of a run on NumPy that never stopped, relative
     memory      bytes held at the end of epoch 2, 3, ..., where the library tells
 
-The times are those of `mlp.app.backend_times`: the limit of the device, which is its large products,
-and training steps beside their own products alone.
+The times are those of `mlp.app.backend_times`: the limit of the device, which is its large
+products, and training steps beside their own products alone.
 """
 
 import itertools

@@ -14,10 +14,9 @@ import numpy as np
 
 from backends import Array, Backend, BackendError
 from backends.instruments import instruments
-from mlp.data.feed import Feed
-from mlp.formulas.loss_scaling import START
-from mlp.formulas.optimizers import Adam
 from mlp.model import Model
+from mlp.training.settings import Settings
+from mlp.training.setup import Setup
 from mlp.training.step import Recorded, Step
 
 # The dtype of the factors in each precision.
@@ -109,25 +108,18 @@ def training_step(
     backend, batch = model.backend, len(orders[0])
     if record_steps and not can_record(backend):
         raise BackendError(f"backend '{backend.name}' cannot record steps")
-    feed = Feed(backend, model.dtype, model.samples(X, t))
-    vectors = [backend.full(model.w.shape, 0.0, model.dtype) for _ in Adam.state]
-    scale = None
-    if model.precision == "mixed":
-        scale = backend.asarray(np.array([START, 0.0], model.dtype))
-    eager = Step(model, feed, [batch], Adam(), vectors, scale)
-    step: Step | Recorded = eager
-    losses = backend.full((len(orders), 2), 0.0, model.dtype)
-    order = feed.rows(np.concatenate(orders))  # they share one place on the device
-    rows = itertools.cycle([order[i * batch : (i + 1) * batch] for i in range(len(orders))])
+    settings = Settings(batch_size=batch, record_steps=record_steps)
+    held = Setup(model, settings, model.samples(X, t))
+    held.begin(None)
+    step: Step | Recorded = held.recorded or held.step
+    if held.recorded is not None:
+        held.recorded.begin(np.concatenate(orders), 0, 0, [eta] * len(orders))
+    order = held.feed.rows(np.concatenate(orders))  # they share one place on the device
+    rows = itertools.cycle([order[some] for some in held.batches])
     numbers = itertools.count(1)
-    if record_steps:
-        slices = [slice(i * batch, (i + 1) * batch) for i in range(len(orders))]
-        replayed = Recorded(eager, feed, slices)
-        replayed.begin(np.concatenate(orders), 0, 0, [eta] * len(orders))
-        step = replayed
 
     def run() -> None:
-        step(batch, next(rows), eta, next(numbers), 0, losses[:1, :])
+        step(batch, next(rows), eta, next(numbers), 0, held.places[0])
 
     return run
 

@@ -27,9 +27,9 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -40,6 +40,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -50,11 +51,11 @@ from mlp.formulas.initializers import INITIALIZERS, get_initializer
 from mlp.formulas.losses import LOSSES, Reduction, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
-from mlp.layers.dense import Dense
+from mlp.layers import LAYERS, Dense, Layer
 from mlp.names import make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
-from mlp.training.settings import Settings
+from mlp.training.settings import RENAMED, Settings
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -175,9 +176,10 @@ class Data(Section):
 FILES = ("file", *(name for name in Data.model_fields if name.endswith("_file")))
 
 
-class Layer(Section):
+class DenseLayer(Section):
     """As `Dense`; the last layer's units may be left to the data."""
 
+    kind: Literal["dense"] = Field("dense", exclude=True)
     units: int | None = None
     activation: Annotated[Spec, named(ACTIVATIONS, get_activation)] = "identity"
     sources: list[int] | None = None
@@ -194,12 +196,53 @@ class Layer(Section):
             _ask(Dense, {"units": 1, info.field_name: value}, f"Dense: {info.field_name} ")
         return value
 
-    def dense(self, outputs: int) -> Dense:
+    def layer(self, outputs: int) -> Layer:
         """The layer, with so many units if the file leaves them open."""
         values = self.model_dump()
         if self.units is None:
             values["units"] = outputs
         return Dense(**values)
+
+
+class OtherLayer(Section):
+    """A layer of another kind: its own settings, as its class says."""
+
+    kind: str
+
+    @model_validator(mode="after")
+    def _as_its_class_says(self) -> "OtherLayer":
+        self.layer(outputs=1)
+        return self
+
+    def layer(self, outputs: int) -> Layer:
+        """The layer."""
+        return LAYERS[self.kind](**self.model_dump(exclude={"kind"}))
+
+
+def _section_of(kind: str, cls: type[Layer]) -> type[OtherLayer]:
+    """The section whose keys are the fields of a layer's class."""
+    types = get_type_hints(cls) | {"sources": list[int] | None}
+    settings: Any = {
+        field.name: (types[field.name], ... if field.default is MISSING else field.default)
+        for field in fields(cls)  # type: ignore[arg-type]
+    }
+    return create_model(kind, __base__=OtherLayer, kind=(Literal[kind], ...), **settings)
+
+
+LAYER_SECTIONS: dict[str, type[Section]] = {
+    "dense": DenseLayer,
+    **{kind: _section_of(kind, cls) for kind, cls in LAYERS.items() if cls is not Dense},
+}
+
+
+def _layer(value: Any) -> Any:
+    """A table of [[layers]], read by its kind."""
+    if not isinstance(value, dict):
+        return DenseLayer.model_validate(value)
+    kind = value.get("kind", "dense")
+    if kind not in LAYER_SECTIONS:
+        raise InputError(f"kind: unknown layer {kind!r}{did_you_mean(kind, LAYER_SECTIONS)}")
+    return LAYER_SECTIONS[kind].model_validate(value)
 
 
 class Training(Section):
@@ -220,8 +263,9 @@ class Training(Section):
     restore_best: bool = Settings.restore_best
     watch: Literal["loss", "validation_loss"] | None = None
     record_steps: bool = Settings.record_steps
+    rate_factors: dict[str, float] = {}
 
-    @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta")
+    @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
     @classmethod
     def _as_settings_say(cls, value: Any, info: ValidationInfo) -> Any:
         _ask(Settings, {info.field_name: value}, f"{info.field_name} ")
@@ -234,10 +278,7 @@ class Training(Section):
 
     def settings(self, seed: int) -> Settings:
         """How to train."""
-        values = self.model_dump(exclude={"loss", "reduction"})
-        if values["batch_size"] == "full":
-            values["batch_size"] = None
-        return Settings(seed=seed, **values)
+        return Settings(seed=seed, **self.model_dump(exclude={"loss", "reduction"}))
 
 
 class Config(Section):
@@ -248,7 +289,7 @@ class Config(Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["float32", "tf32", "float64", "mixed"] = "float32"
     data: Data
-    layers: Annotated[list[Layer], Field(min_length=1)]
+    layers: Annotated[list[Annotated[Any, PlainValidator(_layer)]], Field(min_length=1)]
     training: Training
 
     _path: Path = Path("settings")
@@ -261,7 +302,7 @@ class Config(Section):
     def _fit(self) -> "Config":
         """Layers and loss must go together, whatever the data are."""
         for index, layer in enumerate(self.layers[:-1]):
-            if layer.units is None:
+            if getattr(layer, "units", 1) is None:
                 raise InputError(
                     f"layers.{index}.units: missing; only the last layer's units may be left out"
                 )
@@ -282,14 +323,14 @@ class Config(Section):
 
     def network(self, inputs: int, outputs: int) -> Network:
         """The layers on so many inputs; ``outputs`` units last if the file leaves them open."""
-        return Network(inputs, [layer.dense(outputs) for layer in self.layers])
+        return Network(inputs, [layer.layer(outputs) for layer in self.layers])
 
     def settings(self) -> Settings:
         """How to train."""
         return self.training.settings(self.seed)
 
 
-SECTIONS: dict[str, type[Section]] = {"data": Data, "layers": Layer, "training": Training}
+SECTIONS: dict[str, type[Section]] = {"data": Data, "layers": DenseLayer, "training": Training}
 
 
 def _ask(cls: Callable[..., Any], values: dict[Any, Any], prefix: str) -> None:
@@ -352,6 +393,9 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not {kind}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings, but {type(values).__name__}")
+    if path.suffix == ".json" and isinstance(values.get("training"), dict):
+        training = values["training"]  # of a run that was made when it had the old name
+        values["training"] = {RENAMED.get(name, name): x for name, x in training.items()}
     return values
 
 
@@ -424,6 +468,8 @@ def _problem(details: Any, given: Sequence[str]) -> str:
 
 def _nearest_key(location: tuple[Any, ...]) -> str:
     name, section = location[-1], location[0] if len(location) > 1 else ""
+    if name in RENAMED:
+        return f"; it is now {RENAMED[name]}"
     known = SECTIONS.get(section, Config)
     for other, cls in SECTIONS.items():
         if cls is not known and name in cls.model_fields:

@@ -218,7 +218,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
 
 
 def _check_outputs(config: Config, parts: Parts) -> None:
-    units = config.layers[-1].units
+    units = getattr(config.layers[-1], "units", None)
     if units in (None, parts.outputs):
         return
     what = "columns of targets" if parts.classes is None else "classes"

@@ -42,8 +42,8 @@ from mlp.model import Model
 from mlp.threads import limited
 from mlp.training.checkpoint import load_model, load_state, save_model, save_state
 from mlp.training.loop import plan_training, train
-from mlp.training.run import Result
 from mlp.training.memory_plan import Plan
+from mlp.training.run import Result
 from mlp.training.state import State
 
 MODEL, STATE, SETTINGS = "model.safetensors", "state.safetensors", "settings.json"
@@ -252,7 +252,8 @@ def resolved(config: Config, model: Model) -> dict[str, Any]:
     values: dict[str, Any] = {"seed": config.seed, "backend": None}
     values |= config.model_dump(mode="json", exclude_none=True)
     values["backend"] = model.backend.name
-    values["layers"][-1] = {"units": model.network.outputs} | values["layers"][-1]
+    if "kind" not in values["layers"][-1]:  # a dense layer
+        values["layers"][-1] = {"units": model.network.outputs} | values["layers"][-1]
     values["training"]["learning_rate"] = config.settings().rate()
     for name in FILES:
         if name in values["data"]:

@@ -40,7 +40,7 @@ from backends import Array
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import order, split
 from mlp.data.samples import Samples
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
 from mlp.threads import limited
@@ -77,10 +77,7 @@ def train(
     for them. If the loss becomes non-finite, the run ends with the last finite weights and warns
     what to try. If memory runs out in the middle, the run ends as by Ctrl-C.
     """
-    for name in options:
-        if name not in Settings.__dataclass_fields__:
-            hint = did_you_mean(name, Settings.__dataclass_fields__)
-            raise InputError(f"train has no setting {name!r}{hint}")
+    Settings.check_names(options)
     settings = replace(settings or Settings(), **options)
     with limited(threads), model.backend.scope():
         with enough_memory(model.backend, "training, before its first step"):

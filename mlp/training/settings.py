@@ -1,8 +1,9 @@
 """How to train: one frozen record, checked when it is made."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,8 @@ from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
 from mlp.formulas.schedules import SCHEDULES, Schedule, Warmup
 from mlp.layers.layer import ROLES
 from mlp.names import make
+
+RENAMED = {"cuda_graphs": "record_steps"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,11 @@ class Settings:
     rate_factors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.batch_size == "full":
+            object.__setattr__(self, "batch_size", None)
         for name, value, least, optional in (
             ("epochs", self.epochs, 0, False),
-            ("batch_size", None if self.batch_size == "full" else self.batch_size, 1, True),
+            ("batch_size", self.batch_size, 1, True),
             ("patience", self.patience, 1, True),
             ("seed", self.seed, 0, False),
         ):
@@ -82,6 +87,16 @@ class Settings:
                 "the warm-up"
             )
 
+    @classmethod
+    def check_names(cls, names: Iterable[str]) -> None:
+        """InputError for a name that is no setting, with the nearest one."""
+        for name in names:
+            if name in RENAMED:
+                raise InputError(f"{name} is now {RENAMED[name]}")
+            if name not in cls.__dataclass_fields__:
+                hint = did_you_mean(name, cls.__dataclass_fields__)
+                raise InputError(f"train has no setting {name!r}{hint}")
+
     def _check_factors(self) -> None:
         if not isinstance(self.rate_factors, Mapping):
             raise InputError(
@@ -103,7 +118,7 @@ class Settings:
     def rows_of_a_batch(self, n: int) -> int:
         """How many of n rows a batch has; the last one may have fewer."""
         size = self.batch_size
-        return n if size is None or size == "full" else min(int(size), n)
+        return min(int(size), n) if isinstance(size, Integral) else n
 
     def make_optimizer(self) -> Optimizer:
         """The update rule."""

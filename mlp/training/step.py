@@ -42,7 +42,7 @@ class Step:
         rate_factors: Mapping[str, float] | None = None,
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
-        self.vectors = vectors
+        self.vectors, self.constants = vectors, optimizer.constants
         backend, network, weighted = model.backend, model.network, feed.weighted
         sizes = sorted(set(sizes), reverse=True)
         self.g = backend.full((network.parameters,), 0.0, model.dtype)
@@ -101,7 +101,7 @@ class Step:
         for guard in self.guards:
             guard()
         for update, decay, factor in self.updates:
-            update(*self.optimizer.constants(factor * eta, number, decay))  # loop eq. (3)
+            update(*self.constants(factor * eta, number, decay))  # loop eq. (3)
 
 
 class Recorded:
