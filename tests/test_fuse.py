@@ -53,10 +53,11 @@ formulas = pytest.mark.parametrize("name", FORMULAS)
 
 def arrays_for(name, shape, dtype):
     """Arrays of order one for the array arguments of a formula, as training has them."""
-    formula, _, numbers = FORMULAS[name]
+    formula, into, _ = FORMULAS[name]
     rng = np.random.default_rng(5)
     names = list(inspect.signature(formula).parameters)[1:]
-    arrays = {key: rng.standard_normal(shape) for key in names[: len(names) - len(numbers)]}
+    count = 1 + len(into) if name in OPTIMIZERS else len(names)  # w, g, the state vectors
+    arrays = {key: rng.standard_normal(shape) for key in names[:count]}
     if "a" in arrays:
         arrays["a"] = ACTIVATIONS[name.partition(".")[0]].f(np, arrays["z"])
     if "t" in arrays:

@@ -24,6 +24,8 @@ from backends import Array
 from mlp.errors import InputError
 from mlp.names import check_settings
 
+Numbers = tuple[float, ...]
+
 
 class Optimizer(Protocol):
     """What training asks of an update rule.
@@ -38,15 +40,15 @@ class Optimizer(Protocol):
     def state(self) -> tuple[str, ...]:
         """Names of the state vectors."""
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         """The value each state vector is filled with at the start."""
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         """The numbers of this step, passed to `update` after the state vectors."""
 
     @property
     def update(self) -> Callable[..., Any]:
-        """update(xp, w, g, *state, *constants) -> (w, *state), its arguments spelled out."""
+        """Eq. (1): update(xp, w, g, *state, *constants) -> (w, *state)."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class SGD:
     state = ()
     learning_rate = 0.1
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return ()
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         return (eta,)
 
     def update(self, xp: Any, w: Array, g: Array, eta: Array) -> Any:
@@ -80,10 +82,10 @@ class Momentum:
     def __post_init__(self) -> None:
         check_settings(self, "optimizer 'momentum'", momentum="[0, 1)")
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         return (eta, self.momentum)
 
     def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
@@ -105,10 +107,10 @@ class Nesterov:
     def __post_init__(self) -> None:
         check_settings(self, "optimizer 'nesterov'", momentum="[0, 1)")
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         return (eta, self.momentum)
 
     def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
@@ -131,10 +133,10 @@ class RMSprop:
     def __post_init__(self) -> None:
         check_settings(self, "optimizer 'rmsprop'", rho="[0, 1)", epsilon="(0, inf)")
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         return (eta, self.rho, 1.0 - self.rho, self.epsilon)
 
     def update(
@@ -165,27 +167,14 @@ class Adam:
     def __post_init__(self) -> None:
         check_settings(self, "optimizer 'adam'", **_ADAM_RANGES)
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         return _adam_constants(self, eta, step, self.corrected)
 
-    def update(
-        self,
-        xp: Any,
-        w: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        eta: Array,
-        b1: Array,
-        rest1: Array,
-        b2: Array,
-        rest2: Array,
-        eps: Array,
-    ) -> Any:
-        return _adam(xp, w, g, m, v, eta, b1, rest1, b2, rest2, eps)
+    def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+        return _adam(xp, w, g, m, v, *constants)
 
 
 @dataclass(frozen=True)
@@ -207,37 +196,22 @@ class AdamW:
     def __post_init__(self) -> None:
         check_settings(self, "optimizer 'adamw'", **_ADAM_RANGES, weight_decay="[0, 1)")
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         keep = 1.0 - eta * self.weight_decay if decay else 1.0
         return (keep, *_adam_constants(self, eta, step, corrected=True))
 
-    def update(
-        self,
-        xp: Any,
-        w: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-        keep: Array,
-        eta: Array,
-        b1: Array,
-        rest1: Array,
-        b2: Array,
-        rest2: Array,
-        eps: Array,
-    ) -> Any:
-        return _adam(xp, keep * w, g, m, v, eta, b1, rest1, b2, rest2, eps)
+    def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+        keep, *adam = constants
+        return _adam(xp, keep * w, g, m, v, *adam)
 
 
 _ADAM_RANGES = {"beta_1": "[0, 1)", "beta_2": "[0, 1)", "epsilon": "(0, inf)"}
 
 
-def _adam_constants(
-    rule: Adam | AdamW, eta: float, step: int, corrected: bool
-) -> tuple[float, ...]:
+def _adam_constants(rule: Adam | AdamW, eta: float, step: int, corrected: bool) -> Numbers:
     """eta, b1, 1 - b1, b2, 1 - b2 and epsilon, with the corrections of this step."""
     b1, b2 = rule.beta_1, rule.beta_2
     root = math.sqrt(1.0 - b2**step)
@@ -285,24 +259,16 @@ class Rprop:
                 f"optimizer 'rprop': 0 < shrink < 1 < grow, not {self.shrink} and {self.grow}"
             )
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (eta, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         return (self.grow, self.shrink, self.largest, self.smallest)
 
     def update(
-        self,
-        xp: Any,
-        w: Array,
-        g: Array,
-        step: Array,
-        previous: Array,
-        grow: Array,
-        shrink: Array,
-        largest: Array,
-        smallest: Array,
+        self, xp: Any, w: Array, g: Array, step: Array, previous: Array, *constants: Array
     ) -> Any:
+        grow, shrink, largest, smallest = constants
         turn = xp.sign(g) * xp.sign(previous)  # the product of the slopes could underflow
         longer = xp.minimum(step * grow, largest)
         shorter = xp.maximum(step * shrink, smallest)
@@ -335,25 +301,17 @@ class Quickprop:
     def __post_init__(self) -> None:
         check_settings(self, "optimizer 'quickprop'", limit="(0, inf)", decay="[0, 1)")
 
-    def initial(self, eta: float) -> tuple[float, ...]:
+    def initial(self, eta: float) -> Numbers:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> tuple[float, ...]:
+    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
         share = self.limit / (1.0 + self.limit)
         return (eta, self.limit, share, self.decay if decay else 0.0)
 
     def update(
-        self,
-        xp: Any,
-        w: Array,
-        g: Array,
-        move: Array,
-        previous: Array,
-        eta: Array,
-        limit: Array,
-        share: Array,
-        decay: Array,
+        self, xp: Any, w: Array, g: Array, move: Array, previous: Array, *constants: Array
     ) -> Any:
+        eta, limit, share, decay = constants
         s = g + decay * w
         # Measured against the last move, whose slope then was against it: seen from there a slope
         # that has not turned is positive, and so is the previous one.
