@@ -13,7 +13,8 @@ Where f' can be written in terms of the unit's output a = f(z) (derivation 000: 
 sigmoid) the object says so with ``from_output = True`` and z need not be kept.
 
 Formulas keep to the language of `backends.formula`; z, v, a are (n, units) arrays of one dtype and
-so is the result. Your own activation is any object with these two methods:
+so is the result. Your own activation is any object with these two methods; one with a name is a row
+of `ACTIVATIONS` and of `ActivationName`:
 
 >>> class Cube:
 ...     def f(self, xp, z):

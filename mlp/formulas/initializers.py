@@ -7,7 +7,8 @@ With fan_in inputs to a layer (of all its sources together) and fan_out units:
 
 A uniform distribution on (-r, r) has variance r²/3. Biases start at zero.
 
-Your own is a function of (rng, fan_in, fan_out, shape); one with a name is a row of `INITIALIZERS`.
+Your own is a function of (rng, fan_in, fan_out, shape); one with a name is a row of `INITIALIZERS`
+and of `InitializerName`.
 
 Sources: (1) Glorot, Bengio, AISTATS 2010, eq. (16); (2) He et al., arXiv:1502.01852, eq. (10).
 

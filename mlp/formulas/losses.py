@@ -15,7 +15,11 @@ to descend its sign is turned, so y - h there is h - y here). `predict` applies 
 
 ``average`` divides by the number of outputs, ``reduction`` is what is usual over samples.
 
-Your own loss is any object with `cost` and `derivative`, in the language of `backends.formula`:
+No cost is below zero, and cost and derivative are those of inputs at most a few units of rounding
+away: terms that would cancel further are not subtracted.
+
+Your own loss is any object with `cost` and `derivative`, in the language of `backends.formula`; one
+with a name is a row of `LOSSES` and of `LossName`:
 
 >>> class Huber:
 ...     def cost(self, xp, y, t):

@@ -7,7 +7,8 @@ sample weights (n,), not all of them 0, or None. A mean over rows is weighted by
     mse        1/(cN) ΣΣ (y - t)²
     r2         1 - Σ (y - t)² / Σ (t - mean t)², the mean over outputs
 
-Your own is any object like these: with a name, the kinds of targets that it is for, and a call.
+Your own is any object with the attributes and the call of a `Metric`; one that is measured in every
+run is a row of `METRICS` and of `MetricName`.
 
 >>> class MeanAbsoluteError:
 ...     name, label, targets = "mae", "mean absolute error", ("numbers", "counts")

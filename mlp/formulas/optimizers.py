@@ -8,6 +8,9 @@ run as one kernel that writes into w and the state vectors. ``state`` names the 
 ``initial`` says what they start from; `constants` gives the numbers of one step, computed on the
 host, from the learning rate eta (after its schedule) and the step's number, counted from 1.
 
+Your own is any object with these four; one with a name is a row of `OPTIMIZERS` and of
+`OptimizerName`.
+
 >>> import numpy as np
 >>> rule = OPTIMIZERS["momentum"]()
 >>> w, velocity = rule.update(np, np.ones(1), np.ones(1), np.zeros(1), *rule.constants(0.1, 1))

@@ -1,4 +1,6 @@
-"""The two output units that activations and losses share.
+"""The two functions of output units that activations and losses share.
+
+A unit here is what a layer's output goes through; the number of a layer's units is its width.
 
     sigmoid  σ(z) = 1 / (1 + exp(-z)), computed from exp(-|z|) <= 1           (1)
     softmax  o_k = exp(z_k - max z) / Σ_j exp(z_j - max z)                              (2)

@@ -9,7 +9,7 @@ the time in epochs.
     cosine        floor + (1 - floor) (1 + cos(π e / epochs)) / 2, then floor             (3)
     warm-up       (s + 1) / (epochs S) up to 1, before any of them                        (4)
 
-Your own is any such function; one with a name is a row of `SCHEDULES`.
+Your own is any such function; one with a name is a row of `SCHEDULES` and of `ScheduleName`.
 
 Source of (3): Loshchilov, Hutter, arXiv:1608.03983, eq. (5).
 
