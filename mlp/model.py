@@ -13,9 +13,9 @@
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from mlp.data.samples import Samples, check_inputs, checked, dtype_name
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.formulas import metrics
-from mlp.formulas.losses import Loss, Reduction
+from mlp.formulas.losses import Loss, LossName, Reduction
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, check_precision
 from mlp.memory import enough_memory
@@ -58,7 +58,7 @@ class Model:
     def __init__(
         self,
         network: Network,
-        loss: str | Mapping[str, Any] | Loss,
+        loss: LossName | Mapping[str, Any] | Loss,
         *,
         reduction: Reduction | None = None,
         shared_penalties: bool = False,
@@ -197,6 +197,12 @@ class Model:
 
     # ------------------------------------------------------------------ predictions
 
+    @overload
+    def predict(self, X: np.ndarray | Sequence[Any]) -> np.ndarray: ...
+
+    @overload
+    def predict(self, X: Any) -> Array: ...
+
     def predict(self, X: Any) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
         the targets. A host array gives a host array; one on the device stays there. Threads may
@@ -324,7 +330,7 @@ class Model:
         return Trace(z, a, delta)
 
     def evaluate(self, X: Any, t: Any, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": E without penalties, and the metrics of `mlp.formulas.metrics`} on these rows."""
+        """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows."""
         samples = self.samples(X, t, sample_weight)
         with self.backend.scope(), enough_memory(self.backend, "evaluate"):
             return Evaluator(self, self.feed(samples), samples)()

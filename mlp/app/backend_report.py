@@ -45,6 +45,7 @@ from mlp.app.backend_times import (
     training_step,
 )
 from mlp.check_gradient import gradient_check
+from mlp.formulas.activations import ActivationName
 from mlp.layers.dense import Dense
 from mlp.memory import megabytes
 from mlp.model import Model
@@ -387,7 +388,7 @@ def points(units: Sequence[int], n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def net(
-    units: Sequence[int], activation: str, backend: Backend, precision: str = "float32"
+    units: Sequence[int], activation: ActivationName, backend: Backend, precision: str = "float32"
 ) -> Model:
     """A classifier of these units."""
     layers = [Dense(m, activation) for m in units[1:-1]]

@@ -226,7 +226,8 @@ def _section_of(kind: str, cls: type[Layer]) -> type[OtherLayer]:
         field.name: (types[field.name], ... if field.default is MISSING else field.default)
         for field in fields(cls)  # type: ignore[arg-type]
     }
-    return create_model(kind, __base__=OtherLayer, kind=(Literal[kind], ...), **settings)
+    settings["kind"] = (Literal[kind], ...)
+    return create_model(kind, __base__=OtherLayer, **settings)
 
 
 LAYER_SECTIONS: dict[str, type[Section]] = {

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-METRICS = {"validation_accuracy": "accuracy", "validation_r2": "R²"}
+from mlp.formulas.metrics import METRICS
+
 TRAINING, VALIDATION, BEST = "#3b6ea8", "#d1662b", "#8a8a8a"
 
 
@@ -23,7 +24,8 @@ def plot_history(
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    metric = next((name for name in METRICS if name in history), None)
+    scores = {f"validation_{m.name}": m.label for m in METRICS.values() if m.greater_is_better}
+    metric = next((name for name in scores if name in history), None)
     panels = 2 if metric else 1
     figure = Figure(figsize=(4.8 * panels + 0.4, 3.6), dpi=144, layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -38,9 +40,9 @@ def plot_history(
         axes[0].set_yscale("log")
     _finish(axes[0], "loss", epochs[best], history[watched][best], f"lowest {_words(watched)}")
     if metric:
-        _curve(axes[1], epochs, history[metric], f"validation {METRICS[metric]}", VALIDATION)
+        _curve(axes[1], epochs, history[metric], f"validation {scores[metric]}", VALIDATION)
         _keep_in_sight(axes[1], history[metric])
-        _finish(axes[1], METRICS[metric], epochs[best], history[metric][best], "")
+        _finish(axes[1], scores[metric], epochs[best], history[metric][best], "")
     figure.savefig(path, format="png")
     return True
 

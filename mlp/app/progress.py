@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from mlp.formulas.metrics import METRICS
 from mlp.training.run import Run
 
 LINES = 20  # of plain text for a whole run, about
@@ -36,9 +37,10 @@ def describe(run: Run, short: bool = False) -> str:
     text = f"loss {last['loss']:.{digits}g}"
     if "validation_loss" in last:
         text += f"  validation {last['validation_loss']:.{digits}g}"
-        for metric in ("accuracy", "r2"):
-            if (name := f"validation_{metric}") in last:
-                text += f" ({metric} {last[name]:.{digits}f})"
+        for metric in METRICS.values():
+            name = f"validation_{metric.name}"
+            if metric.greater_is_better and name in last:
+                text += f" ({metric.name} {last[name]:.{digits}f})"
     return f"{text}  {speed / 1e3:,.0f}k/s" if short else f"{text}  {speed:,.0f} samples/s"
 
 

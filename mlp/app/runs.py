@@ -46,7 +46,7 @@ from mlp.training.memory_plan import Plan
 from mlp.training.run import Result
 from mlp.training.state import State
 
-MODEL, STATE, SETTINGS = "model.safetensors", "state.safetensors", "settings.json"
+MODEL_FILE, STATE_FILE, SETTINGS = "model.safetensors", "state.safetensors", "settings.json"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _size(model: Model, vectors: tuple[str, ...]) -> int:
 
 def _state_of(run: Path, config: Config) -> State:
     """Where an earlier run stood, for this one to go on from at its own learning rate."""
-    state = load_state(in_run(run, STATE))
+    state = load_state(in_run(run, STATE_FILE))
     epochs = config.training.epochs
     if state.epoch >= epochs:
         raise InputError(
@@ -233,8 +233,8 @@ def _write(folder: NewFolder, result: Result, config: Config, metrics: dict[str,
     """All files but the picture; where they are in the end."""
     model, path = result.model, folder.path
     try:
-        save_model(model, path / MODEL)
-        save_state(result.state, path / STATE, model.backend)
+        save_model(model, path / MODEL_FILE)
+        save_state(result.state, path / STATE_FILE, model.backend)
         _write_json(path / SETTINGS, resolved(config, model))
         _write_json(path / "metrics.json", metrics)
         (path / "history.csv").write_text(_history_csv(result.history), encoding="utf-8")
@@ -297,7 +297,7 @@ def _try_write(path: Path, data: bytes) -> None:
 
 def load_run(folder: Path, backend: str | None = None) -> tuple[Model, Config]:
     """The model of a run on this backend (else the run's own), and the run's settings."""
-    path = in_run(folder, MODEL)
+    path = in_run(folder, MODEL_FILE)
     config = load(in_run(folder, SETTINGS))
     try:
         chosen = choose_backend(backend, config)

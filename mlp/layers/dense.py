@@ -22,8 +22,8 @@ import numpy as np
 
 from backends import Array
 from mlp.errors import InputError, check_whole
-from mlp.formulas.activations import Activation, get_activation
-from mlp.formulas.initializers import Initializer, get_initializer
+from mlp.formulas.activations import Activation, ActivationName, get_activation
+from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.dropout import check_rate, drop
 from mlp.layers.layer import Layer, Parameter, Place, check_sources
 
@@ -41,13 +41,13 @@ class Dense(Layer):
     """
 
     units: int
-    activation: str | Mapping[str, Any] | Activation = "identity"
+    activation: ActivationName | Mapping[str, Any] | Activation = "identity"
     sources: tuple[int, ...] | None = None
     bias: bool = True
     dropout: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
-    initializer: str | Mapping[str, Any] | Initializer = "auto"
+    initializer: InitializerName | Mapping[str, Any] | Initializer = "auto"
 
     by_products = True
 

@@ -26,7 +26,7 @@ from array_api_compat import array_namespace
 from backends import Array
 from mlp.errors import InputError, check_whole
 from mlp.formulas.activations import Activation, Identity, get_activation
-from mlp.formulas.optimizers import Optimizer
+from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.layers.layer import ROLES, Layer, Parameter
 from mlp.memory import megabytes
 from mlp.seeds import generator
@@ -318,7 +318,7 @@ class Network:
         self,
         batch_size: int | None = None,
         precision: str = "float32",
-        optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+        optimizer: OptimizerName | Mapping[str, Any] | Optimizer = "adam",
     ) -> str:
         """The layers as a table; with a batch_size, also the memory that a step of training takes.
 

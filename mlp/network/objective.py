@@ -24,7 +24,7 @@ import numpy as np
 from backends import Array, Backend
 from mlp.errors import InputError
 from mlp.formulas.activations import ACTIVATIONS, Activation, Identity, get_activation
-from mlp.formulas.losses import LOSSES, Loss, Reduction, get_loss
+from mlp.formulas.losses import LOSSES, Loss, LossName, Reduction, get_loss
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
 from mlp.layers.tape import Arena, Slot, Tape
@@ -67,7 +67,7 @@ class Objective:
     def __init__(
         self,
         network: Network,
-        loss: str | Mapping[str, Any] | Loss,
+        loss: LossName | Mapping[str, Any] | Loss,
         reduction: Reduction | None = None,
         shared_penalties: bool = False,
     ):

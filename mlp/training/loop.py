@@ -32,7 +32,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -46,7 +46,7 @@ from mlp.model import Model, mean_or_sum, shares
 from mlp.threads import limited
 from mlp.training.memory_plan import Plan, plan_for
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
-from mlp.training.settings import Settings
+from mlp.training.settings import Options, Settings
 from mlp.training.setup import Setup
 from mlp.training.state import State
 from mlp.training.step import Recorded, Step
@@ -63,7 +63,7 @@ def train(
     state: State | None = None,
     threads: int | None = None,
     settings: Settings | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Result:
     """Train a copy of the model on X (n, inputs) and t, and return it with its history.
 

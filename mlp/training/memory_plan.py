@@ -19,7 +19,7 @@ from backends import Memory
 from backends.counting_backend import Count, shaped
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_whole
-from mlp.formulas.optimizers import Optimizer
+from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.memory import megabytes
 from mlp.model import Model
 from mlp.training.settings import Settings
@@ -128,7 +128,7 @@ def plan(
     samples: int,
     *,
     batch_size: int | Literal["full"] | None = 32,
-    optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+    optimizer: OptimizerName | Mapping[str, Any] | Optimizer = "adam",
     validation: int = 0,
     patience: bool = False,
     target_loss: bool = False,

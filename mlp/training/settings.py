@@ -4,17 +4,37 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from mlp.errors import InputError, check_whole, did_you_mean
-from mlp.formulas.optimizers import OPTIMIZERS, Optimizer
-from mlp.formulas.schedules import SCHEDULES, Schedule, Warmup
+from mlp.formulas.optimizers import OPTIMIZERS, Optimizer, OptimizerName
+from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup
 from mlp.layers.layer import ROLES
 from mlp.names import make
 
 RENAMED = {"cuda_graphs": "record_steps"}
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Settings` as keywords of `mlp.train`, for type checkers and editors."""
+
+    epochs: int
+    batch_size: int | Literal["full"] | None
+    optimizer: OptimizerName | Mapping[str, Any] | Optimizer
+    learning_rate: float | None
+    schedule: ScheduleName | Mapping[str, Any] | Schedule
+    warmup: float
+    shuffle: bool
+    target_loss: float | None
+    patience: int | None
+    min_delta: float
+    restore_best: bool
+    watch: Literal["loss", "validation_loss"] | None
+    seed: int
+    record_steps: bool
+    rate_factors: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -37,16 +57,16 @@ class Settings:
 
     epochs: int = 100
     batch_size: int | Literal["full"] | None = 32
-    optimizer: str | Mapping[str, Any] | Optimizer = "adam"
+    optimizer: OptimizerName | Mapping[str, Any] | Optimizer = "adam"
     learning_rate: float | None = None
-    schedule: str | Mapping[str, Any] | Schedule = "constant"
+    schedule: ScheduleName | Mapping[str, Any] | Schedule = "constant"
     warmup: float = 0.0
     shuffle: bool = True
     target_loss: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = True
-    watch: str | None = None
+    watch: Literal["loss", "validation_loss"] | None = None
     seed: int = 0
     record_steps: bool = False
     rate_factors: Mapping[str, float] = field(default_factory=dict)

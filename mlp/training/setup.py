@@ -18,7 +18,7 @@ from mlp.data.feed import slices
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_whole
 from mlp.formulas.loss_scaling import START
-from mlp.formulas.optimizers import Optimizer
+from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.model import Evaluator, Model
 from mlp.network.graph import Network
 from mlp.training.settings import Settings
@@ -204,7 +204,7 @@ def step_memory(
     network: Network,
     batch_size: int,
     precision: str = "float32",
-    optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+    optimizer: OptimizerName | Mapping[str, Any] | Optimizer = "adam",
 ) -> dict[str, int]:
     """Bytes of a step of training on so many rows, by what they are for: what the network alone
     knows of. The data, the loss and what is measured come to it; `mlp.plan` has it all.
