@@ -22,8 +22,8 @@ import numpy as np
 from backends import Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Feed, rescale, slices
-from mlp.data.samples import Samples, check_inputs, checked, dtype_name
-from mlp.data.scaling import Scaling
+from mlp.data.samples import Samples, check_inputs, checked
+from mlp.data.scaling import Scaling, dtype_name
 from mlp.errors import InputError
 from mlp.formulas import metrics
 from mlp.formulas.losses import Loss, LossName, Reduction

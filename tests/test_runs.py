@@ -409,5 +409,5 @@ def test_a_picture_that_finds_no_room_is_left_out(here, monkeypatch):
 
 
 def test_interrupted_is_what_training_calls_it():
-    text = Path(mlp.training.loop.__file__).read_text(encoding="utf-8")
+    text = Path(mlp.training.run.__file__).read_text(encoding="utf-8")
     assert 'run.stop("interrupted; ' in text

@@ -8,6 +8,7 @@ All parameters are one flat vector w, laid out by what the layers declare: by ro
 slices of it, and the gradient g has the same layout; so penalties, decay and factors on the rate,
 which go by role, are kernels over runs of w. Statistics are one flat vector of their own.
 
+>>> from mlp.layers import Dense
 >>> net = Network(2, [Dense(3, "tanh"), Dense(1, "sigmoid", sources=(0, 1))])
 >>> net.sources, net.parameters
 ({1: (0,), 2: (0, 1)}, 15)
@@ -197,6 +198,7 @@ class Network:
 
         They are views: writing into them writes into w, which may be weights or a gradient.
 
+        >>> from mlp.layers import Dense
         >>> net = Network(2, [Dense(3), Dense(1)])
         >>> views = net.views(np.arange(13.0))
         >>> list(views), views["W"][1, 2].shape, views["b"][2]
@@ -217,6 +219,7 @@ class Network:
         """(W, b) of the dense layers: W[k, l] of shape (units_k, units_l) and b[l] of shape
         (units_l,), views of w; `views` has all parameters.
 
+        >>> from mlp.layers import Dense
         >>> net = Network(2, [Dense(3), Dense(1)])
         >>> W, b = net.unpack(np.arange(13.0))
         >>> W[1, 2].shape, b[2]
@@ -271,6 +274,7 @@ class Network:
     def describe(self, index: int) -> str:
         """Which parameter w[index] is, in words.
 
+        >>> from mlp.layers import Dense
         >>> Network(2, [Dense(3)]).describe(4)
         'W[0, 1][1, 1]'
         """
@@ -325,6 +329,7 @@ class Network:
         That is what the network alone knows of. The data, the loss and what is measured come to it:
         `mlp.plan` has it all, for a model on its backend.
 
+        >>> from mlp.layers import Dense
         >>> print(Network(64, [Dense(32, "relu"), Dense(10, "softmax")]).summary())
         layer   units  activation      from  parameters
             0      64  (input)

@@ -210,9 +210,8 @@ def step_memory(
     knows of. The data, the loss and what is measured come to it; `mlp.plan` has it all.
 
     >>> from mlp.layers import Dense
-    >>> {name: megabytes(size) for name, size in step_memory(Network(9, [Dense(2)]), 100).items()}
-    {'weights': '0.1 kB', 'gradient': '0.1 kB', 'optimizer': '0.2 kB', 'activations and deltas': \
-'4.4 kB'}
+    >>> step_memory(Network(9, [Dense(2)]), 100)
+    {'weights': 80, 'gradient': 80, 'optimizer': 160, 'activations and deltas': 4400}
     """
     check_whole("batch_size", batch_size, 1)
     model = Model(network, "half_squared_error", backend=Count(), precision=precision)
