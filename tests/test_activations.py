@@ -188,6 +188,7 @@ def test_settings():
         ({"name": "tanh", "alpha": 1.0}, "activation 'tanh' has no setting 'alpha'; it has none"),
         ({"slope": 0.1}, "lacks its name"),
         (np.tanh, "an activation is a name or an object with methods f and df"),
+        (LeakyRelu, "an activation is a name or an object with methods f and df, not <class"),
     ],
 )
 def test_what_is_no_activation(activation, message):

@@ -112,6 +112,7 @@ def test_settings_and_functions():
         ("he_unifrm", "unknown initializer 'he_unifrm'; did you mean 'he_uniform'?"),
         ("autto", "unknown initializer 'autto'; did you mean 'auto'?"),
         ({"name": "normal", "sigma": 1.0}, "initializer 'normal' has no setting 'sigma'"),
+        (type(INITIALIZERS["zeros"]), "an initializer is a name or a function of"),
         (3.0, "an initializer is a name or a function of (rng, fan_in, fan_out, shape), not 3.0"),
     ],
 )

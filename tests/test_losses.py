@@ -354,6 +354,7 @@ def test_own_settings_are_of_the_known_kinds(name):
         ("cross_entrop", "unknown loss 'cross_entrop'; did you mean 'cross_entropy'?"),
         ({"name": "cross_entropy", "x": 1}, "loss 'cross_entropy' has no setting 'x'"),
         (np.square, "a loss is a name or an object with methods cost and derivative"),
+        (type(LOSSES["poisson"]), "a loss is a name or an object with methods cost and derivative"),
     ],
 )
 def test_what_is_no_loss(loss, message):
