@@ -377,7 +377,7 @@ def test_targets_of_an_unknown_kind():
         targets = "clases"
         cost = derivative = staticmethod(lambda xp, y, t: y - t)
 
-    with pytest.raises(InputError, match="unknown targets 'clases'; did you mean 'classes'?"):
+    with pytest.raises(InputError, match=r"unknown targets 'clases'; did you mean 'classes'\?"):
         get_loss(Mistaken())
 
 
