@@ -23,8 +23,9 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.errors import InputError
-from mlp.formulas.activations import ACTIVATIONS, Activation, Identity, get_activation
-from mlp.formulas.losses import LOSSES, Loss, LossName, Reduction, get_loss
+from mlp.formulas.activations import Activation, Identity, get_activation
+from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_loss
+from mlp.formulas.target_kinds import TARGET_KINDS
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
 from mlp.layers.tape import Arena, Slot, Tape
@@ -80,19 +81,16 @@ class Objective:
         self.targets = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
         last = network.activations[network.depth]
-        # The output unit f_L in training and in predictions.
-        self.inner: Activation = last
-        self.unit: Activation = last
         unit = getattr(self.loss, "unit", None)
-        if unit is not None:
-            self.unit = get_activation(unit)
-            self.inner = Identity()
-            if last not in (self.unit, self.inner):
-                raise InputError(
-                    f"loss {name!r} includes the output unit {unit!r}: the last layer's activation "
-                    f"must be {unit!r} or 'identity', not {network.layers[-1].label!r}; "
-                    f"{_fitting(last)}"
-                )
+        if not fits(self.loss, last):
+            raise InputError(
+                f"loss {name!r} includes the output unit {unit!r}: the last layer's activation "
+                f"must be {unit!r} or 'identity', not {network.layers[-1].label!r}; with this "
+                f"activation use one of {', '.join(fitting(last))}"
+            )
+        # The output unit f_L in training and in predictions.
+        self.inner: Activation = last if unit is None else Identity()
+        self.unit: Activation = last if unit is None else get_activation(unit)
         if self.targets == "classes" and network.outputs < 2:
             raise InputError(
                 f"loss {name!r} needs one output for each class, the last layer has "
@@ -231,7 +229,7 @@ class Objective:
         def output_over_z(xp: Any, z: Array, cost: Array, *rest: Array) -> Any:
             return output(xp, None, cost, z, *rest)
 
-        arrays = [repeated(tape, x, members, name) for name, x in (("t", t), ("r", r))]
+        arrays = [repeated(tape, x, members) for x in (t, r)]
         if last.ending is not None and not keeps:
             y = last.y
             tape.apply(output_over_z, (0, 1), y, cost, *arrays, *last.ending)
@@ -332,15 +330,16 @@ class Objective:
             raise InputError(f"{what} has {t.shape[1]} columns, the last layer has {c} units{cure}")
         if not np.isfinite(t).all():
             raise InputError(f"{what}: {int((~np.isfinite(t)).sum())} values are NaN or infinite")
-        if kind == "labels" and ((t < 0) | (t > 1)).any():
-            wrong = t[(t < 0) | (t > 1)][0]
+        least, most = TARGET_KINDS[kind]
+        wrong = t[(t < least) | (t > most)]
+        if kind == "labels" and len(wrong):
             raise InputError(
-                f"{what}: {wrong} is not a label from 0 to 1, which this loss needs; "
+                f"{what}: {wrong[0]} is not a label from 0 to 1, which this loss needs; "
                 "for numbers of any size use 'mean_squared_error'"
             )
-        if kind == "counts" and (t < 0).any():
-            raise InputError(f"{what}: {t[t < 0][0]} is below 0, which this loss cannot take")
-        if kind == "classes" and ((t < 0).any() or abs(t.sum(axis=1) - 1.0).max() > 1e-5):
+        if kind == "counts" and len(wrong):
+            raise InputError(f"{what}: {wrong[0]} is below 0, which this loss cannot take")
+        if kind == "classes" and ((t < least).any() or abs(t.sum(axis=1) - 1.0).max() > 1e-5):
             raise InputError(
                 f"{what}: rows of class shares must be 0 or above and sum to 1 (one-hot), or give "
                 "class numbers"
@@ -348,7 +347,7 @@ class Objective:
         return t
 
 
-def repeated(tape: Tape, x: Array, members: int, name: str) -> Array:
+def repeated(tape: Tape, x: Array, members: int) -> Array:
     """x (n, c) below itself for each member, (members · n, c); one row for all stays as it is."""
     if members == 1 or x.shape[0] == 1:
         return x
@@ -357,13 +356,3 @@ def repeated(tape: Tape, x: Array, members: int, name: str) -> Array:
     for m in range(members):
         tape.copy(x, tall[m * n : (m + 1) * n, :])
     return tall
-
-
-def _fitting(activation: Activation) -> str:
-    """Which losses go with this output activation, for a message."""
-    names = [
-        name
-        for name, loss in LOSSES.items()
-        if (unit := getattr(loss, "unit", None)) is None or ACTIVATIONS[unit] == activation
-    ]
-    return f"with this activation use one of {', '.join(names)}"
