@@ -77,7 +77,7 @@ def measure(contender: str, case: str, folder: str, rows: int, backend: str | No
         predict.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     figures = {"fit": fit, "predict": statistics.median(predict), "peak": peak / 1024}
-    print(json.dumps({**figures, "growth": (peak - before) / 1024, "loss": net.loss_}))
+    print(json.dumps({**figures, "growth": (peak - before) / 1024, "loss": float(net.loss_)}))
 
 
 def run(contender: str, case: str, options: argparse.Namespace) -> dict[str, float]:
