@@ -113,6 +113,31 @@ def test_the_sum_convention_adds_up_over_batches():
 # ---------------------------------------------------------------------------------- what stops it
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("n", "batch_size"), [(20, 6), (20, 20), (7, 2), (30, 29)])
+def test_the_loss_of_an_epoch_is_that_of_its_batches(n, batch_size, shared, weighted):
+    """The mean over batches of what each was descended by, penalties included: by samples where
+    the batch's samples share the penalty."""
+    (X, t), rng = data(n), np.random.default_rng(3)
+    s = rng.uniform(0.5, 2.0, n) if weighted else None
+    net = Network(3, [Dense(4, "tanh", l2=0.3), Dense(1, l1=0.1)])
+    one = Model(net, "mean_squared_error", dtype="float64", shared_penalties=shared)
+    options = {"epochs": 1, "batch_size": batch_size, "learning_rate": 1e-300, "seed": 4}
+    found = train(one, X, t, sample_weight=s, optimizer="sgd", **options).history["loss"][0]
+    indices = np.split(order(4, 0, n), range(batch_size, n, batch_size))
+    losses, penalties, weights = [], [], []
+    for rows in indices if batch_size < n else [np.arange(n)]:
+        some = None if s is None else s[rows]
+        E, _ = one.value_and_gradient(X[rows], t[rows], some)
+        losses.append(one.evaluate(X[rows], t[rows], some)["loss"])
+        penalties.append(E - losses[-1])
+        weights.append(len(rows) if s is None else s[rows].sum())
+    expected = np.average(losses, weights=weights)
+    expected += np.average(penalties, weights=weights if shared else None)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
 def test_target_loss():
     """Stops once E over the training set, measured after the epoch, is not above it."""
     X, t = data()

@@ -113,10 +113,10 @@ class Recorded:
     are made one by one; the numbers are those of `Step` in either case.
     """
 
-    def __init__(self, step: Step, feed: Feed, rows: Sequence[slice]):
+    def __init__(self, step: Step, feed: Feed, slices: Sequence[slice]):
         self.step, self.backend, self.samples = step, step.backend, feed.n
         backend, dtype = step.backend, step.model.dtype
-        batches, size = len(rows), rows[0].stop - rows[0].start
+        batches, size = len(slices), slices[0].stop - slices[0].start
         # Whether the rows are gathered by the device's own order; else they are filled in before.
         self.gathers = batches > 1 and feed.stream is None
         self.order = backend.asarray(np.zeros((batches, size), np.int64))
