@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from backends.base import Array
+from backends.blocks import LONG_ROW, Blocks
 from backends.formula import BINARY, COMPARE, FULL, REDUCE, UNARY, Extent, Program
-
-BLOCK = 1 << 14  # elements of one block: with its scratch about a quarter megabyte of float32
-SHORT = 128  # columns from which NumPy reduces a row at full speed
 
 
 @cache
@@ -26,21 +24,16 @@ def _compiled(source: str) -> Any:
 class BlockKernel:
     """Writes the straight line of ufuncs for one program on given arrays.
 
-    Every step lives in a *place*: an argument, a constant, or a scratch block that is reused once
-    nothing reads it any more. A step whose value is a result goes to its destination at once,
-    unless the old value of the destination is still to be read. A comparison is kept as an integer
-    mask of zeros and minus ones, and ``where`` selects by bits: exact for every value, and ten
-    times faster than a masked copy.
+    Every value lives in a *place*: an argument, a constant, or a scratch block that is reused once
+    nothing reads it any more. A value that is a result goes to its destination at once, unless the
+    old value of the destination is still to be read. A comparison is kept as an integer mask of
+    zeros and minus ones, and ``where`` selects by bits: exact for every value, and ten times faster
+    than a masked copy.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        into: Sequence[int],
-        arrays: Sequence[Array],
-        shape: tuple[int, ...],
-    ):
-        self.program, self.into, self.arrays, self.shape = program, into, arrays, shape
+    def __init__(self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]):
+        self.program, self.code = program, program.code
+        self.arrays, self.shape = arrays, shape
         self.dtype = np.result_type(*(x.dtype for x in arrays))
         self.integer = np.dtype(f"i{self.dtype.itemsize}")
         self.lines: list[str] = []
@@ -50,7 +43,7 @@ class BlockKernel:
         self.place: dict[int, str] = {}
         self._write()
 
-    # -- which array a step lives in
+    # -- where a value lives
 
     def _new(self, extent: Extent) -> str:
         pool = self.free.setdefault(extent, [])
@@ -69,38 +62,33 @@ class BlockKernel:
         """The results that can be written straight into their argument."""
         address = [x.__array_interface__["data"][0] for x in self.arrays]
         direct: dict[int, str] = {}
-        for position, number in zip(self.into, self.program.results, strict=True):
-            step = self.program.steps[number]
+        for position, n in self.program.targets:
             aliases = [i for i, a in enumerate(address) if a == address[position]]
-            read_later = any(last[self._argument(i)] > number for i in aliases)
+            read_later = any(last[i] > n for i in aliases)
             overwritten = any(d == f"x{i}" for i in aliases for d in direct.values())
             one_column = len(self.shape) > 1 and self.shape[1] == 1
-            fits = one_column or step.extent == self.program.steps[position].extent
+            fits = one_column or self.code[n].extent == self.code[position].extent
             # A result that is read again must not sit where a later result goes.
             if (
-                step.op not in ("argument", "constant")
+                self.code[n].op not in ("argument", "constant")
                 and fits
-                and number not in direct
+                and n not in direct
                 and not read_later
                 and not overwritten
                 and not (len(aliases) > 1 and self.arrays[position].shape != self.shape)
             ):
-                direct[number] = f"x{position}"
+                direct[n] = f"x{position}"
         return direct
 
     def _keep_overwritten(self) -> dict[int, str]:
         """Copies of the arguments that are results and which another result may overwrite."""
         kept: dict[int, str] = {}
-        if len(self.into) > 1:
-            for position, number in zip(self.into, self.program.results, strict=True):
-                step = self.program.steps[number]
-                if number < len(self.arrays) and number != position and number not in kept:
-                    kept[number] = self._new(step.extent)
-                    self.lines.append(f"copyto({kept[number]}, x{number})")
+        if len(self.program.results) > 1:
+            for position, n in self.program.targets:
+                if n < len(self.arrays) and n != position and n not in kept:
+                    kept[n] = self._new(self.code[n].extent)
+                    self.lines.append(f"copyto({kept[n]}, x{n})")
         return kept
-
-    def _argument(self, position: int) -> int:
-        return position  # `trace` records the arguments first, in their order
 
     # -- the lines
 
@@ -109,44 +97,41 @@ class BlockKernel:
         direct = self._destinations(last)
         results = set(self.program.results)
         kept = self._keep_overwritten()
-        for number, step in enumerate(self.program.steps):
-            if step.op == "argument":
-                position = step.operands[0]
-                if position < len(self.arrays):
-                    self.place[number] = f"x{position}"
-                else:
-                    self.place[number] = f"c{number}"
-                    self.constants[f"c{number}"] = np.zeros((), self.dtype)
-            elif step.op == "constant":
-                self.place[number] = f"c{number}"
-                self.constants[f"c{number}"] = np.array(float(step.value), self.dtype)
+        for n in self.program.needed(self.program.results):
+            instruction = self.code[n]
+            if n < len(self.arrays):
+                self.place[n] = f"x{n}"
+            elif instruction.op in ("argument", "constant"):
+                self.place[n] = f"c{n}"
+                number = float(instruction.value) if instruction.op == "constant" else 0.0
+                self.constants[f"c{n}"] = np.array(number, self.dtype)
             else:
-                operands = [self.place[i] for i in step.operands]
+                operands = [self.place[i] for i in instruction.operands]
                 dying = {
-                    self.place[i]: self.program.steps[i].extent
-                    for i in step.operands
-                    if last[i] == number and i not in results and self.place[i].startswith("t")
+                    self.place[i]: self.code[i].extent
+                    for i in instruction.operands
+                    if last[i] == n and i not in results and self.place[i].startswith("t")
                 }
-                out = direct.get(number) or self._new(step.extent)
-                self._emit(number, step.op, operands, out)
-                self.place[number] = out
+                out = direct.get(n) or self._new(instruction.extent)
+                self._emit(n, operands, out)
+                self.place[n] = out
                 for name, extent in dying.items():
                     self.free.setdefault(extent, []).append(name)
-        for position, number in zip(self.into, self.program.results, strict=True):
-            place = kept.get(number) or self.place[number]
+        for position, n in self.program.targets:
+            place = kept.get(n) or self.place[n]
             if place != f"x{position}":
                 self.lines.append(f"copyto(x{position}, {place})")
 
-    def _emit(self, number: int, op: str, operands: list[str], out: str) -> None:
+    def _emit(self, n: int, operands: list[str], out: str) -> None:
         say = self.lines.append
-        step = self.program.steps[number]
+        op, numbers, extent = self.code[n].op, self.code[n].operands, self.code[n].extent
         if op in UNARY:
             say(f"{op}({operands[0]}, {out})")
         elif op in ("minimum", "maximum"):
             for i in range(2):  # NumPy's loop for a scalar operand is 4x slower
-                value = self.program.steps[step.operands[i]]
-                if value.op == "constant" and step.extent == FULL:
-                    operands[i] = self._filled(float(value.value))
+                other = self.code[numbers[i]]
+                if other.op == "constant" and extent == FULL:
+                    operands[i] = self._filled(float(other.value))
             say(f"{op}({operands[0]}, {operands[1]}, out={out})")
         elif op in BINARY:
             say(f"{op}({operands[0]}, {operands[1]}, {out})")
@@ -154,31 +139,30 @@ class BlockKernel:
             say(f"{op}({operands[0]}, {operands[1]}, {out}_b)")
             say(f"negative({out}_8, out={out}_i)")
         elif op in REDUCE:
-            self._reduce(op, operands[0], out)
+            self._reduce(op, operands[0], self.code[numbers[0]].extent, out)
         else:  # where
             mask, a, b = operands
-            if self._zero(step.operands[2]):
+            if self._zero(numbers[2]):
                 say(f"bitwise_and({a}_i, {mask}_i, {out}_i)")
-            elif self._zero(step.operands[1]):
-                t = self._new(step.extent)
+            elif self._zero(numbers[1]):
+                t = self._new(extent)
                 say(f"invert({mask}_i, {t}_i)")
                 say(f"bitwise_and({b}_i, {t}_i, {out}_i)")
-                self.free.setdefault(step.extent, []).append(t)
+                self.free.setdefault(extent, []).append(t)
             else:
-                t = self._new(step.extent)
+                t = self._new(extent)
                 say(f"bitwise_xor({a}_i, {b}_i, {t}_i)")
                 say(f"bitwise_and({t}_i, {mask}_i, {t}_i)")
                 say(f"bitwise_xor({t}_i, {b}_i, {out}_i)")
-                self.free.setdefault(step.extent, []).append(t)
+                self.free.setdefault(extent, []).append(t)
 
     def _zero(self, number: int) -> bool:
-        step = self.program.steps[number]
-        return step.op == "constant" and step.value == "0.0"
+        return self.code[number].op == "constant" and self.code[number].value == "0.0"
 
-    def _reduce(self, op: str, x: str, out: str) -> None:
+    def _reduce(self, op: str, x: str, extent: Extent, out: str) -> None:
         """A row's maximum or sum. NumPy is slow on short rows; of a turned copy they are columns,
         which it reduces at full speed."""
-        if self.shape[-1] >= SHORT:
+        if extent != FULL or self.shape[-1] >= LONG_ROW:
             self.lines.append(f"{op}({x}, 1, None, {out}, True)")
         else:
             turned = self._new(FULL)
@@ -190,31 +174,22 @@ class BlockKernel:
 
     def _blocks(self) -> list[dict[str, np.ndarray]]:
         """For each block the arrays its lines name."""
-        flat = is_flat(self.program, self.arrays, self.shape)
-        width = 1 if flat else self.shape[-1]
-        rows = int(np.prod(self.shape)) if flat else self.shape[0]
-        height = max(1, min(rows, BLOCK // max(width, 1)))
+        blocks = Blocks(self.program, self.arrays, self.shape)
         made: dict[str, np.ndarray] = {}
         for name, (extent, value) in self.scratch.items():
-            size = (height, width) if extent == FULL else (height, 1) if extent[0] else (1, width)
-            made[name] = np.empty((height,) if flat else size, self.dtype)
+            made[name] = blocks.scratch(extent, self.dtype)
             if value is not None:
                 made[name][...] = value
             if any(f"{name}_b)" in line for line in self.lines):
                 made[f"{name}_bool"] = np.empty(made[name].shape, np.bool_)
-        whole = [x.reshape(-1) if flat else x for x in self.arrays]
-        blocks = []
-        for start in range(0, rows, height):
-            stop = min(start + height, rows)
-            block = {
-                name: scratch[: stop - start] if self.scratch[_bare(name)][0][0] else scratch
-                for name, scratch in made.items()
-            }
-            for position, x in enumerate(whole):
-                varies = self.program.steps[position].extent[0]
-                block[f"x{position}"] = x[start:stop] if varies else x
-            blocks.append(block)
-        return blocks
+        found = []
+        for rows in blocks:
+            count = rows.stop - rows.start
+            block = {name: scratch[:count] for name, scratch in made.items()}
+            for n in range(len(self.arrays)):
+                block[f"x{n}"] = blocks.argument(n, self.code[n].extent, rows)
+            found.append(block)
+        return found
 
     def _views(self, arrays: dict[str, np.ndarray], wanted: list[str]) -> tuple[np.ndarray, ...]:
         """The arrays under the names that the lines use: as they are, as bits, as booleans, with
@@ -255,12 +230,6 @@ class BlockKernel:
         space |= dict(zip(outer, self._views(dict(self.constants), outer), strict=True))
         exec(_compiled(source), space)
         return space["run"]
-
-
-def is_flat(program: Program, arrays: Sequence[Array], shape: tuple[int, ...]) -> bool:
-    """Whether a kernel may run over the arrays as over vectors."""
-    whole = all(x.shape == shape and x.flags.c_contiguous for x in arrays)
-    return len(shape) < 2 or (whole and not program.reduces)
 
 
 def _bare(name: str) -> str:

@@ -26,7 +26,7 @@ class CudaKernel(TracedKernel):
     def write(
         self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
     ) -> Callable[..., None]:
-        found = formula_source(program, self.into, arrays, shape)
+        found = formula_source(program, arrays, shape)
         function = compiled(translation_unit(found.text), found.name)
         scalars = [np.dtype(found.real).type(0)] * (program.arguments - len(arrays))
         arguments = [*arrays, *scalars, *found.numbers]

@@ -19,7 +19,7 @@ import numpy as np
 
 from backends.base import Array
 from backends.cuda_kernel import Launch, compiled
-from backends.cuda_source import BLOCK, C_TYPES, power_of_two, read, translation_unit
+from backends.cuda_source import C_TYPES, THREADS, power_of_two, read, translation_unit
 
 ROWS_A_THREAD = 32  # that a thread of `total` adds up, before there are parts
 PARTS = 256  # at most
@@ -32,7 +32,7 @@ def take(x: Array, index: Array, out: Array) -> None:
     function = _function(take_source, x.dtype, out.dtype)
     x, out = _matrix(x), _matrix(out)
     numbers = (*out.shape, *_steps(x), *_steps(out))
-    function((-(-out.size // BLOCK),), (BLOCK,), (x, index, out, *numbers))
+    function((-(-out.size // THREADS),), (THREADS,), (x, index, out, *numbers))
 
 
 def one_hot(labels: Array, out: Array) -> None:
@@ -41,7 +41,7 @@ def one_hot(labels: Array, out: Array) -> None:
         return
     function = _function(one_hot_source, labels.dtype, out.dtype)
     numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
-    function((-(-out.size // BLOCK),), (BLOCK,), (labels, out, *numbers))
+    function((-(-out.size // THREADS),), (THREADS,), (labels, out, *numbers))
 
 
 def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], None]:
@@ -51,12 +51,12 @@ def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], Non
     real = np.result_type(x.dtype, out.dtype, np.float32)
     width = power_of_two(columns)
     strips = max(1, -(-columns // width))
-    lines = BLOCK // width
+    lines = THREADS // width
     parts = min(PARTS, max(1, -(-rows // (lines * ROWS_A_THREAD))))
 
     def step(x: Array, out: Array, parts: int) -> Launch:
         function = _function(total_source, x.dtype, out.dtype, real)
-        return Launch(function, (strips, parts), BLOCK, [x, out, *x.shape, *_steps(x), width])
+        return Launch(function, (strips, parts), THREADS, [x, out, *x.shape, *_steps(x), width])
 
     if parts == 1:
         return step(x, out, 1)
@@ -116,10 +116,10 @@ def _element_source(
     return (
         name,
         f"""\
-extern "C" __global__ void __launch_bounds__({BLOCK})
+extern "C" __global__ void __launch_bounds__({THREADS})
 {name}({given}, {C_TYPES[wanted]}* out,
     long long rows, long long columns, {strides}) {{
-  const long long k = (long long)blockIdx.x * {BLOCK} + threadIdx.x;
+  const long long k = (long long)blockIdx.x * {THREADS} + threadIdx.x;
   if (k >= rows * columns) return;
   const long long i = k / columns, j = k - i * columns;
   out[i * p + j * q] = {value};
@@ -138,11 +138,11 @@ def total_source(kind: str, wanted: str, real: str) -> tuple[str, str]:
     return (
         name,
         f"""\
-extern "C" __global__ void __launch_bounds__({BLOCK})
+extern "C" __global__ void __launch_bounds__({THREADS})
 {name}(const {C_TYPES[kind]}* x, {C_TYPES[wanted]}* out,
     long long rows, long long columns, long long down, long long along, long long width) {{
-  __shared__ {T} sums[{BLOCK}];
-  const int w = (int)width, lines = {BLOCK} / w, line = threadIdx.x / w;
+  __shared__ {T} sums[{THREADS}];
+  const int w = (int)width, lines = {THREADS} / w, line = threadIdx.x / w;
   const long long j = (long long)blockIdx.x * w + threadIdx.x % w;
   {T} s = 0;
   if (j < columns)

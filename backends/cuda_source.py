@@ -16,7 +16,7 @@ cache (softmax with cross-entropy over 10,000 classes: 80 kB of float32 a row).
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,10 @@ import numpy as np
 from backends.base import Array
 from backends.formula import COLUMN, FULL, ROW, SCALAR, Program
 
-BLOCK = 256  # threads of an elementwise kernel, and of a row that has a block of its own
-ROW_BLOCK = 128  # threads of a block that holds several rows
+THREADS = 256  # of a block of an elementwise kernel, and of a row that has a block of its own
+ROW_THREADS = 128  # of a block that holds several rows
 WARP = 32
-WIDE = 32 * WARP  # columns above which a row gets a block
+WARP_COLUMNS = 32 * WARP  # above which a row gets a block
 
 C_TYPES = {
     "float16": "__half",
@@ -68,11 +68,7 @@ def translation_unit(*texts: str) -> str:
 
 
 def formula_source(
-    program: Program,
-    into: Sequence[int],
-    arrays: Sequence[Array],
-    shape: tuple[int, ...],
-    name: str | None = None,
+    program: Program, arrays: Sequence[Array], shape: tuple[int, ...], name: str | None = None
 ) -> CudaSource:
     """The kernel of a program on arrays (of any library that knows their strides), which broadcast
     to ``shape``.
@@ -80,7 +76,7 @@ def formula_source(
     >>> from backends.formula import FULL, ROW, trace
     >>> program = trace(lambda xp, z, b: xp.maximum(z + b, 0.0), [FULL, ROW])
     >>> z, b = np.zeros((5, 3), np.float32), np.zeros(3, np.float32)
-    >>> print(formula_source(program, [0], [z, b], (5, 3), "relu").text)
+    >>> print(formula_source(program, [z, b], (5, 3), "relu").text)
     extern "C" __global__ void __launch_bounds__(256)
     relu(float* x0, float* x1, unsigned int n, unsigned int columns) {
       const unsigned int i = (unsigned int)blockIdx.x * 256 + threadIdx.x;
@@ -94,7 +90,7 @@ def formula_source(
     }
     <BLANKLINE>
     """
-    return _Writer(program, into, arrays, shape, name).source()
+    return _Writer(program, arrays, shape, name).source()
 
 
 def read(kind: str, value: str, wanted: str) -> str:
@@ -118,23 +114,22 @@ class _Writer:
     def __init__(
         self,
         program: Program,
-        into: Sequence[int],
         arrays: Sequence[Array],
         shape: tuple[int, ...],
         name: str | None,
     ):
-        self.program, self.steps, self.into = program, program.steps, into
+        self.program, self.code = program, program.code
         self.kinds = [str(x.dtype) for x in arrays]
         clean = "".join(c if c.isascii() else "_" for c in program.name)
         self.name = name or f"mlp_{clean}"
         self.real = "float64" if "float64" in self.kinds else "float32"
         self.T = C_TYPES[self.real]
         self.rows, self.columns = shape if len(shape) == 2 else (math.prod(shape), 1)
-        self.by_rows = program.reduces or any(self.steps[p].extent == COLUMN for p in into)
+        self.by_rows = program.reduces or any(self.code[p].extent == COLUMN for p in program.into)
         # Arrays that are not laid out as their extent says, by position: their two strides.
         self.strides: dict[int, tuple[int, int]] = {}
         for position, x in enumerate(arrays):
-            extent = self.steps[position].extent
+            extent = self.code[position].extent
             found = self._matter(_strides(x, len(shape)), extent)
             if found != self._matter((self.columns if extent[1] else 1, 1), extent):
                 self.strides[position] = found
@@ -154,12 +149,12 @@ class _Writer:
         for pair in self.strides.values():
             numbers += pair
         if self.by_rows:
-            group = BLOCK if self.columns > WIDE else power_of_two(self.columns)
-            threads = max(group, ROW_BLOCK)
+            group = THREADS if self.columns > WARP_COLUMNS else power_of_two(self.columns)
+            threads = max(group, ROW_THREADS)
             blocks = -(-self.rows * group // threads)
             body = self._row_body(group, threads)
         else:
-            threads = BLOCK
+            threads = THREADS
             blocks = -(-self.rows * self.columns // threads)
             body = self._element_body()
         text = "\n".join(
@@ -183,14 +178,11 @@ class _Writer:
     def _element_body(self) -> list[str]:
         """Every argument is read before a result is written, which may overwrite it."""
         lines = [
-            f"const {self.index} i = ({self.index})blockIdx.x * {BLOCK} + threadIdx.x;",
+            f"const {self.index} i = ({self.index})blockIdx.x * {THREADS} + threadIdx.x;",
             "if (i >= n) return;",
         ]
-        body = [self._step(n) for n in self._used() if self._is_computed(n)]
-        body += [
-            self._write(position, n)
-            for position, n in zip(self.into, self.program.results, strict=True)
-        ]
+        body = self._lines(self.program.needed(self.program.results))
+        body += [self._write(position, n) for position, n in self.program.targets]
         for name, value in (("r", "i / columns"), ("c", "i % columns")):
             if any(re.search(rf"\[.*\b{name}\b.*\]", line) for line in body):
                 lines.append(f"const {self.index} {name} = {value};")
@@ -205,7 +197,7 @@ class _Writer:
         A thread reads and writes its own columns, and no column is written before the last loop.
         What a row has once is read by all its threads and written by one, behind a barrier.
         """
-        steps, T = self.steps, self.T
+        schedule, T = self.program.row_schedule(), self.T
         lines = [
             f"const {self.index} i = ({self.index})blockIdx.x * {threads // group}"
             f" + threadIdx.x / {group};",
@@ -213,83 +205,54 @@ class _Writer:
             "if (i >= n) return;",
         ]
 
-        def loop(results: Sequence[int], body: Sequence[str]) -> None:
+        def loop(anew: Iterable[int], more: Iterable[str]) -> None:
             lines.append(f"for ({self.index} j = first; j < columns; j += {group}) {{")
-            lines.extend(f"  {self._step(n)}" for n in self._along(results))
-            lines.extend(f"  {line}" for line in body)
+            lines.extend(f"  {line}" for line in (*self._lines(anew), *more))
             lines.append("}")
 
-        for n in self._used():
-            step = steps[n]
-            if step.extent[1] or not self._is_computed(n):
+        for n, anew in schedule.once:
+            op = self.code[n].op
+            if op not in ("max", "sum"):
+                lines += self._lines([n])
                 continue
-            if step.op in ("max", "sum"):
-                (operand,) = step.operands
-                lines.append(
-                    f"{T} s{n} = {_LOWEST[self.real] if step.op == 'max' else self._zero};"
-                )
-                value = self._name(operand)
-                more = f"s{n} + {value}" if step.op == "sum" else f"max_(s{n}, {value})"
-                loop([operand], [f"s{n} = {more};"])
-                lines.append(f"s{n} = row_{step.op}<{group}>(s{n});")
-            else:
-                lines.append(self._step(n))
-        wide: list[tuple[int, int]] = []
-        narrow: list[tuple[int, int]] = []
-        for position, n in zip(self.into, self.program.results, strict=True):
-            (wide if steps[position].extent[1] else narrow).append((position, n))
-        if narrow:
+            least = _LOWEST[self.real] if op == "max" else _literal("0.0", self.real)
+            value = self._name(self.code[n].operands[0])
+            more = f"max_(s{n}, {value})" if op == "max" else f"s{n} + {value}"
+            lines.append(f"{T} s{n} = {least};")
+            loop(anew, [f"s{n} = {more};"])
+            lines.append(f"s{n} = row_{op}<{group}>(s{n});")
+        if schedule.narrow:
             lines.append("__syncthreads();" if group > WARP else "__syncwarp();")
-        if wide:
-            loop([n for _, n in wide], [self._write(position, n) for position, n in wide])
-        lines += [f"if (first == 0) {self._write(position, n)}" for position, n in narrow]
+        if schedule.wide:
+            loop(schedule.anew, [self._write(position, n) for position, n in schedule.wide])
+        lines += [f"if (first == 0) {self._write(position, n)}" for position, n in schedule.narrow]
         return lines
 
-    def _used(self) -> list[int]:
-        """The steps that the results need, in order: not arguments that are only written to."""
-        return self._behind(self.program.results, lambda n: True)
+    # ------------------------------------------------------------------ one instruction
 
-    def _along(self, results: Sequence[int]) -> list[int]:
-        """The steps that vary along the row and that these need, in order."""
-        return self._behind(results, lambda n: self.steps[n].extent[1])
+    def _lines(self, numbers: Iterable[int]) -> list[str]:
+        """A line for each of these instructions that is not a constant or a scalar."""
+        found = []
+        for n in numbers:
+            if self.code[n].op != "constant" and not self._is_scalar(n):
+                kind = "bool" if self.code[n].boolean else self.T
+                found.append(f"const {kind} s{n} = {self._expression(n)};")
+        return found
 
-    def _behind(self, results: Sequence[int], counts: Callable[[int], bool]) -> list[int]:
-        found: set[int] = set()
-        stack = list(results)
-        while stack:
-            n = stack.pop()
-            if n not in found and counts(n):
-                found.add(n)
-                stack += [] if self.steps[n].op == "argument" else self.steps[n].operands
-        return sorted(found)
-
-    # ------------------------------------------------------------------ one step
-
-    def _is_computed(self, n: int) -> bool:
-        """Whether the step has a line of its own: not a constant or a scalar."""
-        step = self.steps[n]
-        scalar = step.op == "argument" and step.operands[0] >= len(self.kinds)
-        return step.op != "constant" and not scalar
-
-    def _step(self, n: int) -> str:
-        step = self.steps[n]
-        kind = "bool" if step.boolean else self.T
-        return f"const {kind} s{n} = {self._expression(n)};"
+    def _is_scalar(self, n: int) -> bool:
+        return len(self.kinds) <= n < self.program.arguments
 
     def _expression(self, n: int) -> str:
-        step = self.steps[n]
-        if step.op == "argument":
-            position = step.operands[0]
-            return read(self.kinds[position], f"x{position}[{self._place(position)}]", self.real)
-        names = [self._name(operand) for operand in step.operands]
+        if self.code[n].op == "argument":
+            return read(self.kinds[n], f"x{n}[{self._place(n)}]", self.real)
+        names = [self._name(operand) for operand in self.code[n].operands]
         suffix = "f" if self.real == "float32" else ""
-        return _C[step.op].format(*names, f=suffix)
+        return _C[self.code[n].op].format(*names, f=suffix)
 
     def _name(self, n: int) -> str:
-        step = self.steps[n]
-        if step.op == "constant":
-            return _literal(step.value, self.real)
-        return f"s{n}" if self._is_computed(n) else f"x{step.operands[0]}"
+        if self.code[n].op == "constant":
+            return _literal(self.code[n].value, self.real)
+        return f"x{n}" if self._is_scalar(n) else f"s{n}"
 
     def _write(self, position: int, n: int) -> str:
         value = read(self.real, self._name(n), self.kinds[position])
@@ -301,11 +264,7 @@ class _Writer:
         if position in self.strides:
             row, column = f"{row} * p{position}", f"{column} * q{position}"
             whole = f"{row} + {column}"
-        return {FULL: whole, ROW: column, COLUMN: row, SCALAR: "0"}[self.steps[position].extent]
-
-    @property
-    def _zero(self) -> str:
-        return _literal("0.0", self.real)
+        return {FULL: whole, ROW: column, COLUMN: row, SCALAR: "0"}[self.code[position].extent]
 
 
 def _strides(x: Array, ndim: int) -> tuple[int, int]:

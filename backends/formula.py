@@ -1,4 +1,4 @@
-"""A formula read once with symbols in place of arrays: what it computes, as a short list of steps.
+"""A formula read once with symbols in place of arrays: what it computes, as a short program.
 
 A *formula* is a pure function ``formula(xp, *arguments)`` whose first argument is an array
 namespace. Its language is small so that every backend can turn it into one pass over memory:
@@ -9,16 +9,16 @@ namespace. Its language is small so that every backend can turn it into one pass
   rows of an (n, m) array into an (n, 1) column (what softmax needs),
 - no shapes, no branches, no other keywords; arithmetic between two scalars is done before.
 
-`trace` runs the formula on symbols and returns a `Program`: steps in the order they were taken,
-each distinct expression once. The adapters write their kernels from it: NumPy a straight line of
-ufuncs on cache-sized blocks, CuPy one CUDA kernel. All arithmetic of a kernel is in the dtype of
-its arrays; a Python number in a formula has that dtype too.
+`trace` runs the formula on symbols and returns a `Program`: instructions in the order they were
+met, each distinct expression once. The adapters write their kernels from it, as ufuncs on blocks
+that stay in the cache, as compiled loops, as a kernel of a device. All arithmetic of a kernel is in
+the dtype of its arrays; a Python number in a formula has that dtype too.
 
 Arguments come in four extents, by whether they vary along rows (axis 0) and columns (axis 1):
 "full" (n, m), "row" (m,), "column" (n, 1) and "scalar". Flat vectors count as full.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from types import SimpleNamespace
@@ -43,48 +43,126 @@ class NotFusable(TypeError):
 
 
 @dataclass(frozen=True)
-class Step:
+class Instruction:
     """One operation. ``op`` is "argument", "constant", "where" or a name of the lists above."""
 
     op: str
-    operands: tuple[int, ...]  # numbers of earlier steps; for an argument its position
+    operands: tuple[int, ...]  # numbers of earlier instructions
     extent: Extent
     boolean: bool = False
-    value: str = ""  # of a constant, as text: 0.0 and -0.0 are two numbers
+    value: str = ""  # a constant as text, since 0.0 and -0.0 are two; the position of an argument
+
+
+@dataclass(frozen=True)
+class RowSchedule:
+    """A row at a time: what a row has once, then a loop over its columns that writes the results.
+
+    once: instructions in order, each with those that it needs anew in every column, which a
+    reduction loops over. anew: those of the last loop. wide, narrow: (argument, result) pairs that
+    are written there, and that are written once a row.
+    """
+
+    once: tuple[tuple[int, tuple[int, ...]], ...]
+    anew: tuple[int, ...]
+    wide: tuple[tuple[int, int], ...]
+    narrow: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of a traced formula and the numbers of those that are its results."""
+    """A traced formula. An instruction goes by its number, its place in ``code``; the arguments
+    come first, so that their numbers are their positions.
+
+    results: the instructions whose values are written. into: the arguments they are written to.
+    """
 
     name: str
-    steps: tuple[Step, ...]
+    code: tuple[Instruction, ...]
     results: tuple[int, ...]
+    into: tuple[int, ...]
     arguments: int
 
     @property
+    def targets(self) -> tuple[tuple[int, int], ...]:
+        """(argument, result) for each result."""
+        return tuple(zip(self.into, self.results, strict=True))
+
+    @property
     def reduces(self) -> bool:
-        """Whether some step turns rows into a column."""
-        return any(step.op in REDUCE for step in self.steps)
+        """Whether some instruction turns rows into a column."""
+        return any(instruction.op in REDUCE for instruction in self.code)
+
+    def needed(
+        self, results: Iterable[int], given: Callable[[int], bool] = lambda n: False
+    ) -> tuple[int, ...]:
+        """The instructions that these results are computed from, themselves among them, in order;
+        of what is given, nothing that is before it.
+
+        >>> program = trace(lambda xp, z, b: xp.exp(xp.exp(b)), [FULL, ROW])
+        >>> program.needed(program.results)
+        (1, 2, 3)
+        >>> program.needed(program.results, given=lambda n: n == 2)
+        (2, 3)
+        """
+        found: set[int] = set()
+        stack = list(results)
+        while stack:
+            n = stack.pop()
+            if n not in found:
+                found.add(n)
+                stack += () if given(n) else self.code[n].operands
+        return tuple(sorted(found))
 
     def last_use(self) -> list[int]:
-        """For each step the number of the last step that reads it (itself, if none does)."""
-        last = list(range(len(self.steps)))
-        for number, step in enumerate(self.steps):
-            if step.op not in ("argument", "constant"):
-                for operand in step.operands:
-                    last[operand] = number
+        """For each instruction the number of the last one needed that reads it (itself, if none
+        does)."""
+        last = list(range(len(self.code)))
+        for n in self.needed(self.results):
+            for operand in self.code[n].operands:
+                last[operand] = n
         return last
+
+    def row_schedule(self) -> RowSchedule:
+        """The program for one row after another.
+
+        >>> def centred(xp, x, c):
+        ...     mean = 0.5 * xp.sum(x, axis=1, keepdims=True)
+        ...     return x - mean, mean
+        >>> program = trace(centred, [FULL, COLUMN], into=(0, 1))
+        >>> [instruction.op for instruction in program.code]
+        ['argument', 'argument', 'sum', 'constant', 'multiply', 'subtract']
+        >>> schedule = program.row_schedule()
+        >>> schedule.once, schedule.anew
+        (((2, (0,)), (3, ()), (4, ())), (0, 5))
+        >>> schedule.wide, schedule.narrow
+        (((0, 5),), ((1, 4),))
+        """
+
+        def along(n: int) -> bool:
+            return self.code[n].extent[1]
+
+        def anew(results: Iterable[int]) -> tuple[int, ...]:
+            return tuple(filter(along, self.needed(results, given=lambda n: not along(n))))
+
+        once = tuple(n for n in self.needed(self.results) if not along(n))
+        wide = tuple((argument, n) for argument, n in self.targets if along(argument))
+        narrow = tuple((argument, n) for argument, n in self.targets if not along(argument))
+        return RowSchedule(
+            tuple((n, anew(self.code[n].operands)) for n in once),
+            anew(n for _, n in wide),
+            wide,
+            narrow,
+        )
 
 
 class _Symbol:
-    """A step in the making; operators and `_NAMESPACE` append to the tape it lives on."""
+    """An instruction in the making; operators and `_NAMESPACE` append to the code it is part of."""
 
     __array_ufunc__ = None  # NumPy scalars on the left leave the operation to the symbol
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, tape: dict[Step, int], number: int, step: Step):
-        self.tape, self.number, self.step = tape, number, step
+    def __init__(self, code: dict[Instruction, int], number: int, instruction: Instruction):
+        self.code, self.number, self.instruction = code, number, instruction
 
     def __add__(self, other: Any) -> "_Symbol":
         return _binary("add", self, other)
@@ -111,7 +189,7 @@ class _Symbol:
         return _binary("divide", other, self)
 
     def __neg__(self) -> "_Symbol":
-        return _append(self.tape, "negative", (self,))
+        return _append(self.code, "negative", (self,))
 
     def __lt__(self, other: Any) -> "_Symbol":
         return _binary("less", self, other)
@@ -135,55 +213,55 @@ class _Symbol:
         raise NotFusable("a formula has no branches: use xp.where")
 
 
-def _record(tape: dict[Step, int], step: Step) -> _Symbol:
-    return _Symbol(tape, tape.setdefault(step, len(tape)), step)
+def _record(code: dict[Instruction, int], instruction: Instruction) -> _Symbol:
+    return _Symbol(code, code.setdefault(instruction, len(code)), instruction)
 
 
-def _symbol(tape: dict[Step, int], x: Any) -> _Symbol:
+def _symbol(code: dict[Instruction, int], x: Any) -> _Symbol:
     if isinstance(x, _Symbol):
         return x
     if isinstance(x, (int, float)) and not isinstance(x, bool) and isfinite(x):
-        return _record(tape, Step("constant", (), SCALAR, value=repr(float(x))))
+        return _record(code, Instruction("constant", (), SCALAR, value=repr(float(x))))
     raise NotFusable(
         "a formula combines its arguments and finite Python numbers, not "
         f"{x if isinstance(x, float) else type(x).__name__}"
     )
 
 
-def _append(tape: dict[Step, int], op: str, operands: Sequence[Any]) -> _Symbol:
-    symbols = [_symbol(tape, x) for x in operands]
-    extents = [s.step.extent for s in symbols]
+def _append(code: dict[Instruction, int], op: str, operands: Sequence[Any]) -> _Symbol:
+    symbols = [_symbol(code, x) for x in operands]
+    extents = [s.instruction.extent for s in symbols]
     extent = (any(e[0] for e in extents), any(e[1] for e in extents))
     if extent == SCALAR:
         raise NotFusable("arithmetic between scalars comes before the formula, as an argument")
     boolean = op in COMPARE
     wants_boolean = [op == "where" and i == 0 for i in range(len(symbols))]
-    if [s.step.boolean for s in symbols] != wants_boolean:
+    if [s.instruction.boolean for s in symbols] != wants_boolean:
         raise NotFusable(f"{op} of a comparison: use xp.where(condition, a, b)")
-    return _record(tape, Step(op, tuple(s.number for s in symbols), extent, boolean))
+    return _record(code, Instruction(op, tuple(s.number for s in symbols), extent, boolean))
 
 
 def _binary(op: str, a: Any, b: Any) -> _Symbol:
-    tape = a.tape if isinstance(a, _Symbol) else b.tape
-    return _append(tape, op, (a, b))
+    code = a.code if isinstance(a, _Symbol) else b.code
+    return _append(code, op, (a, b))
 
 
 def _reduction(op: str) -> Callable[..., _Symbol]:
     def reduce(x: _Symbol, /, *, axis: int | None = None, keepdims: bool = False) -> _Symbol:
-        if axis not in (1, -1) or not keepdims or not x.step.extent[1] or x.step.boolean:
+        rows, columns = x.instruction.extent
+        if axis not in (1, -1) or not keepdims or not columns or x.instruction.boolean:
             raise NotFusable(f"xp.{op} in a formula is along a row: axis=1, keepdims=True")
-        extent = (x.step.extent[0], False)
-        return _record(x.tape, Step(op, (x.number,), extent))
+        return _record(x.code, Instruction(op, (x.number,), (rows, False)))
 
     return reduce
 
 
 def _elementwise(op: str) -> Callable[..., _Symbol]:
     def call(*operands: Any) -> _Symbol:
-        tape = next((x.tape for x in operands if isinstance(x, _Symbol)), None)
-        if tape is None:
+        code = next((x.code for x in operands if isinstance(x, _Symbol)), None)
+        if code is None:
             raise NotFusable("arithmetic between scalars comes before the formula")
-        return _append(tape, op, operands)
+        return _append(code, op, operands)
 
     return call
 
@@ -203,18 +281,18 @@ def extent_of(shape: tuple[int, ...], whole: tuple[int, ...]) -> Extent:
     return (shape[0] == whole[0], shape[1] == whole[1])
 
 
-def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = ()) -> Program:
+def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = (0,)) -> Program:
     """The program of a formula for arguments of these extents; NotFusable if it has none.
 
-    ``into`` are the positions of the arguments that the results are written to.
+    into: positions of the arguments that the results are written to.
 
     >>> program = trace(lambda xp, z, b: xp.maximum(z + b, 0.0), [FULL, ROW])
-    >>> [step.op for step in program.steps]
+    >>> [instruction.op for instruction in program.code]
     ['argument', 'argument', 'add', 'constant', 'maximum']
     """
-    tape: dict[Step, int] = {}
+    code: dict[Instruction, int] = {}
     arguments = [
-        _record(tape, Step("argument", (position,), extent))
+        _record(code, Instruction("argument", (), extent, value=str(position)))
         for position, extent in enumerate(extents)
     ]
     name = getattr(formula, "__name__", type(formula).__name__)
@@ -223,11 +301,11 @@ def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = ())
     except (AttributeError, TypeError) as error:
         raise NotFusable(f"formula {name!r}: {error}") from error
     results = results if isinstance(results, tuple) else (results,)
-    symbols = [_symbol(tape, result) for result in results]
-    if any(symbol.step.boolean for symbol in symbols):
+    symbols = [_symbol(code, result) for result in results]
+    if any(symbol.instruction.boolean for symbol in symbols):
         raise NotFusable(f"formula {name!r}: a result is a comparison; use xp.where(it, 1.0, 0.0)")
     if not all(extents[position][0] for position in into):
         raise NotFusable(f"formula {name!r}: a result is written to an argument all rows share")
     numbers = tuple(symbol.number for symbol in symbols)
     clean = "".join(c if c.isalnum() else "_" for c in name)
-    return Program(clean, tuple(tape), numbers, len(arguments))
+    return Program(clean, tuple(code), numbers, tuple(into), len(arguments))

@@ -1,12 +1,17 @@
 """Formulas as serial loops compiled by numba (extra ``jit``), for the NumPy backend.
 
-A traced formula (`backends.formula`) is written as one Python loop in which every number has the
-arrays' dtype, and compiled: elementwise formulas in one pass over the elements, formulas with row
-reductions in a pass a reduction over each row. The source is kept in a file named by its content,
-so that numba's cache on disk serves the next process.
+A traced formula is written as one Python loop (`backends.numba_source`) and compiled. The source is
+kept in a file named by its content, so that numba's cache on disk serves the next process. Loops
+are serial: BLAS owns the threads.
 
-Loops are serial: BLAS owns the threads. LLVM vectorises arithmetic, but not exp, tanh or log, for
-which NumPy's own loops are faster on large arrays; `worthwhile` decides by that.
+LLVM vectorises arithmetic but not exp, tanh and log, which NumPy's ufuncs have vectorised; and
+NumPy is slow where it reduces or repeats short rows, which a compiled loop is not. So on all but
+small arrays a program is cut at its exps, tanhs and logs: in each *stage* one loop writes what they
+are taken of into scratch blocks, and a ufunc each replaces it by its value. The last stage writes
+the results; where there is nothing to cut it is the only one, a single loop over the whole arrays.
+
+A stage computes what it needs again from the arguments, which costs less than to keep it; only
+reductions of rows are kept.
 """
 
 import hashlib
@@ -15,7 +20,8 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -24,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from backends.base import Array
-from backends.block_kernel import is_flat
-from backends.formula import FULL, SCALAR, Program
+from backends.blocks import BLOCK, LONG_ROW, Blocks, is_flat
+from backends.formula import FULL, REDUCE, Instruction, Program
+from backends.numba_source import TRANSCENDENTAL, loop_source
 
-TRANSCENDENTAL = {"exp", "expm1", "log", "log1p", "tanh"}
 SMALL = 1 << 8  # elements below which the calls of ufuncs cost more than the arithmetic
 
 
@@ -37,190 +43,157 @@ def available() -> bool:
     return os.environ.get("MLP_JIT", "1") != "0" and importlib.util.find_spec("numba") is not None
 
 
-def worthwhile(program: Program, shape: tuple[int, ...]) -> bool:
-    """Whether one compiled loop is faster than NumPy's ufuncs on arrays of this shape."""
-    slow = any(step.op in TRANSCENDENTAL and step.extent == FULL for step in program.steps)
-    return math.prod(shape) <= SMALL or not slow
+def worthwhile(program: Program, arrays: int, shape: tuple[int, ...]) -> bool:
+    """Whether loops are faster than ufuncs alone on so many arrays, of this shape. Formulas with
+    scalar arguments have no exps to cut at, so they are left out there."""
+    long = program.reduces and shape[-1] >= LONG_ROW
+    return not cuts(program, shape) or (not long and program.arguments == arrays)
 
 
-def bind(
-    program: Program, into: Sequence[int], arrays: Sequence[Array], shape: tuple[int, ...]
-) -> Callable[..., None]:
+def cuts(program: Program, shape: tuple[int, ...]) -> list[int]:
+    """The instructions that are left to ufuncs on arrays of this shape."""
+    if math.prod(shape) <= SMALL:
+        return []
+    return [
+        n
+        for n, instruction in enumerate(program.code)
+        if instruction.op in TRANSCENDENTAL and instruction.extent == FULL
+    ]
+
+
+def bind(program: Program, arrays: Sequence[Array], shape: tuple[int, ...]) -> Callable[..., None]:
     """The program on its arrays, as a function of the scalars."""
+    cut = cuts(program, shape)
+    blocks = Blocks(program, arrays, shape, BLOCK if cut else None)
     dtype = np.result_type(*(x.dtype for x in arrays))
+    parts = stages(program, len(arrays), cut)
+    room = {n for part in parts for n in part.operands if program.code[n].op != "argument"}
+    scratch = {n: blocks.scratch(program.code[n].extent, dtype) for n in room.union(cut)}
+
+    calls: list[Callable[..., None]] = []
+    for rows in blocks:
+        count = rows.stop - rows.start
+        block = (count,) if blocks.flat else (count, blocks.width)
+
+        def view(n: int, rows: slice = rows, count: int = count) -> np.ndarray:
+            if n in scratch:
+                return scratch[n][:count]
+            return blocks.argument(n, program.code[n].extent, rows)
+
+        for part in parts:
+            if part.program.results:
+                calls.append(_loop(part.program, [view(n) for n in part.operands], block))
+            for name, operand, own in part.ufuncs:
+                calls.append(partial(getattr(np, name), view(operand), view(own)))
+    if len(calls) == 1:  # itself, with nothing between it and the caller
+        return calls[0]
+
+    def run(*scalars: float) -> None:  # there are none where there is more than one call
+        for call in calls:
+            call()
+
+    return run
+
+
+def _loop(
+    program: Program, arrays: Sequence[np.ndarray], shape: tuple[int, ...]
+) -> Callable[..., None]:
+    """The program as one loop over these arrays."""
     flat = is_flat(program, arrays, shape)
-    source = loop_source(program, tuple(into), len(arrays), str(dtype), flat)
-    kernel = _compiled(source)
-    operands = [x.reshape(-1) if flat else x.reshape(-1, x.shape[-1]) for x in arrays]
-    return partial(kernel, *operands)
+    dtype = str(np.result_type(*(x.dtype for x in arrays)))
+    kernel = _compiled(loop_source(program, len(arrays), dtype, flat))
+    return partial(kernel, *(x.reshape(-1) if flat else x.reshape(-1, x.shape[-1]) for x in arrays))
 
 
-# ------------------------------------------------------------------------------- the loop's source
+# ---------------------------------------------------------------------------------------- stages
 
 
-@cache
-def loop_source(
-    program: Program, into: tuple[int, ...], arrays: int, dtype: str, flat: bool
-) -> str:
-    """Python source of the loop.
+@dataclass(frozen=True)
+class Stage:
+    """A loop and the ufuncs after it. operands: what the loop's arrays hold, by the numbers of the
+    whole program: an argument is the array itself, anything else its scratch. ufuncs: (name, what
+    it is taken of, its own number)."""
 
-    >>> from backends.formula import FULL, SCALAR, trace
-    >>> program = trace(lambda xp, w, g, eta: w - eta * g, [FULL, FULL, SCALAR])
-    >>> print(loop_source(program, (0,), arrays=2, dtype="float32", flat=True))
-    def kernel(x0, x1, s2):
-        s2 = np.float32(s2)
-        for i in range(x0.size):
-            v0 = x0[i]
-            v1 = x1[i]
-            v3 = s2 * v1
-            v4 = v0 - v3
-            x0[i] = v4
+    program: Program
+    operands: tuple[int, ...]
+    ufuncs: tuple[tuple[str, int, int], ...]
+
+
+def stages(program: Program, arrays: int, cut: Collection[int]) -> list[Stage]:
+    """The stages of a program on so many arrays that is cut at these instructions.
+
+    >>> from backends.formula import trace
+    >>> def softplus(xp, z):
+    ...     return xp.log1p(xp.exp(-z))
+    >>> program = trace(softplus, [FULL])
+    >>> for stage in stages(program, 1, cuts(program, (1000,))):
+    ...     print([x.op for x in stage.program.code], [name for name, *_ in stage.ufuncs])
+    ['argument', 'argument', 'negative'] ['exp']
+    [] ['log1p']
+    ['argument', 'argument'] []
     """
-    return _Loop(program, into, arrays, dtype, flat).source()
+    if not cut:
+        return [Stage(program, tuple(range(arrays)), ())]
+    code = program.code
+    level: list[int] = []  # the stage in which a value is computed; a cut's is there from then on
+    for n, instruction in enumerate(code):
+        level.append(max((level[i] for i in instruction.operands), default=0) + (n in cut))
+
+    kept: set[int] = set()  # reductions that a later stage reads
+    found = []
+    for stage in reversed(range(max(level) + 1)):
+        early = {n for n, x in enumerate(code) if x.op in REDUCE and level[n] < stage}.union(cut)
+        ends = [n for n in cut if level[n] == stage + 1]
+        # What a cut is taken of goes into the cut's own scratch, unless it lies in an array.
+        arrayed = {n for n in ends if _in_array(program, code[n].operands[0], cut)}
+        targets = {n: code[n].operands[0] for n in ends if n not in arrayed}
+        targets |= {n: n for n in sorted(kept) if level[n] == stage}
+        if stage == max(level):
+            targets |= dict(program.targets)
+        used = program.needed(targets.values(), early.__contains__)
+        kept |= {n for n in used if n in early and n not in cut}
+        ufuncs = tuple((code[n].op, code[n].operands[0] if n in arrayed else n, n) for n in ends)
+        found.append(_stage(program, f"{program.name}_{stage}", targets, used, early, ufuncs))
+    return found[::-1]
 
 
-class _Loop:
-    def __init__(self, program: Program, into: Sequence[int], arrays: int, dtype: str, flat: bool):
-        self.steps, self.program, self.into = program.steps, program, into
-        self.arrays, self.dtype, self.flat = arrays, dtype, flat
-
-    def source(self) -> str:
-        names = [f"x{i}" for i in range(self.arrays)]
-        names += [f"s{i}" for i in range(self.arrays, self.program.arguments)]
-        lines = [f"def kernel({', '.join(names)}):"]
-        lines += [f"    {name} = np.{self.dtype}({name})" for name in names if name.startswith("s")]
-        if self.flat:
-            lines.append(f"    for i in range(x{self._longest()}.size):")
-            lines += self._block(self.program.results, 2, flat=True)
-            return "\n".join(lines)
-        lines.append(f"    rows, columns = {self._extent(0)}, {self._extent(1)}")
-        lines.append("    for i in range(rows):")
-        lines += self._rows()
-        return "\n".join(lines)
-
-    def _varies(self, n: int, axis: int) -> bool:
-        return self.steps[n].extent[axis]
-
-    def _longest(self) -> int:
-        return next(n for n in range(self.arrays) if self.steps[n].extent != SCALAR)
-
-    def _extent(self, axis: int) -> str:
-        for n in range(self.arrays):
-            if self._varies(n, axis):
-                return f"x{n}.shape[{axis}]"
-        return "1"
-
-    def _rows(self) -> list[str]:
-        """The body of the loop over rows: reductions in their order, then the results."""
-        lines: list[str] = []
-        for n, step in enumerate(self.steps):
-            if step.op == "constant" or step.extent[1] or self._is_number(n):
-                continue
-            if step.op not in ("max", "sum"):
-                lines.append(f"        v{n} = {self._expression(n)}")
-                continue
-            (operand,) = step.operands
-            start = "-np.inf" if step.op == "max" else "0.0"
-            lines.append(f"        v{n} = np.{self.dtype}({start})")
-            lines.append("        for j in range(columns):")
-            lines += self._block([operand], 3, write=False)
-            value = self._name(operand)
-            combine = f"v{n} + {value}" if step.op == "sum" else _larger(f"v{n}", value)
-            lines.append(f"            v{n} = {combine}")
-        wide = [n for n in self.program.results if self._along(n)]
-        targets = list(zip(self.into, self.program.results, strict=True))
-        if wide or any(self._varies(p, 1) for p, _ in targets):
-            lines.append("        for j in range(columns):")
-            lines += self._block(self.program.results, 3)
-        for position, n in targets:
-            if not self._varies(position, 1):
-                lines.append(f"        x{position}[i, 0] = {self._name(n)}")
-        return lines
-
-    def _along(self, n: int) -> bool:
-        return self.steps[n].extent[1]
-
-    def _is_number(self, n: int) -> bool:
-        return self.steps[n].op == "argument" and n >= self.arrays
-
-    def _block(
-        self, results: Sequence[int], depth: int, flat: bool = False, write: bool = True
-    ) -> list[str]:
-        """The steps of one element that these results need, and the writing of the results."""
-        pad = "    " * depth
-        needed: set[int] = set()
-        stack = list(results)
-        while stack:
-            n = stack.pop()
-            step = self.steps[n]
-            inner = flat or step.extent[1]
-            if n in needed or not inner or step.op == "constant" or self._is_number(n):
-                continue
-            needed.add(n)
-            stack += [] if step.op == "argument" else step.operands
-        lines = [f"{pad}v{n} = {self._expression(n)}" for n in sorted(needed)]
-        if write:
-            for position, n in zip(self.into, self.program.results, strict=True):
-                if flat or self._varies(position, 1):
-                    index = "[i]" if flat else self._index(position)
-                    lines.append(f"{pad}x{position}{index} = {self._name(n)}")
-        return lines
-
-    def _index(self, position: int) -> str:
-        if self.flat:
-            return "[0]" if self.steps[position].extent == SCALAR else "[i]"
-        rows, columns = self.steps[position].extent
-        return f"[{'i' if rows else 0}, {'j' if columns else 0}]"
-
-    def _name(self, n: int) -> str:
-        step = self.steps[n]
-        if step.op == "constant":
-            return f"np.{self.dtype}({step.value})"
-        return f"s{step.operands[0]}" if self._is_number(n) else f"v{n}"
-
-    def _expression(self, n: int) -> str:
-        step = self.steps[n]
-        if step.op == "argument":
-            return f"x{n}{self._index(n)}"
-        return _PYTHON[step.op](*(self._name(i) for i in step.operands))
+def _in_array(program: Program, n: int, cut: Collection[int]) -> bool:
+    return n in cut or (program.code[n].op == "argument" and program.code[n].extent == FULL)
 
 
-def _larger(a: str, b: str) -> str:
-    return f"({a} if ({a} > {b} or {a} != {a}) else {b})"
+def _stage(
+    program: Program,
+    name: str,
+    targets: dict[int, int],
+    used: Sequence[int],
+    early: Collection[int],
+    ufuncs: tuple[tuple[str, int, int], ...],
+) -> Stage:
+    """The code in use, numbered anew with the arrays first. targets: what is written, by the
+    array that it is written to."""
+
+    def given(n: int) -> bool:
+        return n in early or program.code[n].op == "argument"
+
+    operands = sorted({n for n in used if given(n)}.union(targets))
+    place = {n: i for i, n in enumerate(operands)}
+    code = [
+        Instruction("argument", (), program.code[n].extent, value=str(i))
+        for i, n in enumerate(operands)
+    ]
+    # A reduction that is kept has two numbers: of the array, and of what is written there.
+    number = dict(place)
+    for n in used:
+        if not given(n):
+            number[n] = len(code)
+            old = program.code[n]
+            code.append(replace(old, operands=tuple(number[i] for i in old.operands)))
+    results = tuple(number[n] for n in targets.values())
+    into = tuple(place[n] for n in targets)
+    return Stage(Program(name, tuple(code), results, into, len(operands)), tuple(operands), ufuncs)
 
 
-def _smaller(a: str, b: str) -> str:
-    return f"({a} if ({a} < {b} or {a} != {a}) else {b})"
-
-
-def _operator(sign: str) -> Callable[[str, str], str]:
-    return lambda a, b: f"{a} {sign} {b}"
-
-
-def _function(name: str) -> Callable[[str], str]:
-    return lambda a: f"np.{name}({a})"
-
-
-_PYTHON: dict[str, Callable[..., str]] = {
-    "add": _operator("+"),
-    "subtract": _operator("-"),
-    "multiply": _operator("*"),
-    "divide": _operator("/"),
-    "less": _operator("<"),
-    "less_equal": _operator("<="),
-    "greater": _operator(">"),
-    "greater_equal": _operator(">="),
-    "equal": _operator("=="),
-    "not_equal": _operator("!="),
-    "negative": lambda a: f"-{a}",
-    "where": lambda c, a, b: f"({a} if {c} else {b})",
-    "minimum": _smaller,
-    "maximum": _larger,
-    **{name: _function(name) for name in (*TRANSCENDENTAL, "abs", "sqrt", "sign")},
-}
-
-
-# -------------------------------------------------------------------------------------- compiling
+# ------------------------------------------------------------------------------------- compiling
 
 
 def _folder() -> Path:

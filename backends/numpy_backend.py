@@ -1,8 +1,7 @@
 """NumPy on the CPU: products by BLAS into their place, formulas in one pass over memory.
 
-Formulas are compiled loops where numba is installed, with ufuncs between them where LLVM is slower
-(`backends.numba_kernel`, `backends.staged_kernel`), else ufuncs on blocks that stay in the cache
-(`backends.block_kernel`).
+Formulas are compiled loops where numba is installed (`backends.numba_kernel`), else ufuncs on
+blocks that stay in the cache (`backends.block_kernel`).
 """
 
 import os
@@ -14,7 +13,7 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from backends import numba_kernel, staged_kernel
+from backends import numba_kernel
 from backends.base import (
     Array,
     Backend,
@@ -132,8 +131,6 @@ class HostKernel(TracedKernel):
     def write(
         self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
     ) -> Callable[..., None]:
-        if self.jit and numba_kernel.worthwhile(program, shape):
-            return numba_kernel.bind(program, self.into, arrays, shape)
-        if self.jit and staged_kernel.worthwhile(program, len(arrays), shape):
-            return staged_kernel.bind(program, self.into, arrays, shape)
-        return BlockKernel(program, self.into, arrays, shape).function()
+        if self.jit and numba_kernel.worthwhile(program, len(arrays), shape):
+            return numba_kernel.bind(program, arrays, shape)
+        return BlockKernel(program, arrays, shape).function()

@@ -42,8 +42,8 @@ KINDS = ("float32", "float64", "mixed")
 ROWS, CLASSES, WIDE = 7, 10, 2000  # rows of up to 32 and of more than 1024 columns
 
 
-# Label, program, places of the results, arrays, the shape they broadcast to.
-Found = tuple[str, Program, Sequence[int], Sequence[Array], tuple[int, ...]]
+# Label, program, arrays, the shape they broadcast to.
+Found = tuple[str, Program, Sequence[Array], tuple[int, ...]]
 
 
 class Collector(NumpyBackend):
@@ -84,7 +84,7 @@ class _Noted(TracedKernel):
         self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
     ) -> Callable[..., None]:
         label = f"{self.collector.label}_{program.name}_{shape[-1]}"
-        self.collector.found.append((label, program, self.into, arrays, shape))
+        self.collector.found.append((label, program, arrays, shape))
         return lambda *scalars: None
 
 
@@ -116,7 +116,7 @@ def collected(kind: str) -> list[Found]:
         )
         train(
             model,
-            np.zeros((ROWS, 3)),
+            np.zeros((ROWS, 3), np.uint8),  # scaled on the device
             np.eye(layers[-1].units)[:ROWS] if layers[-1].units >= ROWS else np.zeros((ROWS, 2)),
             sample_weight=np.ones(ROWS) if weighted else None,
             epochs=1,
@@ -155,13 +155,13 @@ def kernels(kind: str) -> Iterator[CudaSource]:
     float32. Those whose text is the same come once."""
     seen: set[str] = set()
     names: Counter[str] = Counter()
-    for label, program, into, arrays, shape in collected(kind):
-        text = formula_source(program, into, arrays, shape, "name").text
+    for label, program, arrays, shape in collected(kind):
+        text = formula_source(program, arrays, shape, "name").text
         if text not in seen:
             seen.add(text)
             names[label] += 1
             name = f"{label}_{names[label]}" if names[label] > 1 else label
-            yield formula_source(program, into, arrays, shape, name)
+            yield formula_source(program, arrays, shape, name)
 
 
 def row_kernels(kind: str) -> list[str]:

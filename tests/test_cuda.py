@@ -11,7 +11,7 @@ from conftest import assert_close
 
 from backends import BackendError, get_backend
 from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, HANDLES, _layout
-from backends.cuda_source import WIDE
+from backends.cuda_source import WARP_COLUMNS
 from backends.cupy_backend import RESIDENT_SHARE, CupyBackend
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
@@ -300,7 +300,7 @@ def test_numbers_and_arrays_of_one_element_give_the_same_bits(backend, dtype, na
         assert bits(backend, one) == bits(backend, other)
 
 
-@pytest.mark.parametrize("columns", [2, 10, 32, 33, 100, WIDE, WIDE + 1, 10_000])
+@pytest.mark.parametrize("columns", [2, 10, 32, 33, 100, WARP_COLUMNS, WARP_COLUMNS + 1, 10_000])
 def test_softmax_with_cross_entropy_of_any_width(backend, dtype, columns):
     """One kernel that gives every row's cost and its derivative, however many classes."""
     loss = LOSSES["cross_entropy"]
@@ -320,7 +320,7 @@ def test_softmax_with_cross_entropy_of_any_width(backend, dtype, columns):
         assert_close(backend.to_numpy(actual), e.astype(dtype), units=32.0)
 
 
-@pytest.mark.parametrize("columns", [3, 40, WIDE + 1])
+@pytest.mark.parametrize("columns", [3, 40, WARP_COLUMNS + 1])
 @pytest.mark.parametrize("place", [0, -1])
 def test_the_maximum_of_a_row_with_nan_is_nan(backend, dtype, columns, place):
     def top(xp, x, c):

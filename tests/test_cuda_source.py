@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from backends.cuda_source import WIDE, formula_source, read, translation_unit
+from backends.cuda_source import WARP_COLUMNS, formula_source, read, translation_unit
 from backends.formula import FULL, ROW, SCALAR, trace
 from benchmarks import cuda_registers
 from benchmarks.cuda_registers import ARCHITECTURES, KINDS
@@ -75,7 +75,7 @@ def test_the_formulas_come_from_every_table_and_from_training():
 
 def source_of(formula, into, arrays, shape):
     extents = [FULL if x.shape == shape else ROW if x.ndim else SCALAR for x in arrays]
-    return formula_source(trace(formula, extents, into), into, arrays, shape)
+    return formula_source(trace(formula, extents, into), arrays, shape)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-8, 3.0, 1.0 / 3.0, 1e300, -1e300, -0.0])
@@ -112,7 +112,7 @@ def row_sum(xp, x):
     return x - xp.sum(x, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("columns", [1, 2, 3, 32, 33, WIDE, WIDE + 1, 10_000])
+@pytest.mark.parametrize("columns", [1, 2, 3, 32, 33, WARP_COLUMNS, WARP_COLUMNS + 1, 10_000])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_every_row_has_its_threads(rows, columns):
     x = np.broadcast_to(np.float32(0), (rows, columns))

@@ -10,7 +10,7 @@ from conftest import assert_close
 
 from backends import get_backend
 from backends.base import Kernel
-from backends.block_kernel import BLOCK
+from backends.blocks import BLOCK
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
 from backends.numpy_backend import NumpyBackend
 from mlp.formulas.activations import ACTIVATIONS
@@ -291,6 +291,17 @@ def test_arrays_with_strides(backend, formula, into, shapes):
         assert_close(backend.to_numpy(a), e, units(backend))
 
 
+def rescaled_by_a_row(xp, x, r):
+    return xp.exp(x) * row_sum(xp, r) - row_max(xp, r)
+
+
+@pytest.mark.parametrize("rows", [9, 1, BLOCK // 4 + 1])
+def test_what_all_rows_share_is_reduced_too(backend, dtype, rows):
+    rng = np.random.default_rng(8)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((rows, 4), (1, 4))]
+    assert_equal_runs(backend, rescaled_by_a_row, (0,), arrays)
+
+
 def sum_and_twice(xp, x, y, u):
     return x + y, 2.0 * y + u
 
@@ -482,8 +493,8 @@ def test_program_has_each_distinct_step_once():
     def formula(xp, z):
         return xp.exp(-z) / (1.0 + xp.exp(-z)) + 0.0 * z - -0.0 * z
 
-    steps = [step.op for step in trace(formula, [FULL]).steps]
-    assert [steps.count(op) for op in ("negative", "exp", "constant")] == [1, 1, 3]
+    ops = [instruction.op for instruction in trace(formula, [FULL]).code]
+    assert [ops.count(op) for op in ("negative", "exp", "constant")] == [1, 1, 3]
 
 
 def test_program_takes_the_name_of_its_formula():
