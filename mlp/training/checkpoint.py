@@ -44,9 +44,10 @@ MODEL, STATE = "array-mlp model 1", "array-mlp state 1"
 # --------------------------------------------------------------------------------------- models
 
 
-def save_model(model: Model, path: PathLike) -> None:
+def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
     """Network, loss, weights, scaling and labels into one file.
 
+    beside: what JSON can hold, kept in the same file for `load_beside`; a model does without it.
     Raises InputError for an activation, loss or initializer that is an object of the user's own,
     or if the file cannot be written.
     """
@@ -60,6 +61,8 @@ def save_model(model: Model, path: PathLike) -> None:
         "columns": model.columns,
         "classes": None if model.classes is None else model.classes.tolist(),
     }
+    if beside is not None:
+        about["beside"] = beside
     tensors = {"w": model.backend.to_numpy(model.w)}
     if model.network.statistics:
         tensors["statistics"] = model.backend.to_numpy(model.statistics)
@@ -88,6 +91,11 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
             input_scaling=_scaling(tensors, "input"),
             target_scaling=_scaling(tensors, "target"),
         )
+
+
+def load_beside(path: PathLike) -> Any:
+    """What `save_model` was given to keep beside the model; None if there was nothing."""
+    return _read(path, MODEL)[0].get("beside")
 
 
 def _scaling(tensors: Mapping[str, np.ndarray], name: str) -> Scaling | None:
