@@ -75,7 +75,7 @@ def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
 def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
     """The model of a file, on this backend. Raises InputError if it is no such file."""
     about, tensors = _read(path, MODEL)
-    with _content_of(path):
+    with content_of(path):
         network = Network(about["inputs"], [_layer_from_json(layer) for layer in about["layers"]])
         return Model(
             network,
@@ -147,7 +147,7 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
 def load_state(path: PathLike) -> State:
     """The state of a file, on the host: `train(..., state=...)` takes it to the model's backend."""
     about, tensors = _read(path, STATE)
-    with _content_of(path):
+    with content_of(path):
         vectors = {
             name.removeprefix("vector_"): x
             for name, x in tensors.items()
@@ -216,7 +216,7 @@ def _read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarr
 
 
 @contextmanager
-def _content_of(path: PathLike) -> Iterator[None]:
+def content_of(path: PathLike) -> Iterator[None]:
     """A header that does not fit what it is read for: one InputError that names the file."""
     try:
         yield
