@@ -26,6 +26,7 @@ from mlp.data.scaling import Scaling
 from mlp.formulas.activations import ACTIVATIONS, Elu, LeakyRelu
 from mlp.formulas.initializers import INITIALIZERS, Normal
 from mlp.formulas.losses import LOSSES
+from mlp.layers import Dropout, Layer
 from mlp.names import settings_of
 
 rng = np.random.default_rng(0)
@@ -161,6 +162,26 @@ def test_an_object_of_ones_own_is_refused(kind, tmp_path):
     with pytest.raises(InputError, match=f"{kind} .* is an object of your own .* `model.w`"):
         save_model(model, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+class Same(Layer):
+    """A layer of the user's own."""
+
+    def forward(self, at):
+        (at.y,) = at.x.values()
+
+
+def test_a_layer_of_ones_own_is_refused(tmp_path):
+    model = Model(Network(3, [Same(), Dense(2)]), "mean_squared_error")
+    with pytest.raises(InputError, match=r"layer .*Same.* is of your own .* `model\.w`"):
+        save_model(model, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_are_numbers_in_the_file(tmp_path):
+    layers = [Dropout(np.float32(0.25)), Dense(np.int64(2), bias=np.bool_(False), l2=np.float32(2))]
+    save_model(Model(Network(3, layers), "mean_squared_error"), tmp_path / "m")
+    assert load_model(tmp_path / "m").network.layers == tuple(layers)
 
 
 # --------------------------------------------------------------------------------- states

@@ -19,6 +19,7 @@ from mlp.app.runs import load_run, train_run
 from mlp.data.readers import read
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
+from mlp.layers import LAYERS
 from mlp.training.checkpoint import load_state
 
 FILES = {
@@ -347,6 +348,28 @@ def test_files_of_their_own_for_validation_test_and_targets(here):
         train_run(load("images.toml"))
 
 
+LAYERS_OF_A_RUN = {
+    "dense": {"units": "5", "l2": "0.1"},
+    "dropout": {"rate": "0.25"},
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_of_every_kind_is_written_and_gone_on_with(here, kind):
+    settings = "\n".join(f"{name} = {value}" for name, value in LAYERS_OF_A_RUN[kind].items())
+    layer = f"[[layers]]\nkind = '{kind}'\n{settings}\n"
+    text = Path("plants.toml").read_text().replace("[[layers]]", layer + "[[layers]]", 1)
+    Path("more.toml").write_text(text)
+    first = train_run(load("more.toml"))
+    model, _ = load_run(first.folder)
+    assert model.network.layers == first.result.model.network.layers
+    assert type(model.network.layers[0]) is LAYERS[kind]
+    X = read("plants.csv", target="kind").X
+    np.testing.assert_array_equal(model.predict(X), first.result.model.predict(X))
+    more = load(first.folder / "settings.json", ["training.epochs=6"])
+    assert train_run(more, resume=first.folder).metrics["epochs"] == 6
+
+
 # --- an earlier run --------------------------------------------------------------------------
 
 
@@ -357,8 +380,9 @@ def test_predictions_are_in_the_units_of_the_targets(here):
     data = read("prices.csv", target=["low", "high"])
     header, rows = table(model, data.X, config.data.target)
     assert header == ["low", "high"]
-    y = np.array(rows, dtype=np.float32)
-    np.testing.assert_array_equal(y, model.predict(data.X))  # all digits are there
+    expected = model.predict(data.X)
+    y = np.array(rows, dtype=expected.dtype)
+    np.testing.assert_array_equal(y, expected)  # all digits are there
     assert abs(y.mean(axis=0) / data.t.mean(axis=0) - 1).max() < 0.05
     assert as_csv(header, rows).startswith("low,high\n")
 

@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mlp.errors import InputError
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.initializers import INITIALIZERS
 from mlp.formulas.losses import LOSSES
-from mlp.layers.dense import Dense
+from mlp.layers import LAYERS, Layer
 from mlp.model import Model
 from mlp.names import spec
 from mlp.network.graph import Network
@@ -104,22 +105,26 @@ def _scaling(tensors: Mapping[str, np.ndarray], name: str) -> Scaling | None:
     return Scaling(tensors[f"{name}_shift"], tensors[f"{name}_scale"])
 
 
-def _layer_to_json(layer: Dense) -> dict[str, Any]:
-    return {
-        "units": layer.units,
-        "activation": spec(ACTIVATIONS, layer.activation, "activation"),
-        "sources": layer.sources,
-        "bias": layer.bias,
-        "dropout": layer.dropout,
-        "l1": layer.l1,
-        "l2": layer.l2,
-        "initializer": spec(INITIALIZERS, layer.initializer, "initializer"),
-    }
+def _layer_to_json(layer: Layer) -> dict[str, Any]:
+    """The settings of a layer that is listed; a dense one goes without its kind."""
+    kind = next((name for name, cls in LAYERS.items() if cls is type(layer)), None)
+    if kind is None:
+        raise InputError(
+            f"layer {layer!r} is of your own and cannot be written to a file (files hold data, "
+            "never code); keep the weights, `model.w`, and build the network in your program"
+        )
+    about = {field.name: getattr(layer, field.name) for field in fields(layer)}  # type: ignore[arg-type]
+    about = {name: x.item() if isinstance(x, np.generic) else x for name, x in about.items()}
+    for name, table in (("activation", ACTIVATIONS), ("initializer", INITIALIZERS)):
+        if name in about:
+            about[name] = spec(table, about[name], name)
+    return about if kind == "dense" else {"kind": kind, **about}
 
 
-def _layer_from_json(layer: dict[str, Any]) -> Dense:
-    sources = layer.pop("sources")
-    return Dense(**layer, sources=None if sources is None else tuple(sources))
+def _layer_from_json(about: dict[str, Any]) -> Layer:
+    sources = about["sources"]
+    about = about | {"sources": None if sources is None else tuple(sources)}
+    return LAYERS[about.pop("kind", "dense")](**about)
 
 
 # --------------------------------------------------------------------------------------- states
