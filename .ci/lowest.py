@@ -1,4 +1,4 @@
-"""The lowest versions that pyproject.toml declares, as pins for pip: what the core and some extras need.
+"""The lowest versions that pyproject.toml declares, as pins for pip: of the core and some extras.
 
 python .ci/lowest.py plot sklearn test
 """
@@ -8,13 +8,20 @@ import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
-wanted = [*project["dependencies"]]
-for extra in sys.argv[1:]:
-    wanted += project["optional-dependencies"][extra]
-for requirement in wanted:
-    found = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement)
-    if found:
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+
+
+def main() -> None:
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for requirement in sum((extras[name] for name in sys.argv[1:]), project["dependencies"]):
+        if requirement.startswith("array-mlp["):
+            continue  # further extras of ours: name them on the command line
+        found = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement)
+        if not found:
+            sys.exit(f"{requirement!r} is not of the form name>=1.2: which is its lowest version?")
         print(f"{found[1]}=={found[2]}")
-    elif not requirement.startswith("array-mlp["):  # the extras are named on the command line
-        sys.exit(f"{requirement!r} has no lowest version of the form name>=1.2")
+
+
+if __name__ == "__main__":
+    main()

@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--workloads", nargs="+", default=(), metavar="W", help=", ".join(nets.WORKLOADS)
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="CONTENDER")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="a checkout to compare with, for step"
+    )
     group = parser.add_argument_group("timing", Timing.__doc__)
     for field in fields(Timing):
         group.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
@@ -45,6 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
     for workload in given["workloads"]:
         if workload not in nets.WORKLOADS:
             parser.error(f"unknown workload {workload!r}; known: {', '.join(nets.WORKLOADS)}")
+    if given["against"]:
+        if names != ["step"]:
+            parser.error("--against DIR goes with step alone")
+        if not (given["against"] / "benchmarks" / "step.py").is_file():
+            parser.error(f"--against {given['against']} has no benchmarks/step.py")
     timing = Timing(**{field.name: given.pop(field.name) for field in fields(Timing)})
     options = report.Options(**given, timing=timing)
     if options.quick:

@@ -23,6 +23,9 @@ STYLES = {
     "array-mlp[jit]": ("#c1272d", "o"),
     "array-mlp recorded": ("#c1272d", "P"),
     "array-mlp": ("#e8888c", "o"),
+    "array-mlp[jit] before": ("#c1272d", "x"),
+    "array-mlp recorded before": ("#c1272d", "+"),
+    "array-mlp before": ("#e8888c", "x"),
     "PyTorch CUDA graph": ("#4b2a8c", "P"),
     "PyTorch compiled": ("#7a4fbf", "s"),
     "PyTorch": ("#b59be0", "s"),
@@ -36,7 +39,8 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for. only: contenders to run; empty is all of them."""
+    """What the command line asks for. only: contenders to run; empty is all of them. against:
+    another checkout, whose array-mlp runs too."""
 
     backend: str = "numpy"
     quick: bool = False
@@ -45,6 +49,7 @@ class Options:
     timing: Timing = field(default_factory=Timing)
     repeats: int = 5
     mnist: str | None = None
+    against: Path | None = None
 
     def chosen(self, contenders: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
         """The contenders to run. Compiled formulas are a matter of NumPy, CUDA graphs of a GPU."""

@@ -3,6 +3,9 @@
 A step is: gather a batch by row numbers, forward, backward, Adam. All contenders start from the
 same weights and see the same batches. The floor is a_k W_kl, a_kᵀ δ_l and, but for the input,
 δ_l W_klᵀ, by the same BLAS on arrays that exist already; on a GPU recorded as one graph.
+
+With --against DIR this library runs from that checkout too, in the same rounds: before and after
+a change, side by side.
 """
 
 import itertools
@@ -35,7 +38,7 @@ def floor(units: list[int], batch: int, backend: str) -> Contender:
 def ours(
     units: list[int], batch: int, backend: str, jit: bool | None = None, graphs: bool = False
 ) -> Contender:
-    """A built `mlp.training.step.Step`, as `mlp.train` runs it for every batch; graphs: recorded."""
+    """A built training step, as `mlp.train` runs it for every batch; graphs: recorded."""
     from backends import BackendError
     from backends.instruments import instruments
     from mlp.app.backend_times import training_step
@@ -115,6 +118,7 @@ CONTENDERS = {
     "scikit-learn": sklearn,
 }
 NEEDED = (FLOOR, "array-mlp")
+BEFORE = "{} before"  # the same contender, run by the other checkout's code
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -127,7 +131,11 @@ def run(options: Options) -> dict[str, Any]:
         print(f"\nstep, {workload}: {shape}", flush=True)
         arguments = {"units": units, "batch": batch, "backend": options.backend}
         names = options.chosen(list(CONTENDERS), NEEDED)
-        times = alternate("benchmarks.step", names, arguments, options.timing, NEEDED)
+        both = [n for n in names if options.against and n.startswith("array-mlp")]
+        before = {BEFORE.format(name): (name, options.against) for name in both}
+        for name in both:
+            names.insert(names.index(name) + 1, BEFORE.format(name))
+        times = alternate("benchmarks.step", names, arguments, options.timing, NEEDED, before)
         results[workload] = {
             "units": units,
             "batch": batch,
@@ -135,7 +143,26 @@ def run(options: Options) -> dict[str, Any]:
             "over_floor": {n: summary(ratios(times[n], times[FLOOR])) for n in times},
         }
         print(table(times), flush=True)
+        if before:
+            results[workload]["after_over_before"] = compared(times)
+            print(f"\n{comparison(times)}", flush=True)
     return results
+
+
+def compared(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """after / before, round by round, of each contender that both checkouts ran."""
+    pairs = [(name, BEFORE.format(name)) for name in times if BEFORE.format(name) in times]
+    return {name: summary(ratios(times[name], times[before])) for name, before in pairs}
+
+
+def comparison(times: dict[str, list[float]]) -> Table:
+    """A row a contender: after / before, beside what before's own times spread."""
+    made = Table(["", "after / before", "quartiles", "before's own"])
+    for name, ratio in compared(times).items():
+        before = times[BEFORE.format(name)]
+        own = summary(ratios(before, [summary(before)["median"]] * len(before)))
+        made.rows.append([name, f"{ratio['median']:.3f}", spread(ratio, 3), spread(own, 3)])
+    return made
 
 
 def table(times: dict[str, list[float]]) -> Table:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -137,10 +137,10 @@ def _timed(contender: Contender, seconds: float) -> float:
 
 
 class Worker:
-    """A contender's process. Raises Absent if it does not come up."""
+    """A contender's process, run by the code of the checkout ``root``. Raises Absent if it does
+    not come up."""
 
-    def __init__(self, module: str, name: str, arguments: dict[str, Any]):
-        self.name = name
+    def __init__(self, module: str, name: str, arguments: dict[str, Any], root: Path = ROOT):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, open as long as the process
         start = "import sys; from benchmarks.worker import serve; serve(*sys.argv[1:])"
         command = [sys.executable, "-c", start, module, name, json.dumps(arguments)]
@@ -150,7 +150,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            cwd=ROOT,
+            cwd=root,  # python -c looks here first, before whatever is installed
         )
         self.first = self._answer()
         if "absent" in self.first:
@@ -207,36 +207,39 @@ def alternate(
     arguments: dict[str, Any],
     timing: Timing,
     needed: Sequence[str] = (),
+    elsewhere: Mapping[str, tuple[str, Path]] | None = None,
 ) -> dict[str, list[float]]:
     """{contender: seconds for one unit of work, once a round}, all of them in turn each round.
 
-    Those in ``needed`` must be there; another one that cannot run is left out aloud.
+    Those in ``needed`` must be there; another one that cannot run is left out aloud. elsewhere:
+    {name: (contender, checkout)} of those that another checkout's code runs.
     """
-    workers: list[Worker] = []
+    workers: dict[str, Worker] = {}
     try:
         for name in names:
+            contender, root = (elsewhere or {}).get(name, (name, ROOT))
             try:
-                workers.append(Worker(module, name, arguments))
+                workers[name] = Worker(module, contender, arguments, root)
             except Absent as reason:
                 if name in needed:
                     raise
                 print(f"  {name} is left out: {reason}", flush=True)
-        for worker in workers:
+        for name, worker in workers.items():
             if worker.first["note"]:
-                print(f"  {worker.name}: {worker.first['note']}", flush=True)
-        _same_work({worker.name: worker.first["check"] for worker in workers})
-        times: dict[str, list[float]] = {worker.name: [] for worker in workers}
+                print(f"  {name}: {worker.first['note']}", flush=True)
+        _same_work({name: worker.first["check"] for name, worker in workers.items()})
+        times: dict[str, list[float]] = {name: [] for name in workers}
         worst = 0.0
         for _ in range(timing.rounds):
-            for worker in workers:
+            for name, worker in workers.items():
                 seconds, others = worker.seconds(timing)
-                times[worker.name].append(seconds)
+                times[name].append(seconds)
                 worst = max(worst, others)
         if worst >= QUIET and timing.patience:
             print(f"  disturbed: other processes used up to {worst:.0%} of the machine")
         return times
     finally:
-        for worker in workers:
+        for worker in workers.values():
             if worker.process.poll() is None:
                 worker.close()
 

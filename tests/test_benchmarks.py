@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 
+import numpy as np
 import pytest
 
 from backends import BackendError, get_backend
-from benchmarks import nets, peers, report, scaling, step, worker
+from benchmarks import nets, peers, report, scaling, sklearn_fit, step, worker
 from benchmarks.__main__ import BENCHMARKS, main
 
 
@@ -131,3 +133,60 @@ def test_the_slope_is_the_exponent():
 def test_the_table_is_aligned():
     made = report.Table(["name", "s"], [("a", 1.5), ("longer", 10)])
     assert str(made).splitlines() == ["name      s", "a       1.5", "longer   10"]
+
+
+def test_a_step_is_compared_with_another_checkout(tmp_path, capsys):
+    """Before and after from two checkouts, in the same rounds."""
+    arguments = ["step", "--quick", "--out", str(tmp_path), "--workloads", "small"]
+    main([*arguments, "--only", "array-mlp", "--against", str(worker.ROOT)])
+    printed = capsys.readouterr().out
+    written = json.loads((tmp_path / "step.json").read_text())["results"]["small"]
+    assert list(written["seconds"]) == ["products alone", "array-mlp", "array-mlp before"]
+    after, before = (written["seconds"][name] for name in ("array-mlp", "array-mlp before"))
+    ratio = written["after_over_before"]["array-mlp"]
+    assert ratio["highest"] == max(report.ratios(after, before))
+    assert f"{ratio['median']:.3f}" in printed.split("after / before")[1]
+
+
+def test_the_other_checkout_runs_its_own_code(tmp_path, capsys):
+    """Whatever is installed: its `mlp` is the one that is imported."""
+    shutil.copytree(worker.ROOT / "benchmarks", tmp_path / "benchmarks")
+    (tmp_path / "mlp").mkdir()
+    (tmp_path / "mlp" / "__init__.py").write_text("raise ImportError('the other mlp')")
+    arguments = {"units": [4, 3], "batch": 2, "backend": "numpy"}
+    elsewhere = {"before": ("array-mlp", tmp_path)}
+    names = ["products alone", "before"]
+    timing = worker.Timing(1, 0.0, 0.0, 0.0)
+    times = worker.alternate("benchmarks.step", names, arguments, timing, elsewhere=elsewhere)
+    assert list(times) == ["products alone"]
+    assert "before is left out: the other mlp" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["fit"], "--against DIR goes with step alone"), (["step"], "has no benchmarks/step.py")],
+)
+def test_a_checkout_to_compare_with(names, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([*names, "--against", str(tmp_path)])
+    assert message in capsys.readouterr().err
+
+
+def test_a_loss_in_float32_is_written(monkeypatch, capsys):
+    """The figures of a fit are JSON, whatever number the estimator's loss is."""
+
+    class Estimator:
+        loss_ = np.float32(0.25)
+
+        def __init__(self, **settings):
+            pass
+
+        def fit(self, X, y):
+            return self
+
+        def predict(self, X):
+            return X
+
+    monkeypatch.setattr("sklearn.neural_network.MLPClassifier", Estimator)
+    sklearn_fit.measure("sklearn", "digits-float32", "", 0, None)
+    assert json.loads(capsys.readouterr().out)["loss"] == 0.25
