@@ -13,7 +13,16 @@ auto                   CuPy if a CUDA device really computes, else NumPy
 Where the memory of the CUDA device is taken, ``auto`` warns that it computes on the CPU.
 
 A library is imported when its backend is asked for. A backend that is named and cannot run is a
-`BackendError` that says why and what to do; only ``auto`` chooses.
+`BackendError` that says why and what to do; only ``auto`` chooses. One more adapter is not chosen
+by name: `backends.counting_backend.Count`, which only counts the bytes that are asked for.
+
+base          what an adapter must and may give
+formula       the language of formulas, and the programs that kernels are written from
+precision     dtypes of what is held and multiplied
+*_backend     the adapters
+*_kernel      programs on arrays: ufuncs on blocks, numba's loops, CUDA's kernels; *_source: as text
+cuda_*        products, rows and streams of a CUDA device
+instruments   versions, memory and clocks, for reports
 """
 
 import os
@@ -26,14 +35,17 @@ from functools import cache
 from typing import Any
 
 from backends.base import Array, Backend, BackendError, BackendFull, Kernel, Memory
+from backends.precision import PRECISIONS, Precision
 
 __all__ = [
+    "PRECISIONS",
     "Array",
     "Backend",
     "BackendError",
     "BackendInfo",
     "Kernel",
     "Memory",
+    "Precision",
     "available",
     "choose",
     "get_backend",
@@ -201,7 +213,7 @@ def _try_out(backend: Backend) -> None:
         x = backend.full((2, 3), 1.0, "float32")
         backend.fuse(twice, into=(0,))(x)
         y = backend.empty((2, 2), "float32")
-        backend.matmul(x, x.T, y)
+        backend.product(x, x.T, y)()
         if backend.to_numpy(y).tolist() != [[12.0, 12.0], [12.0, 12.0]]:
             raise BackendError(f"backend '{backend.name}' computes a wrong product")
 

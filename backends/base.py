@@ -1,8 +1,31 @@
 """What an adapter must give, and the defaults it may better.
 
-An adapter wraps one array library on one device. `owns`, `asarray` and `to_numpy` must be given;
-everything else has a plain default written against the Array API standard, so that a new backend
-is right at once and fast later.
+An adapter wraps one array library on one device. It has a ``name``, the Array API namespace ``xp``
+and the ``device``, and it must give three methods:
+
+==========================  ======================================================================
+``owns``                    tells arrays of this library on this device from all others
+``asarray``, ``to_numpy``   the way there and the way back
+==========================  ======================================================================
+
+Everything else has a plain default written against the standard, so that a new backend is right at
+once and fast later. What may be given, and what for:
+
+==========================  ======================================================================
+``empty``                   an allocation of the library's own
+``copy``, ``upload``        no second array on the device, for a cast or for what is sent
+``product``, ``total``      BLAS and reductions into their place, bound once and called many times
+``take``, ``one_hot``       no array in between
+``fuse``                    formulas as kernels of one pass over memory
+``require``                 precisions beyond float32 and float64
+``keeps``, ``staging``      data sets larger than the device, sent while it computes
+``record``                  steps replayed by the device; ``recording_bytes`` is what each keeps
+``synchronize``             a device that computes behind the host's back
+``scope``                   what must hold around a run
+``memory``                  what is free; ``out_of_memory`` is what is raised when nothing is
+``device_name``,            what reports and saved runs say
+``version``
+==========================  ======================================================================
 """
 
 import os
@@ -11,12 +34,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from backends.formula import SCALAR, Formula, NotFusable, Program, extent_of, trace
+from backends.precision import PRECISIONS
 
 Array = Any  # an array of whichever library
 
@@ -207,56 +230,58 @@ class Backend(ABC):
     def __deepcopy__(self, memo: Any) -> "Backend":
         return self
 
-    # ------------------------------------------------------------------ defaults
-
-    out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)  # what `empty` raises then
-
-    def require(self, precision: str) -> None:
-        """BackendError if this backend cannot compute in the precision: float32 and float64 are
-        the dtype of everything, tf32 and mixed need hardware (see `mlp.model.Model`)."""
-        if precision not in ("float32", "float64"):
-            raise BackendError(
-                f"precision {precision!r}: backend '{self.name}' has float32 and float64; tf32 and "
-                "mixed are for backend 'cupy'"
-            )
-
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
-        """An array not yet written to. ``dtype`` is a name or one of ``xp``'s dtypes."""
-        dtype = getattr(self.xp, dtype) if isinstance(dtype, str) else dtype
-        return self.xp.empty(tuple(shape), dtype=dtype, device=self.device)
+    # ------------------------------------------------------------------ arrays
 
     def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
-        """An array of one value."""
+        """An array of one value. ``dtype`` is a name or one of ``xp``'s dtypes."""
         x = self.empty(shape, dtype)
-        self.fill(x, value)
+        x[...] = value
         return x
 
-    def fill(self, x: Array, value: float) -> None:
-        """Every element of x <- value."""
-        x[...] = value
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An array not yet written to."""
+        dtype = getattr(self.xp, dtype) if isinstance(dtype, str) else dtype
+        return self.xp.empty(tuple(shape), dtype=dtype, device=self.device)
 
     def copy(self, source: Array, out: Array) -> None:
         """out <- source, both on this device; the dtype is out's."""
         out[...] = source if source.dtype == out.dtype else self.xp.astype(source, out.dtype)
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        """out <- a @ b. Operands may be transposed views; out is contiguous."""
-        out[...] = a @ b
+    def upload(self, x: np.ndarray, out: Array) -> None:
+        """out <- a host array of its shape and dtype."""
+        self.copy(self.asarray(x), out)
+
+    # ------------------------------------------------------------------ what it computes
+
+    def require(self, precision: str) -> None:
+        """BackendError if this backend cannot compute in the precision (`backends.precision`)."""
+        has = [name for name, found in PRECISIONS.items() if found.everywhere]
+        if precision not in has:
+            others = [name for name in PRECISIONS if name not in has]
+            raise BackendError(
+                f"precision {precision!r}: backend '{self.name}' has {' and '.join(has)}; "
+                f"{' and '.join(others)} are for backend 'cupy'"
+            )
 
     def product(
         self, a: Array, b: Array, out: Array, precision: str = "float32"
     ) -> Callable[[], None]:
-        """`matmul` on these arrays, as a call to be made again and again. With precision tf32 the
-        factors may be rounded to TF32; with mixed, a and b are float16 and out is either."""
-        return partial(self.matmul, a, b, out)
+        """out <- a @ b, as a call to be made again and again. Factors may be transposed views and
+        have the dtype of the precision's storage; out is contiguous, in its dtype or storage."""
 
-    def sum(self, x: Array, out: Array) -> None:
-        """out <- the sum over the first axis of x: (n, m) -> (m,), or (n,) -> (1,)."""
-        out[...] = self.xp.sum(x, axis=0)
+        def run() -> None:
+            out[...] = a @ b
+
+        return run
 
     def total(self, x: Array, out: Array) -> Callable[[], None]:
-        """`sum` on these arrays, as a call to be made again and again."""
-        return partial(self.sum, x, out)
+        """out <- the sum over the first axis of x, (n, m) -> (m,) or (n,) -> (1,), as a call to be
+        made again and again."""
+
+        def run() -> None:
+            out[...] = self.xp.sum(x, axis=0)
+
+        return run
 
     def take(self, x: Array, index: Array, out: Array) -> None:
         """out <- the rows of x at index, cast to out's dtype."""
@@ -273,14 +298,12 @@ class Backend(ABC):
         dtype. See `Kernel` and `backends.formula`."""
         return Kernel(self.xp, formula, into)
 
+    # ------------------------------------------------------------------ how it runs
+
     def keeps(self, size: int) -> bool:
         """Whether a data set of so many bytes should be sent to the device once and stay there,
         rather than stream through `staging` batch by batch. Host libraries keep everything."""
         return True
-
-    def upload(self, x: np.ndarray, out: Array) -> None:
-        """out <- a host array of its shape and dtype, without allocating on the device."""
-        self.copy(self.asarray(x), out)
 
     def staging(self, shape: Sequence[int], dtype: str) -> "Staging":
         """A host buffer and its copy on the device, for data that are sent while the device
@@ -298,13 +321,17 @@ class Backend(ABC):
     def synchronize(self) -> None:  # noqa: B027, a host library has nothing to wait for
         """Wait until the device has done what was asked of it."""
 
-    def memory(self) -> Memory:
-        """Free and total memory of the device."""
-        return Memory()
-
     def scope(self) -> AbstractContextManager[Any]:
         """What must hold around a run: the current device, error state, no autograd."""
         return nullcontext()
+
+    # ------------------------------------------------------------------ what it says of itself
+
+    out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)  # what `empty` raises then
+
+    def memory(self) -> Memory:
+        """Free and total memory of the device."""
+        return Memory()
 
     def device_name(self) -> str:
         """The device in words, for tables."""

@@ -1,11 +1,10 @@
-"""The device that only counts: what a computation will ask of a device's memory.
+"""No library, for plans: arrays of a shape and a dtype, and no memory, whose bytes are counted.
 
-`Count` is a backend whose arrays have a shape and a dtype and no memory, and whose kernels and
-products do nothing. What is set up on it is set up by the very code that runs later on the device,
-so the bytes that it counts are the bytes that will be asked for. What a library takes in passing is
-not counted: a copy while data are sent, work space of a product (but that of recorded steps is),
-and, with backends that have no kernels of their own (torch, array-api-strict), the intermediate
-results of a formula.
+What is set up on it is set up by the very code that runs later on the device, so the bytes that it
+counts are the bytes that will be asked for; products and kernels do nothing. What a library takes
+in passing is not counted: a copy while data are sent, work space of a product (but that of recorded
+steps is), and, with backends that have no kernels of their own (torch, array-api-strict), the
+intermediate results of a formula.
 
 >>> count = Count()
 >>> with count.under("batch"):
@@ -21,22 +20,23 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from backends import Array, Backend, Kernel, Memory
-from backends.base import Staging
+from backends.base import Array, Backend, Kernel, Memory, Staging
+from backends.formula import Formula
 
 
 class Count(Backend):
-    """The shapes of another backend, and none of its memory; with none, of a device that owns
+    """The shapes of another backend, and none of its memory; without one, of a device that owns
     nothing yet.
 
     ``bytes``: what was asked for, by the heading of the moment (`under`).
     """
 
+    name = "count"
     xp = xp
     device = "cpu"
 
     def __init__(self, real: Backend | None = None):
-        self.real, self.name = real, "count"
+        self.real = real
         self.bytes: dict[str, int] = {}
         self.heading, self.kept = "", 0
 
@@ -87,7 +87,10 @@ class Count(Backend):
     def require(self, precision: str) -> None:
         """Any: the backend itself is asked."""
 
-    def fuse(self, formula: Any, into: Sequence[int] = (0,)) -> Kernel:
+    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
+        return self.empty(shape, dtype)
+
+    def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return _CountedKernel(self.xp, formula, into)
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
@@ -104,15 +107,9 @@ class Count(Backend):
 
     # What writes into arrays has nothing to write to.
 
-    def fill(self, x: Array, value: float) -> None: ...
-
     def copy(self, source: Array, out: Array) -> None: ...
 
     def upload(self, x: np.ndarray, out: Array) -> None: ...
-
-    def matmul(self, a: Array, b: Array, out: Array) -> None: ...
-
-    def sum(self, x: Array, out: Array) -> None: ...
 
     def take(self, x: Array, index: Array, out: Array) -> None: ...
 

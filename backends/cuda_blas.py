@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import Array
+from backends.precision import PRECISIONS
 
 # cuBLAS's numbers: cudaDataType_t, cublasComputeType_t, cublasGemmAlgo_t.
 TYPES = {"float16": 2, "float32": 0, "float64": 1}
@@ -63,7 +64,7 @@ class Blas:
             return None
         double = out.dtype == np.float64
         compute = COMPUTE_64F if double else COMPUTE_32F
-        if precision == "tf32" and a.dtype == np.float32:
+        if PRECISIONS[precision].rounded and a.dtype == np.float32:
             compute = COMPUTE_32F_FAST_TF32
         real = ctypes.c_double if double else ctypes.c_float
         whole, address = ctypes.c_int, ctypes.c_void_p

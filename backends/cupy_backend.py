@@ -124,20 +124,14 @@ class CupyBackend(Backend):
                 "or above; use 'float32'"
             )
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        self.product(a, b, out)()
-
     def product(
         self, a: Array, b: Array, out: Array, precision: str = "float32"
     ) -> Callable[[], None]:
         if 0 in (*a.shape, *b.shape):
-            return partial(self.fill, out, 0.0)
+            return partial(out.fill, 0.0)
         bound = self.blas.product(a, b, out, precision)
         # Strides that cuBLAS does not take: CuPy makes copies, at every call.
         return bound or partial(self.cupy.matmul, a, b, out=out)
-
-    def sum(self, x: Array, out: Array) -> None:
-        self.total(x, out)()
 
     def total(self, x: Array, out: Array) -> Callable[[], None]:
         return cuda_rows.total(x, out, self.empty)
@@ -147,9 +141,6 @@ class CupyBackend(Backend):
 
     def one_hot(self, labels: Array, out: Array) -> None:
         cuda_rows.one_hot(labels, out)
-
-    def fill(self, x: Array, value: float) -> None:
-        x.fill(value)
 
     def copy(self, source: Array, out: Array) -> None:
         out[...] = source

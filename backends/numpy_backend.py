@@ -73,16 +73,10 @@ class NumpyBackend(Backend):
     def copy(self, source: Array, out: Array) -> None:
         np.copyto(out, source, "unsafe")  # casts without a second array
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        np.dot(a, b, out)
-
     def product(
         self, a: Array, b: Array, out: Array, precision: str = "float32"
     ) -> Callable[[], None]:
         return partial(np.dot, a, b, out)
-
-    def sum(self, x: Array, out: Array) -> None:
-        self.total(x, out)()
 
     def total(self, x: Array, out: Array) -> Callable[[], None]:
         if x.ndim == 1:

@@ -1,8 +1,9 @@
 """PyTorch on any of its devices: "torch" (CPU), "torch:cuda:0", "torch:mps"."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ class TorchBackend(Backend):
         return isinstance(x, self.torch.Tensor) and x.device == self.device
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        if not isinstance(x, (self.torch.Tensor, np.ndarray)) and hasattr(x, "__dlpack__"):
-            x = self.torch.from_dlpack(x)
+        if not isinstance(x, (self.torch.Tensor, np.ndarray)):
+            x = self.torch.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
         if isinstance(x, np.ndarray) and not (x.flags.writeable and min(x.strides, default=0) >= 0):
             x = x.copy()  # PyTorch has no read-only tensors and no negative strides
         wanted = getattr(self.torch, dtype) if dtype else None
@@ -59,11 +60,13 @@ class TorchBackend(Backend):
                 raise
             raise MemoryError(str(error).splitlines()[0]) from error
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        self.torch.matmul(a, b, out=out)
+    def product(
+        self, a: Array, b: Array, out: Array, precision: str = "float32"
+    ) -> Callable[[], Any]:
+        return partial(self.torch.matmul, a, b, out=out)
 
-    def sum(self, x: Array, out: Array) -> None:
-        self.torch.sum(x, 0, keepdim=x.ndim == 1, out=out)
+    def total(self, x: Array, out: Array) -> Callable[[], Any]:
+        return partial(self.torch.sum, x, 0, keepdim=x.ndim == 1, out=out)
 
     def take(self, x: Array, index: Array, out: Array) -> None:
         if x.dtype == out.dtype:

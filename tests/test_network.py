@@ -124,7 +124,7 @@ def test_unpacked_weights_are_views(backend, network):
     w = backend.asarray(np.arange(float(network.parameters)))
     W, b = network.unpack(w)
     for number, view in enumerate((*W.values(), *b.values())):
-        backend.fill(view, -1.0 - number)
+        view[...] = -1.0 - number
     expected = np.zeros(network.parameters)
     parts = [*network.weight_slices.values(), *network.bias_slices.values()]
     for number, part in enumerate(parts):

@@ -50,8 +50,8 @@ def has(backend: Backend, precision: str) -> bool:
 
 def can_record(backend: Backend) -> bool:
     """Whether the backend records anything at all."""
-    x = backend.full((1,), 0.0, "float32")
-    return not recorded(backend, lambda: backend.fill(x, 1.0))[1]
+    x, y = (backend.full((1,), 0.0, "float32") for _ in range(2))
+    return not recorded(backend, lambda: backend.copy(x, y))[1]
 
 
 def in_turn(

@@ -35,8 +35,8 @@ class Tape:
     def product(self, a: Array | Slot, b: Array, out: Array) -> None:
         """out <- a b. Factors may be transposed views."""
         if isinstance(a, Slot):
-            matmul, slot = self.backend.matmul, a
-            self.calls.append(lambda: matmul(slot.array, b, out))
+            product, slot, precision = self.backend.product, a, self.precision
+            self.calls.append(lambda: product(slot.array, b, out, precision)())
             return
         self.calls.append(self.backend.product(a, b, out, self.precision))
 
