@@ -390,7 +390,8 @@ def test_predictions_of_numbers_are_in_the_units_of_the_target(here):
         y = [float(row["price"]) for row in csv.DictReader(file)]
     with open("prices.csv", newline="") as file:
         t = [float(row["price"]) for row in csv.DictReader(file)]
-    np.testing.assert_array_equal(np.load("p.npy")[:, 0], np.float32(y))
+    outputs = np.load("p.npy")[:, 0]
+    np.testing.assert_array_equal(outputs, np.array(y, outputs.dtype))
     assert np.abs(np.array(y) - t).max() < 5e4
     table = run("evaluate", "runs/prices", "prices.csv").split()
     assert table[:4] == ["rows", "loss", "mse", "r2"]
@@ -404,6 +405,23 @@ def test_images_and_labels_in_files_of_their_own(here):
     assert "accuracy" in out
     message = run("evaluate", "runs/images", "images.idx.gz", code=2)
     assert "name them by --targets-file FILE" in message
+
+
+def test_a_model_file_stands_for_a_run(here):
+    """It has no settings: the columns are those of the model, the target is named."""
+    run("train", "plants.toml", "-q")
+    model = Path("runs/plants/model.safetensors")
+    assert run("predict", model, "plants.csv") == run("predict", "runs/plants", "plants.csv")
+    expected = run("evaluate", "runs/plants", "plants.csv")
+    assert run("evaluate", model, "plants.csv", "--target", "kind") == expected
+    message = run("evaluate", model, "plants.csv", code=2)
+    assert "is a model alone: name the column to predict by --target NAME" in message
+    message = run("predict", "runs/plants/state.safetensors", "plants.csv", code=2)
+    assert "array-mlp state 1, not array-mlp model 1" in message
+    message = run("predict", "plants.csv", "plants.csv", code=2)
+    assert "plants.csv is damaged or no safetensors file" in message
+    message = run("evaluate", "runs/plants", "plants.csv", "--target", "knid", code=2)
+    assert "did you mean 'kind'?" in message
 
 
 # --- check, backends, init -------------------------------------------------------------------

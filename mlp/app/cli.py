@@ -100,7 +100,9 @@ Overrides = Annotated[
     ),
 ]
 SettingsFile = Annotated[Path, typer.Argument(metavar="FILE", help="The TOML file.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run, or a model file.")
+]
 DataFile = Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .npz, .npy or IDX file.")]
 
 
@@ -283,13 +285,14 @@ def predict(
     if out is not None:
         predictions.check_new(out)
     model, config = load_run(run, backend)
+    names = config.data.target if config else None
     rows = read_more(config, data, model.columns or (), need_targets=False)
-    with limited(threads or config.threads):
+    with limited(threads or (config.threads if config else None)):
         if out is None:
-            header, lines = predictions.table(model, rows.X, config.data.target)
+            header, lines = predictions.table(model, rows.X, names)
             typer.echo(predictions.as_csv(header, lines), nl=False)
         else:
-            predictions.write(model, rows.X, config.data.target, out)
+            predictions.write(model, rows.X, names, out)
             typer.echo(f"{len(rows)} predictions are in {out}")
 
 
@@ -297,6 +300,12 @@ def predict(
 def evaluate(
     run: RunFolder,
     data: DataFile,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="The column to predict; default: the run's. May be repeated."
+        ),
+    ] = None,
     targets_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The targets of DATA, if they are in another file."),
@@ -311,12 +320,14 @@ def evaluate(
     from mlp.threads import limited
 
     model, config = load_run(run, backend)
-    if targets_file is None and config.data.targets_file is not None:
+    if targets_file is None and config is not None and config.data.targets_file is not None:
         raise InputError(f"the targets of {data} are not in it: name them by --targets-file FILE")
-    rows = read_more(config, data, model.columns or (), targets_file)
+    if target is None and targets_file is None and config is None:
+        raise InputError(f"{run} is a model alone: name the column to predict by --target NAME")
+    rows = read_more(config, data, model.columns or (), targets_file, target=target)
     t = encoded(rows, model.classes)
     model.objective.check_targets(t, str(targets_file or data))
-    with limited(threads or config.threads):
+    with limited(threads or (config.threads if config else None)):
         measured = {"rows": len(rows)} | model.evaluate(rows.X, t)
     typer.echo(_metrics_table({data.name: measured}))
 

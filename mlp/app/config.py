@@ -48,7 +48,7 @@ from pydantic import (
 from mlp.errors import InputError, did_you_mean
 from mlp.formulas.activations import ACTIVATIONS, get_activation
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
-from mlp.formulas.losses import LOSSES, Reduction, get_loss
+from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
 from mlp.layers import LAYERS, Dense, Layer
@@ -249,7 +249,7 @@ def _layer(value: Any) -> Any:
 class Training(Section):
     """Loss and reduction, and everything else as `Settings` says."""
 
-    loss: Annotated[Spec, named(LOSSES, get_loss)]
+    loss: Annotated[LossName | dict[str, Any], named(LOSSES, get_loss)]
     reduction: Reduction | None = None
     epochs: int = Settings.epochs
     batch_size: Annotated[int | Literal["full"], PlainValidator(_batch_size)] = 32

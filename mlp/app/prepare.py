@@ -100,19 +100,27 @@ def _held_out(
 
 
 def read_more(
-    config: Config,
+    config: Config | None,
     file: str | Path,
     columns: Sequence[str],
     targets_file: str | Path | None = None,
     need_targets: bool = True,
+    target: Sequence[str] | None = None,
 ) -> Dataset:
-    """Another data set with the columns of the first, in its order."""
-    about = config.data
-    named_array = about.inputs and Path(file).suffix == ".npz" == Path(about.file).suffix
+    """Another data set with the columns of the first, in its order.
+
+    target: as the settings say, if it is not given. Without settings, as of a model that came from
+    elsewhere, the columns are those of the model, else all that are no target.
+    """
+    inputs: Sequence[str] | None = columns
+    if config is not None:
+        about, target = config.data, target or config.data.target
+        if about.inputs and Path(file).suffix == ".npz" == Path(about.file).suffix:
+            inputs = about.inputs  # the name of the array
     return read(
         file,
-        inputs=about.inputs if named_array else columns,
-        target=about.target,
+        inputs=inputs,
+        target=target,
         targets_file=targets_file,
         need_targets=need_targets,
     )
@@ -178,12 +186,13 @@ def _shares(t: np.ndarray) -> bool:
 # ------------------------------------------------------------------------------ the model
 
 
-def choose_backend(flag: str | None, config: Config) -> Backend:
+def choose_backend(flag: str | None, config: Config | None) -> Backend:
     """The backend of --backend, of the file, of $MLP_BACKEND, or NumPy: the first that is given."""
+    named = config.backend if config is not None else None
     try:
-        return choose(flag, config.backend)
+        return choose(flag, named)
     except BackendError as error:
-        place = f"{config.path}: backend" if config.backend is not None else "$MLP_BACKEND"
+        place = f"{config.path}: backend" if config is not None and named else "$MLP_BACKEND"
         place = "--backend" if flag is not None else place
         raise BackendError(f"{place}: {error}") from error
 

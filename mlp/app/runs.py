@@ -40,13 +40,13 @@ from mlp.errors import InputError, did_you_mean
 from mlp.memory import shortages
 from mlp.model import Model
 from mlp.threads import limited
-from mlp.training.checkpoint import load_model, load_state, save_model, save_state
+from mlp.training.checkpoint import MODEL_FILE, load_model, load_state, save_model, save_state
 from mlp.training.loop import plan_training, train
 from mlp.training.memory_plan import Plan
 from mlp.training.run import Result
 from mlp.training.state import State
 
-MODEL_FILE, STATE_FILE, SETTINGS = "model.safetensors", "state.safetensors", "settings.json"
+STATE_FILE, SETTINGS = "state.safetensors", "settings.json"
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,13 @@ def _try_write(path: Path, data: bytes) -> None:
 # ------------------------------------------------------------------------------ an earlier run
 
 
-def load_run(folder: Path, backend: str | None = None) -> tuple[Model, Config]:
-    """The model of a run on this backend (else the run's own), and the run's settings."""
+def load_run(folder: Path, backend: str | None = None) -> tuple[Model, Config | None]:
+    """The model of a run on this backend (else the run's own), and the run's settings.
+
+    A model file, as `Model.save` or an estimator writes it, has no settings.
+    """
+    if folder.is_file():
+        return load_model(folder, choose_backend(backend, None)), None
     path = in_run(folder, MODEL_FILE)
     config = load(in_run(folder, SETTINGS))
     try:

@@ -39,7 +39,8 @@ from mlp.training.state import State
 
 PathLike = str | os.PathLike[str]
 
-MODEL, STATE = "array-mlp model 1", "array-mlp state 1"
+MODEL, STATE = "array-mlp model 1", "array-mlp state 1"  # formats
+MODEL_FILE = "model.safetensors"  # in the folder of a run
 
 
 # --------------------------------------------------------------------------------------- models
@@ -94,6 +95,28 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
         )
 
 
+def model_file(path: PathLike) -> Path:
+    """The model file of a run's folder; any other path is the file itself."""
+    return Path(path) / MODEL_FILE if os.path.isdir(path) else Path(path)
+
+
+def load(path: PathLike, backend: str | Backend | None = None) -> Model:
+    """The trained model of a run's folder, or of a model file, on this backend.
+
+    A run of the command line, `Model.save` and an estimator's `save` write such files. backend: as
+    for `Model`, whatever the run was trained on. Raises InputError if there is no such file.
+
+    >>> from mlp import Dense, Network
+    >>> import tempfile
+    >>> model = Model(Network(2, [Dense(1)]), "mean_squared_error")
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     save_model(model, f"{run}/model.safetensors")
+    ...     bool((load(run).w == model.w).all())
+    True
+    """
+    return load_model(model_file(path), backend)
+
+
 def load_beside(path: PathLike) -> Any:
     """What `save_model` was given to keep beside the model; None if there was nothing."""
     return _read(path, MODEL)[0].get("beside")
@@ -134,7 +157,18 @@ COUNTS = ("learning_rate", "step", "epoch", "batch", "best_epoch", "waited")
 
 
 def save_state(state: State, path: PathLike, backend: Backend) -> None:
-    """The whole progress of a run; ``backend`` is the one its arrays are on."""
+    """The whole progress of a run; ``backend`` is the one its arrays are on.
+
+    >>> from mlp import Dense, Network, train
+    >>> import tempfile
+    >>> model, X = Model(Network(2, [Dense(1)]), "mean_squared_error"), np.ones((4, 2))
+    >>> state = train(model, X, X[:, 0], epochs=2).state
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_state(state, f"{folder}/state.safetensors", model.backend)
+    ...     later = load_state(f"{folder}/state.safetensors")
+    >>> len(train(model, X, X[:, 0], epochs=5, state=later).history["loss"])
+    5
+    """
     about = {name: getattr(state, name) for name in COUNTS}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
     about["history"] = {
@@ -161,14 +195,10 @@ def load_state(path: PathLike) -> State:
         history = {name: [float(x) for x in column] for name, column in about["history"].items()}
         if "epoch" in history:
             history["epoch"] = [int(x) for x in history["epoch"]]
-        return State(
-            w=tensors["w"],
-            vectors=vectors,
-            **{name: tensors.get(name) for name in OPTIONAL},
-            history=history,
-            best_loss=float(about["best_loss"]),
-            **{name: about[name] for name in COUNTS},
-        )
+        rest: dict[str, Any] = {name: tensors.get(name) for name in OPTIONAL}
+        rest |= {name: about[name] for name in COUNTS}
+        best_loss = float(about["best_loss"])
+        return State(tensors["w"], vectors, history=history, best_loss=best_loss, **rest)
 
 
 # ---------------------------------------------------------------------------------------- files

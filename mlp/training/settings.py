@@ -53,6 +53,11 @@ class Settings:
     there is one. seed: of the order, the validation split and dropout. record_steps: record the
     step on the device once and replay it, which spares the time that starting its kernels takes; a
     learning rate that a callback changes then counts from the next epoch on.
+
+    >>> Settings(batch_size="full", optimizer="rprop").rate()
+    0.1
+    >>> Settings(warmup=2, schedule="cosine").make_schedule()(0, steps_per_epoch=10)
+    0.05
     """
 
     epochs: int = 100
