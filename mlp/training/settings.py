@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, Literal, TypedDict
 
@@ -54,8 +54,9 @@ class Settings:
     step on the device once and replay it, which spares the time that starting its kernels takes; a
     learning rate that a callback changes then counts from the next epoch on.
 
-    >>> Settings(batch_size="full", optimizer="rprop").rate()
-    0.1
+    >>> settings = Settings(epochs=50, optimizer="rprop")
+    >>> settings, settings.rate()
+    (Settings(epochs=50, optimizer='rprop'), 0.1)
     >>> Settings(warmup=2, schedule="cosine").make_schedule()(0, steps_per_epoch=10)
     0.05
     """
@@ -111,6 +112,13 @@ class Settings:
                 f"optimizer {self.optimizer!r} finds its own step sizes: remove the schedule and "
                 "the warm-up"
             )
+
+    def __repr__(self) -> str:
+        """What is not as usual."""
+        usual = Settings()
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        said = [f"{name}={x!r}" for name, x in given.items() if x != getattr(usual, name)]
+        return f"Settings({', '.join(said)})"
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:
