@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from backends.base import Array
-from backends.formula import Extent, Program
+from backends.formula import FULL, Extent, Program
 
 BLOCK = 1 << 14  # elements of one block: with its scratch about a quarter megabyte of float32
 LONG_ROW = 128  # columns from which NumPy reduces a row at full speed
@@ -55,5 +55,8 @@ class Blocks:
 
 def is_flat(program: Program, arrays: Sequence[Array], shape: tuple[int, ...]) -> bool:
     """Whether a kernel may run over the arrays as over vectors."""
-    whole = all(x.shape == shape and x.flags.c_contiguous for x in arrays)
+    whole = all(
+        x.shape == shape and x.flags.c_contiguous and program.code[n].extent == FULL
+        for n, x in enumerate(arrays)  # of a single row, a row that all share has the same shape
+    )
     return len(shape) < 2 or (whole and not program.reduces)
