@@ -418,6 +418,8 @@ def test_a_model_file_stands_for_a_run(here):
     assert "is a model alone: name the column to predict by --target NAME" in message
     message = run("predict", "runs/plants/state.safetensors", "plants.csv", code=2)
     assert "array-mlp state 1, not array-mlp model 1" in message
+    message = run("train", "--resume", model, code=2)
+    assert "is a file; a run is a folder" in message
     message = run("predict", "plants.csv", "plants.csv", code=2)
     assert "plants.csv is damaged or no safetensors file" in message
     message = run("evaluate", "runs/plants", "plants.csv", "--target", "knid", code=2)

@@ -342,7 +342,8 @@ def test_layers_of_every_kind(write):
     [
         ("kind = 'dropuot'", "kind: unknown layer 'dropuot'; did you mean 'dropout'?"),
         ("kind = 'dropout'\nrate = 1.5", "rate must be in [0, 1), not 1.5"),
-        ("kind = 'dropout'\nunits = 4", "units: unknown key"),
+        ("kind = 'dropout'\nunits = 4", "layers.0.units: unknown key; known: kind, rate, sources"),
+        ("kind = 'dropout'\nrat = 0.1", "layers.0.rat: unknown key; did you mean 'rate'?"),
         ("kind = 'dropout'\nrate = 'much'", "rate: expected a number, not 'much'"),
     ],
 )
@@ -366,7 +367,11 @@ def test_old_words_are_answered_with_the_new_ones(write):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("rate_factors = {bais = 1.0}", "no role 'bais'; did you mean 'bias'?"),
+        ("rate_factors = 3", "training.rate_factors: expected a table, not 3"),
+        (
+            "rate_factors = {bais = 1.0}",
+            "training.rate_factors: no role 'bais'; did you mean 'bias'?",
+        ),
         ("rate_factors = {bias = -1.0}", "bias must be 0 or above, not -1.0"),
         ("rate_factors = {bias = 0.5}\noptimizer = 'rprop'", "rate_factors can only freeze, bias"),
     ],

@@ -193,7 +193,7 @@ class DenseLayer(Section):
     @classmethod
     def _as_dense_says(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
-            _ask(Dense, {"units": 1, info.field_name: value}, f"Dense: {info.field_name} ")
+            _ask(Dense, {"units": 1, info.field_name: value}, f"Dense: {info.field_name}")
         return value
 
     def layer(self, outputs: int) -> Layer:
@@ -269,7 +269,7 @@ class Training(Section):
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
     @classmethod
     def _as_settings_say(cls, value: Any, info: ValidationInfo) -> Any:
-        _ask(Settings, {info.field_name: value}, f"{info.field_name} ")
+        _ask(Settings, {info.field_name: value}, str(info.field_name))
         return value
 
     @model_validator(mode="after")
@@ -339,7 +339,7 @@ def _ask(cls: Callable[..., Any], values: dict[Any, Any], prefix: str) -> None:
     try:
         cls(**values)
     except InputError as error:
-        raise InputError(str(error).removeprefix(prefix)) from error
+        raise InputError(str(error).removeprefix(prefix).lstrip(": ")) from error
 
 
 @contextmanager
@@ -372,7 +372,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(details, given) for details in error.errors()]
+        problems = [_problem(details, given, values) for details in error.errors()]
         head = f"{path}: " if len(problems) == 1 else f"{path} has {len(problems)} mistakes:\n  "
         raise InputError(head + "\n  ".join(problems)) from error
     config._path = path
@@ -456,24 +456,26 @@ def _value(text: str) -> Any:
 # ------------------------------------------------------------------------------ explaining
 
 
-def _problem(details: Any, given: Sequence[str]) -> str:
+def _problem(details: Any, given: Sequence[str], values: Mapping[str, Any]) -> str:
     """One mistake, as "key: what is expected, not what is there"."""
     location = details["loc"]
     key = ".".join(map(str, location))
     place = f"{key} (given by --set)" if key in given else key
     if details["type"] == "extra_forbidden":
-        return f"{place}: unknown key{_nearest_key(location)}"
+        return f"{place}: unknown key{_nearest_key(location, values)}"
     message = _explain(details)
     return f"{place}: {message}" if place else message
 
 
-def _nearest_key(location: tuple[Any, ...]) -> str:
+def _nearest_key(location: tuple[Any, ...], values: Mapping[str, Any]) -> str:
     name, section = location[-1], location[0] if len(location) > 1 else ""
     if name in RENAMED:
         return f"; it is now {RENAMED[name]}"
     known = SECTIONS.get(section, Config)
+    if section == "layers":
+        known = LAYER_SECTIONS[values["layers"][location[1]].get("kind", "dense")]
     for other, cls in SECTIONS.items():
-        if cls is not known and name in cls.model_fields:
+        if other != section and name in cls.model_fields:
             return f"; it belongs under {'[[layers]]' if other == 'layers' else f'[{other}]'}"
     return did_you_mean(name, known.model_fields)
 
@@ -485,6 +487,7 @@ EXPECTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text",
+    "dict_type": "a table",
     "list_type": "a list (of tables: [[layers]] in double brackets)",
     "model_type": "a table of settings",
     "model_attributes_type": "a table of settings",

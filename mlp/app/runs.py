@@ -317,6 +317,8 @@ def in_run(folder: Path, name: str) -> Path:
     """A file of a run's folder; InputError if it is no such folder."""
     if (folder / name).is_file():
         return folder / name
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; a run is a folder that `mlp train` writes")
     if not folder.is_dir():
         known = [str(file.parent) for file in Path().glob(f"runs/*/{name}")]
         hint = did_you_mean(folder, sorted(known)) if known else ""
