@@ -21,9 +21,9 @@ import numpy as np
 
 from backends import Array, Backend, choose
 from backends.counting_backend import Count
-from mlp.data.feed import Feed, rescale, slices
+from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
 from mlp.data.samples import Samples, check_inputs, checked
-from mlp.data.scaling import Scaling, dtype_name
+from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
 from mlp.errors import InputError
 from mlp.formulas import metrics
 from mlp.formulas.losses import Loss, LossName, Reduction
@@ -38,6 +38,7 @@ __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
 SCALE = 2.0**10  # of the deltas of a single gradient in mixed precision; training adapts its own
 DTYPES = ("float32", "float64")
+SIZES = 8  # numbers of rows whose evaluations a predictor keeps
 
 
 class Model:
@@ -81,10 +82,10 @@ class Model:
         self.classes = None if classes is None else np.asarray(classes)
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
+        self._predictors: list[Predictor] = []  # those that no thread is using
         if isinstance(self.backend, Count):  # nothing to draw: the model is to be planned with
             self._w = self.backend.empty((network.parameters,), self.dtype)
             self._statistics = self.backend.empty((network.statistics,), self.dtype)
-            self._predictors = []
             return
         if w is None:
             w = network.initial_weights(seed)
@@ -103,7 +104,6 @@ class Model:
             self.backend.copy(given, self._w)
             self._statistics = self.backend.empty((network.statistics,), self.dtype)
             self.statistics = network.initial_statistics() if statistics is None else statistics
-        self._predictors: list[Predictor] = []  # those that no thread is using
 
     # ------------------------------------------------------------------ weights
 
@@ -218,11 +218,13 @@ class Model:
                 predictor = Predictor(self)
             y = predictor(X)
             self._predictors.append(predictor)
-            if self.target_scaling is not None:
-                scaling = self.target_scaling
-                asarray = np.asarray if isinstance(y, np.ndarray) else backend.asarray
-                y = y * asarray(scaling.scale, self.dtype) + asarray(scaling.shift, self.dtype)
-            return y if given_on_device or isinstance(y, np.ndarray) else backend.to_numpy(y)
+            if not (given_on_device or isinstance(y, np.ndarray)):
+                y = backend.to_numpy(y)
+            if self.target_scaling is None:
+                return y
+            if isinstance(y, np.ndarray):
+                return self.target_scaling.invert(y.astype(np.float64))
+            return invert_on_device(backend, y, self.target_scaling)
 
     def classify(self, X: Any) -> np.ndarray:
         """The label of each row, (n,) on the host: the class of the largest output, or with one
@@ -256,7 +258,7 @@ class Model:
         return Feed(self.backend, self.dtype, samples, *scalings, streamed)
 
     def value_and_gradient(
-        self, X: Any, t: Any, sample_weight: Any = None, dropout_seed: int | None = None
+        self, X: Any, t: Any = None, sample_weight: Any = None, dropout_seed: int | None = None
     ) -> tuple[float, Array]:
         """(E, g): the objective on these rows, penalties included, and its gradient.
 
@@ -359,66 +361,77 @@ class Predictor:
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
         self.host = isinstance(model.w, np.ndarray)
-        self.evaluations: dict[int, tuple[Evaluation, Callable[[Array], None]]] = {}
+        self.runs: dict[int, Callable[[np.ndarray], Array]] = {}
+        self.fed: dict[Any, tuple[Feed, Evaluations]] = {}  # by the kind of what they are fed with
 
     def __call__(self, X: Array) -> Array:
         """(n, outputs) in scaled units, a new array: on the backend, or on the host if the rows
         are streamed from there."""
+        chunks = slices(X.shape[0], self.chunk)
         if not (self.host and isinstance(X, np.ndarray)):
-            return self._feed(X)
+            return self._fed(X, chunks)
         y = self.backend.empty((X.shape[0], self.objective.network.outputs), self.dtype)
-        for rows in slices(X.shape[0], self.chunk):
-            evaluation, run_on = self._evaluation(rows.stop - rows.start)
-            run_on(X[rows])
-            self.backend.copy(evaluation.y, y[rows, :])
+        for rows in chunks:
+            self.backend.copy(self._run(rows.stop - rows.start)(X[rows]), y[rows, :])
         return y
 
-    def _feed(self, X: Array) -> Array:
+    def _make(self, n: int) -> Evaluation:
+        return self.objective.predict(
+            self.backend, self.w, self.arena, n, self.host, self.statistics
+        )
+
+    def _fed(self, X: Array, chunks: list[slice]) -> Array:
         """The predictions for rows that have to be brought to the backend."""
-        feed = Feed(self.backend, self.dtype, Samples(X), self.scaling)
-        y, chunks = feed.room(self.objective.network.outputs), slices(feed.n, self.chunk)
-        runs = {}
-        for n in sorted({rows.stop - rows.start for rows in chunks}, reverse=True):
-            evaluation, _ = self._evaluation(n)
-            runs[n] = evaluation, feed.bind(evaluation)
-        for _, rows, evaluation in feed.through(chunks, runs):
+        samples = Samples(X)
+        kind = kind_of(self.backend, self.dtype, samples)
+        if kind in self.fed and len(self.fed[kind][1].of) <= SIZES:
+            feed, runs = self.fed[kind]
+            feed.load(samples)
+        else:
+            feed = Feed(self.backend, self.dtype, samples, self.scaling, streamed=kind[0])
+            runs = Evaluations(feed, (), self._make)
+            self.fed[kind] = feed, runs
+        runs.add(sizes_of(chunks), self._make)
+        y = feed.room(self.objective.network.outputs)
+        for _, rows, evaluation in runs.through(chunks):
             feed.keep(evaluation.y, rows, y)
+        feed.unload()
         return y
 
-    def _evaluation(self, n: int) -> tuple[Evaluation, Callable[[Array], None]]:
-        """The evaluation of n rows, and a function that runs it on host rows."""
-        if n not in self.evaluations:
-            if len(self.evaluations) >= 8:
-                self.evaluations.clear()
-            made = self.objective.predict(
-                self.backend, self.w, self.arena, n, self.host, self.statistics
-            )
-            self.evaluations[n] = made, self._run_on(made)
-        return self.evaluations[n]
+    def _run(self, n: int) -> Callable[[np.ndarray], Array]:
+        """A function of n host rows, that gives their predictions: rows are read where they are if
+        they are as products take them, else cast and scaled into a buffer."""
+        if n in self.runs:
+            return self.runs[n]
+        if len(self.runs) > SIZES:
+            self.runs.clear()
+        # Nothing here refers to this object, as above.
+        backend, evaluation, scaling = self.backend, self._make(n), self.scaling
+        x, slot = evaluation.x, evaluation.input
+        rescaled: Callable[[], None] | None = None
 
-    def _run_on(self, evaluation: Evaluation) -> Callable[[Array], None]:
-        """A function of host rows: read where they are if they are as products take them, else
-        copied to the evaluation's x, cast and scaled."""
-        x, slot, dtype = evaluation.x, evaluation.input, evaluation.x.dtype
-        rescaled = None
-        if self.scaling is not None:
-            shift = self.backend.asarray(self.scaling.shift, self.dtype)
-            factor = self.backend.asarray(1.0 / self.scaling.scale, self.dtype)
-            rescaled = self.backend.fuse(rescale, into=(0,)).bind(x, shift, factor)
-
-        def run_on(rows: Array) -> None:
-            plain = rescaled is None and rows.dtype == dtype and rows.flags.c_contiguous
+        def run(rows: np.ndarray) -> Array:
+            nonlocal rescaled
+            plain = scaling is None and rows.dtype == x.dtype and rows.flags.c_contiguous
             if plain and slot is not None:
                 slot.array = rows
                 evaluation.run()
                 slot.array = x  # and the caller's rows are let go
-                return
-            self.backend.copy(rows, x)
-            if rescaled is not None:
-                rescaled()
+                return evaluation.y
+            if rows.dtype.itemsize > 2:  # none of KEPT
+                cast(rows, x, scaling)
+            else:
+                backend.copy(rows, x)
+                if scaling is not None:
+                    if rescaled is None:
+                        of_scaling = constants(backend, scaling, dtype_name(x))
+                        rescaled = backend.fuse(rescale).bind(x, *of_scaling)
+                    rescaled()
             evaluation.run()
+            return evaluation.y
 
-        return run_on
+        self.runs[n] = run
+        return run
 
 
 class Evaluator:
@@ -435,31 +448,31 @@ class Evaluator:
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
         self.rows = slices(feed.n, chunk)
-        self.runs = {}
-        for n in sorted({rows.stop - rows.start for rows in self.rows}, reverse=True):
-            evaluation = objective.measure(
-                backend, model.w, arena, n, self.s is not None, model.statistics
-            )
-            self.runs[n] = evaluation, feed.bind(evaluation)
+
+        def make(n: int) -> Evaluation:
+            weighted = self.s is not None
+            return objective.measure(backend, model.w, arena, n, weighted, model.statistics)
+
+        self.runs = Evaluations(feed, sizes_of(self.rows), make)
         self.y = feed.room(model.network.outputs)
         self.sums = backend.empty((len(self.rows), 2), model.dtype)
 
     def __call__(self, penalty: bool = False) -> dict[str, float]:
         """{"loss": ..., metrics}; with ``penalty`` the loss includes the penalties."""
         model, copy_to = self.model, self.model.backend.copy
-        for i, rows, evaluation in self.feed.through(self.rows, self.runs):
+        for i, rows, evaluation in self.runs.through(self.rows):
             copy_to(evaluation.sums, self.sums[i : i + 1, :])
             self.feed.keep(evaluation.y, rows, self.y)
         sums = model.backend.to_numpy(self.sums).astype(np.float64)
         streamed = self.feed.stream is not None
         self.predictions = y = self.y if streamed else model.backend.to_numpy(self.y)
-        t = self.t
-        loss = mean_or_sum(model.objective, sums[:, 0], shares(self.rows, self.s))
+        weights = shares(self.rows, self.s)
+        loss = mean_or_sum(model.objective, sums[:, 0], weights)
         if penalty:
-            loss += sums[0, 1]
+            loss += penalty_of_all(model.objective, sums[:, 1], weights)
         if model.target_scaling is not None:
-            y = model.target_scaling.invert(y)
-        return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, t)}
+            y = model.target_scaling.invert(y.astype(np.float64))
+        return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, self.t)}
 
 
 def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
@@ -488,13 +501,22 @@ def mean_or_sum(objective: Objective, values: np.ndarray, weights: np.ndarray) -
     return float((values * weights).sum() / weights.sum())
 
 
+def penalty_of_all(objective: Objective, values: np.ndarray, weights: np.ndarray) -> float:
+    """The penalties of the objective over all batches, from their values on each of them: the same
+    on each, unless they are shared by its samples."""
+    if not objective.shared_penalties:
+        return float(values[0])
+    most = int(weights.argmax())  # one whose weights are not all zero
+    return float(values[most] * weights[most] / weights.sum())
+
+
 def fill_masks(
     backend: Backend, network: Network, evaluation: Evaluation, seed: int | None, step: int
 ) -> None:
     """The dropout masks of one step into the evaluation; without a seed nothing is dropped."""
     if seed is None:
         for mask in evaluation.masks.values():
-            backend.fill(mask, 1.0)
+            mask[...] = 1.0
     elif evaluation.masks:
         for l, mask in dropout_masks(network, evaluation.n, seed, step):
             out = evaluation.masks[l]

@@ -11,7 +11,17 @@ from sklearn.exceptions import ConvergenceWarning
 
 from backends.base import Backend, Staging
 from backends.counting_backend import Count
-from mlp import Dense, MLPClassifier, Model, Network, Scaling, gradient_check, save_state, train
+from mlp import (
+    Dense,
+    InputError,
+    MLPClassifier,
+    Model,
+    Network,
+    Scaling,
+    gradient_check,
+    save_state,
+    train,
+)
 from mlp.data.feed import Feed, Stream
 from mlp.data.samples import Samples, check_inputs
 from mlp.layers.tape import Arena
@@ -203,6 +213,155 @@ def test_the_solvers_of_the_estimators_stream(backend):
             same(a, b)
 
 
+# ------------------------------------------------------------------------ digits of the inputs
+
+OFFSETS, SPREADS = (0.0, 1e3, 1e6, 1.7e9, 1e12, 1e15), (1e-3, 1.0, 1e3, 1e6)
+WIDE = ("int32", "int64", "uint64", "float32", "float64")
+
+
+def columns(kind, n=40):
+    """One column for each offset and spread that the dtype has room for, as (n, d)."""
+    rng = np.random.default_rng(3)
+    values = [
+        offset + spread * rng.uniform(-1, 1, n)
+        for offset in OFFSETS
+        for spread in SPREADS
+        if not kind.startswith("uint") or offset >= 1e6
+    ]
+    most = np.iinfo(kind).max if kind[0] in "iu" else np.inf
+    return np.stack([x for x in values if abs(x).max() < most], axis=1).astype(kind)
+
+
+def reaching(feed, one, n):
+    """What the network is given for n rows in an order of their own, (n, d), and the order."""
+    e = evaluation(one, n)
+    order = np.random.default_rng(4).permutation(n)
+    feed.bind(e)(feed.rows(order))
+    return one.backend.to_numpy(e.x), order
+
+
+@pytest.mark.parametrize("place", ["host", "streamed", "sparse", "on its device"])
+@pytest.mark.parametrize("kind", WIDE)
+def test_inputs_are_scaled_before_they_are_rounded(backend, dtype, kind, place):
+    """(x - shift) / scale in float64, rounded once, wherever the rows are and whatever they are."""
+    X = columns(kind)
+    if place == "on its device" and kind == "uint64" and hasattr(backend, "torch"):
+        pytest.skip("PyTorch computes nothing in uint64")
+    scaling = Scaling.standard(X)
+    expected = ((X.astype("float64") - scaling.shift) / scaling.scale).astype(dtype)
+    net = Network(X.shape[1], [Dense(1)])
+    one = Model(net, "mean_squared_error", backend=backend, dtype=dtype, input_scaling=scaling)
+    given = {"sparse": scipy.sparse.csr_array, "on its device": backend.asarray}.get(place, np.copy)
+    feed = one.feed(Samples(given(X)), streamed=place == "streamed")
+    assert (feed.stream is not None) == (place in ("streamed", "sparse"))
+    found, order = reaching(feed, one, len(X))
+    same(found, expected[order])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16", "float16", *WIDE])
+def test_rows_reach_the_network_alike_on_every_way(backend, kind, scaled, monkeypatch):
+    """Resident, streamed, sparse, on their device and in `predict`, alone and among others: bit for
+    bit, whatever the dtype."""
+    X = np.random.default_rng(0).uniform(0, 100, (23, 4)).astype(kind)
+    scaling = Scaling.standard(X.astype("float64")) if scaled else None
+    net = Network(4, [Dense(4, bias=False)])
+    one = Model(
+        net, "mean_squared_error", w=np.eye(4).ravel(), backend=backend, input_scaling=scaling
+    )
+    monkeypatch.setattr(one, "_chunk", lambda: 10)
+    ways = [one.feed(Samples(X), streamed) for streamed in (False, True)]
+    if kind != "float16":  # which SciPy does not have
+        ways.append(one.feed(Samples(scipy.sparse.csr_array(X))))
+    if hasattr(backend.xp, kind) and not (
+        hasattr(backend, "torch") and kind in ("uint16", "uint64")
+    ):
+        ways.append(one.feed(Samples(backend.asarray(X))))
+    first, order = reaching(ways[0], one, len(X))
+    for feed in ways[1:]:
+        same(reaching(feed, one, len(X))[0], first)
+    predicted = one.predict(X)  # the net gives what it is given
+    same(predicted[order], first)
+    for i in (0, 22):
+        same(one.predict(X[i : i + 1]), predicted[i : i + 1])
+
+
+def test_an_hour_of_time_stamps_is_told_apart(backend):
+    """2,000 distinct inputs, 1.7e9 and more, give 2,000 distinct predictions; and prices."""
+    rng = np.random.default_rng(0)
+    for X in (
+        1.7e9 + np.sort(rng.choice(3_600_000, 2000, replace=False))[:, None] / 1000,
+        500_000 + np.unique(rng.uniform(-1, 1, 3000).round(3))[:, None],
+    ):
+        one = Model(
+            Network(1, [Dense(1)]), "mean_squared_error", w=[1.0, 0.0], backend=backend,
+            input_scaling=Scaling.standard(X), target_scaling=Scaling.standard(X),
+        )  # fmt: skip
+        y = one.predict(X)
+        assert len(np.unique(y)) == len(X)
+        assert y.dtype == "float64"
+        np.testing.assert_allclose(y, X, rtol=0, atol=4 * np.finfo("float32").eps * X.std())
+        on_device = backend.to_numpy(one.predict(backend.asarray(X)))
+        np.testing.assert_array_equal(on_device, y)
+
+
+def test_targets_keep_their_digits(backend):
+    """They are scaled in float64, and metrics compare with them as they were given."""
+    t = 1.7e9 + np.random.default_rng(0).uniform(0, 3600, (50, 1))
+    one = Model(
+        Network(1, [Dense(1)]), "mean_squared_error", w=[1.0, 0.0], backend=backend,
+        input_scaling=Scaling.standard(t), target_scaling=Scaling.standard(t),
+    )  # fmt: skip
+    for streamed in (False, True):
+        e = one.objective.measure(backend, one.w, Arena(backend, "float32", 50), 50)
+        one.feed(Samples(t, t), streamed).bind(e)(slice(0, 50))
+        same(backend.to_numpy(e.t), one.target_scaling.apply(t, "float32"))
+    found = one.evaluate(t, t)
+    assert found["mse"] < 1e-7  # of 1.7e9 float32 would keep every 128th second
+    assert found["r2"] > 1 - 1e-12
+
+
+@pytest.mark.parametrize("place", ["host", "streamed", "sparse", "on its device"])
+def test_what_the_dtype_cannot_hold_is_said(backend, place):
+    """A value beyond float32, given or once scaled, is an error that names its column."""
+    X = np.ones((9, 2))
+    X[4, 1] = 1e39
+    given = {"sparse": scipy.sparse.csr_array, "on its device": backend.asarray}.get(place, np.copy)
+    for scaling, values, says in (
+        (None, X, "1 values are beyond the range of float32, 3.4e"),
+        (Scaling(np.zeros(2), np.array([1, 1e-3])), X / 100, "1 values are once scaled beyond the"),
+    ):
+        net = Network(2, [Dense(1)])
+        one = Model(net, "mean_squared_error", backend=backend, input_scaling=scaling)
+        with pytest.raises(InputError, match=f"X: {says}") as raised:
+            reaching(one.feed(Samples(given(values)), streamed=place == "streamed"), one, 9)
+        assert "column 1; correct them, or use a model of dtype float64" in str(raised.value)
+        with pytest.raises(InputError, match=says):
+            one.predict(given(values))
+        with pytest.raises(InputError, match=says):
+            one.evaluate(given(values), np.ones(9))
+        one.to(dtype="float64").predict(given(values))
+
+
+def test_predictions_bind_nothing(backend, monkeypatch):
+    """From the second call on, whatever X is: no kernel is bound, and no evaluation made."""
+    rng = np.random.default_rng(0)
+    one = model(backend, input_scaling=SCALING, target_scaling=Scaling(np.ones(3), np.ones(3)))
+    sets = [
+        rng.uniform(0, 50, (n, 6)).astype(kind)
+        for n in (1, 7)
+        for kind in ("float64", "float32", "int64", "uint8")
+    ]
+    sets += [scipy.sparse.csr_array(X) for X in sets] + [backend.asarray(X) for X in sets]
+    before = [one.predict(X) for X in sets]
+    for name in ("fuse", "product", "total"):
+        monkeypatch.setattr(backend, name, None)
+    for X, y in zip(sets, before, strict=True):
+        same(
+            backend.to_numpy(backend.asarray(one.predict(X))), backend.to_numpy(backend.asarray(y))
+        )
+
+
 # ------------------------------------------------------------------------------- two buffers
 
 
@@ -272,7 +431,7 @@ def test_while_the_device_computes_the_next_rows_are_sent(backend, monkeypatch):
 def test_fewer_rows_ask_for_no_memory(precision):
     """The buffers of the larger evaluation, of class numbers and of inputs to scale, serve."""
     one, count = model("numpy", "cross_entropy"), Count()
-    feed = Feed(count, "float32", Samples(inputs(), classes()), SCALING)
+    feed = Feed(count, "float32", Samples(inputs(kind="uint8"), classes()), SCALING)
     arena = Arena(count, precision, 8)
     g, asked = count.empty(one.w.shape, "float32"), []
     for n in (8, 5):

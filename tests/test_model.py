@@ -13,6 +13,7 @@ from backends import BackendError, get_backend
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, train
 from mlp.data.scaling import Scaling
+from mlp.model import Evaluator
 
 
 def three_classes(backend="numpy", **options):
@@ -302,6 +303,25 @@ def test_evaluate(backend):
     loss = -np.log(np.where(labels, y, 1 - y)).sum(axis=1).mean()
     right = ((y > 0.5) == labels).all(axis=1).mean()
     assert model.evaluate(X, labels) == pytest.approx({"loss": loss, "accuracy": right})
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("weights", ["none", "some", "a chunk of zeros"])
+@pytest.mark.parametrize(("n", "chunk"), [(5, 100), (7, 3), (100, 33), (64, 16), (65, 16), (9, 1)])
+def test_penalties_do_not_depend_on_the_chunks(n, chunk, weights, shared, reduction, monkeypatch):
+    """E over all rows, penalties included, is that of one evaluation of them all."""
+    net = Network(4, [Dense(5, "tanh", l1=0.3, l2=0.7), Dense(3, "softmax")])
+    options = {"shared_penalties": shared, "reduction": reduction, "dtype": "float64"}
+    model, (X, t) = Model(net, "cross_entropy", **options), rows(n)
+    s = None if weights == "none" else np.random.default_rng(1).uniform(0, 2, n)
+    if weights == "a chunk of zeros" and chunk < n:
+        s[:chunk] = 0.0
+    samples = model.samples(X, t, s)
+    E, _ = model.value_and_gradient(samples)
+    monkeypatch.setattr(model, "_chunk", lambda: chunk)
+    found = Evaluator(model, model.feed(samples), samples)(penalty=True)
+    assert found["loss"] == pytest.approx(E, rel=1e-12)
 
 
 def test_value_and_gradient(backend):

@@ -1,25 +1,35 @@
-"""Rows of a data set into the buffers of an evaluation.
+"""Rows of a data set into the buffers of an evaluation, in the units of the network.
 
-The data set lives on the device where it fits (`Backend.keeps`), in a dtype of its own: uint8
-images stay uint8 and are cast when a batch is gathered; float64 is taken over in the working dtype.
+The data set lives on the device where it fits (`Backend.keeps`), scaled and in the working dtype.
 Else it stays on the host as it was given, and batches stream through two buffers in turn: while the
-device computes on one batch, the rows of the next are gathered on the host and sent. A SciPy sparse
-matrix always streams; the rows of a batch become dense when they are gathered.
+device computes on one batch, the rows of the next are gathered on the host, scaled, and sent. A
+SciPy sparse matrix always streams; the rows of a batch become dense when they are gathered.
 
-Either way the rows are cast and scaled, x' = (x - shift) / scale, by the same kernels on the
-device, so that a streamed data set gives the numbers of a resident one bit for bit.
+Small integers and halves (uint8 images) stay as they are in either case, a quarter of the memory,
+and are cast and scaled on the device when they are in a batch. What is scaled where is said in
+`mlp.data.scaling`; each value goes one way, so a streamed data set gives the numbers of a resident
+one bit for bit.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from backends import Array, Backend
-from mlp.data.samples import Samples, dtype_name, is_sparse
-from mlp.data.scaling import Scaling
+from mlp.data.samples import Samples, is_sparse
+from mlp.data.scaling import (
+    Cast,
+    Scaling,
+    cast_on_device,
+    constants,
+    dtype_name,
+    rescale,
+    rescale_to,
+)
 from mlp.network.objective import Evaluation
 
+Make = Callable[[int], Evaluation]
 Rows = Any  # a slice, or int64 row numbers: on the device, of a streamed data set on the host
 
 
@@ -32,14 +42,25 @@ def slices(n: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def rescale(xp: Any, x: Array, shift: Array, factor: Array) -> Array:
-    """(x - shift) / scale, with factor = 1 / scale."""
-    return (x - shift) * factor
+KEPT = ("uint8", "int8", "uint16", "int16", "float16")  # what stays as it is until its batch
 
 
-def rescale_to(xp: Any, narrow: Array, x: Array, shift: Array, factor: Array) -> Array:
-    """The same into float16, for which numbers may be too large before they are scaled."""
-    return (x - shift) * factor
+def kind_of(
+    backend: Backend, dtype: str, samples: Samples, streamed: bool | None = None
+) -> tuple[bool, str, bool, bool]:
+    """What has to be alike for samples to take the place of others in a feed: whether they stream,
+    the dtype in which X comes to the device, whether there are class numbers, and weights."""
+    X, t, s = samples.X, samples.t, samples.s
+    given = dtype_name(X)
+    x_dtype = given if given in KEPT and hasattr(backend.xp, given) else dtype
+    if not isinstance(X, np.ndarray):
+        streamed = is_sparse(X)
+    elif streamed is None:
+        size = X.size * np.dtype(x_dtype).itemsize
+        for x, of in ((t, "int64" if t is not None and t.ndim == 1 else dtype), (s, dtype)):
+            size += 0 if x is None else x.size * np.dtype(of).itemsize
+        streamed = not backend.keeps(size)
+    return bool(streamed), x_dtype, t is not None and t.ndim == 1, s is not None
 
 
 class Feed:
@@ -59,35 +80,54 @@ class Feed:
         target_scaling: Scaling | None = None,
         streamed: bool | None = None,
     ):
-        X, t, s = samples.X, samples.t, samples.s
-        self.backend, self.dtype, self.n = backend, dtype, samples.n
-        self.labels = t is not None and t.ndim == 1
-        self.weighted = s is not None
-        if t is not None and target_scaling is not None:
-            t = target_scaling.apply(t, dtype)
-        given = {"x": X.tocsr() if is_sparse(X) else X, "t": t}
-        given["s"] = None if s is None else s.reshape(-1, 1)
-        given = {name: x for name, x in given.items() if x is not None}
-        dtypes = {"x": dtype_name(X) if _stays(X) else dtype, "t": dtype, "s": dtype}
-        if self.labels:
-            dtypes["t"] = "int64"
-        if not isinstance(X, np.ndarray):
-            streamed = is_sparse(X)
-        elif streamed is None:
-            size = sum(x.size * np.dtype(dtypes[name]).itemsize for name, x in given.items())
-            streamed = not backend.keeps(size)
-        self.stream = Stream(backend, given, dtypes) if streamed else None
-        self.data = {}
-        if not streamed:
-            self.data = {name: backend.asarray(x, dtypes[name]) for name, x in given.items()}
+        self.backend, self.dtype = backend, dtype
+        self.input_scaling, self.target_scaling = input_scaling, target_scaling
+        self.stream: Stream | None = None
+        self.data: dict[str, Array] = {}
         self.order: Array | None = None
         self.buffers: dict[str, Array] = {}
-        self.scaling = None
-        if input_scaling is not None:
-            self.scaling = (
-                backend.asarray(input_scaling.shift, dtype),
-                backend.asarray(1.0 / input_scaling.scale, dtype),
-            )
+        self.kind = kind_of(backend, dtype, samples, streamed)
+        self.constants = None  # of what is scaled when it is in a batch
+        if self.kind[1] in KEPT and input_scaling is not None:
+            self.constants = constants(backend, input_scaling, dtype)
+        self.load(samples)
+
+    def load(self, samples: Samples) -> None:
+        """These samples, of the kind of those before, in their place: what was bound reads them."""
+        streamed, kept, self.labels, self.weighted = self.kind
+        self.n, X = samples.n, samples.X
+        if self.order is not None and self.order.shape[0] < self.n:
+            self.order = None
+        parts: dict[str, Any] = {}
+        if isinstance(X, np.ndarray) or is_sparse(X):
+            X = X.tocsr() if is_sparse(X) else X
+            parts["x"] = self._host(X, kept, None if kept in KEPT else self.input_scaling, "X")
+        if samples.t is not None:
+            dtype = "int64" if self.labels else self.dtype
+            parts["t"] = self._host(samples.t, dtype, self.target_scaling, "t")
+        if samples.s is not None:
+            parts["s"] = self._host(samples.s.reshape(-1, 1), self.dtype, None, "sample_weight")
+        if streamed:
+            if self.stream is None:
+                self.stream = Stream(self.backend)
+            self.stream.load(parts)
+            return
+        self.data = {name: self.backend.asarray(x, str(x.dtype)) for name, x in parts.items()}
+        if "x" not in parts:
+            scaling = None if kept in KEPT else self.input_scaling
+            self.data["x"] = cast_on_device(self.backend, X, kept, scaling)
+
+    @staticmethod
+    def _host(x: Any, dtype: str, scaling: Scaling | None, what: str) -> Any:
+        """A host array as it is if that is how the network takes it, else to be cast."""
+        as_it_is = scaling is None and x.dtype == dtype and not is_sparse(x)
+        return x if as_it_is else Cast(x, dtype, scaling, what)
+
+    def unload(self) -> None:
+        """Let go of the samples; what is bound waits for others."""
+        self.data = {}
+        if self.stream is not None:
+            self.stream.load({})
 
     @property
     def X(self) -> Array | None:
@@ -97,21 +137,24 @@ class Feed:
     @property
     def in_place(self) -> bool:
         """Whether X is what an evaluation of all rows reads, so that it need not be gathered."""
-        if self.X is None or self.scaling is not None:
+        if self.X is None or dtype_name(self.X) != self.dtype:
             return False
-        contiguous = not isinstance(self.X, np.ndarray) or self.X.flags.c_contiguous
-        return contiguous and dtype_name(self.X) == self.dtype
+        return not isinstance(self.X, np.ndarray) or bool(self.X.flags.c_contiguous)
 
     def rows(self, index: np.ndarray) -> Rows:
         """Row numbers, (k,) int64 on the host with k <= n, as `bind`'s function takes them: valid
         until the next call, which uses the same place on the device."""
         if self.stream is not None:
             return index
-        if self.order is None:
-            self.order = self.backend.empty((self.n,), "int64")
-        rows = self.order[: len(index)]
+        rows = self.make_order()[: len(index)]
         self.backend.upload(index, rows)
         return rows
+
+    def make_order(self) -> Array:
+        """The place for row numbers, where the data set lives on the device."""
+        if self.stream is None and self.order is None:
+            self.order = self.backend.empty((self.n,), "int64")
+        return self.order
 
     def bind(self, evaluation: Evaluation) -> Callable[[Rows], None]:
         """A function that fills the evaluation's x, t and s with given rows.
@@ -124,11 +167,11 @@ class Feed:
         if self.labels and e.t is not None:
             labels = self._buffer("labels", (e.n,), "int64")
         rescaled, x = None, e.x
-        if self.scaling is not None and dtype_name(e.x) == self.dtype:
-            rescaled = backend.fuse(rescale, into=(0,)).bind(e.x, *self.scaling)
-        elif self.scaling is not None:
+        if self.constants is not None and dtype_name(e.x) == self.dtype:
+            rescaled = backend.fuse(rescale).bind(e.x, *self.constants)
+        elif self.constants is not None:
             x = self._buffer("x", e.x.shape, self.dtype)
-            rescaled = backend.fuse(rescale_to, into=(0,)).bind(e.x, x, *self.scaling)
+            rescaled = backend.fuse(rescale_to).bind(e.x, x, *self.constants)
         self.make_room(e.n)
 
         def fill(rows: Rows) -> None:
@@ -166,19 +209,6 @@ class Feed:
         if self.stream is not None:
             self.stream.send(rows)
 
-    def through(
-        self, chunks: list[slice], runs: Mapping[int, tuple[Evaluation, Callable[[Rows], None]]]
-    ) -> Iterator[tuple[int, slice, Evaluation]]:
-        """Each chunk with its number and its evaluation, which has been run on it; the rows of the
-        next are on their way by then. runs: an evaluation for so many rows, and what fills it."""
-        for i, rows in enumerate(chunks):
-            evaluation, fill = runs[rows.stop - rows.start]
-            fill(rows)
-            evaluation.run()
-            if i + 1 < len(chunks):
-                self.ahead(chunks[i + 1])
-            yield i, rows, evaluation
-
     def room(self, columns: int) -> Array:
         """Where `keep` gathers results for all rows, (n, columns): beside the data, on the device
         or on the host."""
@@ -200,18 +230,66 @@ class Feed:
             self.backend.take(x, rows, out)
 
 
+class Evaluations:
+    """An evaluation for each number of rows that occurs, and what fills it from a feed.
+
+    make: the evaluation of so many rows. The one with most is made first: its buffers serve the
+    others. Without a feed they are filled by their user.
+    """
+
+    def __init__(self, feed: Feed | None, sizes: Iterable[int], make: Make):
+        self.feed = feed
+        self.of: dict[int, Evaluation] = {}
+        self.fill: dict[int, Callable[[Rows], None]] = {}
+        self.add(sizes, make)
+
+    def add(self, sizes: Iterable[int], make: Make) -> None:
+        """Evaluations of further sizes too."""
+        for n in sorted(set(sizes) - self.of.keys(), reverse=True):
+            self.of[n] = make(n)
+            if self.feed is not None:
+                self.fill[n] = self.feed.bind(self.of[n])
+
+    def __getitem__(self, n: int) -> Evaluation:
+        return self.of[n]
+
+    def through(self, chunks: list[slice]) -> Iterator[tuple[int, slice, Evaluation]]:
+        """Each chunk with its number and its evaluation, which has been run on it; the rows of the
+        next are on their way by then."""
+        for i, rows in enumerate(chunks):
+            n = rows.stop - rows.start
+            self.fill[n](rows)
+            self.of[n].run()
+            if self.feed is not None and i + 1 < len(chunks):
+                self.feed.ahead(chunks[i + 1])
+            yield i, rows, self.of[n]
+
+
+def sizes_of(chunks: Iterable[slice]) -> set[int]:
+    """The numbers of rows that occur among chunks."""
+    return {rows.stop - rows.start for rows in chunks}
+
+
 class Stream:
     """Rows of host arrays on their way to the device, through two buffers in turn.
 
-    source: the arrays by name, of n rows each. dtypes: what they are on the device.
+    source: the arrays by name, of n rows each, in the dtypes that they have on the device.
     """
 
-    def __init__(self, backend: Backend, source: Mapping[str, Any], dtypes: Mapping[str, str]):
-        self.backend, self.source, self.dtypes = backend, source, dtypes
-        self.n = source["x"].shape[0]
-        self.size = 0
+    def __init__(self, backend: Backend):
+        self.backend = backend
+        self.source: Mapping[str, Any] = {}
+        self.n = self.size = 0
         self.buffers: list[dict[str, Any]] = []
         self.sent: Rows | None = None  # what is on its way in the first of the buffers
+
+    def load(self, source: Mapping[str, Any]) -> None:
+        """These arrays, as many as before and of their columns, in place of those before."""
+        self.source, self.sent = source, None
+        self.n = source["x"].shape[0] if source else 0
+        if len(self.buffers) == 1 and self.size < self.n:
+            size, self.size = self.size, 0
+            self.make_room(size)
 
     def make_room(self, size: int) -> None:
         """Buffers of so many rows; one is enough where all rows are one batch."""
@@ -220,7 +298,7 @@ class Stream:
         self.size, self.sent, self.buffers = size, None, []  # the old ones go first
         self.buffers = [
             {
-                name: self.backend.staging((size, *x.shape[1:]), self.dtypes[name])
+                name: self.backend.staging((size, *x.shape[1:]), str(x.dtype))
                 for name, x in self.source.items()
             }
             for _ in range(2 if size < self.n else 1)
@@ -256,14 +334,9 @@ class Stream:
 
 
 def _gather_on_host(x: Any, rows: Rows, out: np.ndarray) -> None:
-    if is_sparse(x):
-        out[...] = x[rows].toarray()
-    elif isinstance(rows, slice) or x.dtype != out.dtype:
+    if isinstance(x, Cast):
+        x.rows_to(rows, out)
+    elif isinstance(rows, slice):
         out[...] = x[rows]
     else:
         np.take(x, rows, 0, out, "clip")  # "raise" buffers; rows are numbers of ours
-
-
-def _stays(X: Array) -> bool:
-    """Whether X is kept in its dtype: small integers and half precision."""
-    return dtype_name(X) in ("uint8", "int8", "uint16", "int16", "float16")

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from backends import Array, Backend
 from mlp.errors import InputError
+
+CHECKED = 1 << 22  # elements that are looked at together on a device
 
 
 def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> None:
@@ -36,6 +39,19 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
         f"infinite value, in column{'s' if len(bad) > 1 else ''} {where}{more}; "
         "fill in these values or leave the rows or columns out"
     )
+
+
+def all_finite(backend: Backend, x: Array) -> bool:
+    """Whether no value of an array of the backend's is NaN or infinite; x : (n, d) numbers."""
+    xp = backend.xp
+    if not xp.isdtype(x.dtype, "real floating"):
+        return True
+    rows = max(1, CHECKED // x.shape[1])
+    with backend.scope():
+        return all(
+            bool(backend.to_numpy(xp.all(xp.isfinite(x[i : min(i + rows, x.shape[0]), :]))))
+            for i in range(0, x.shape[0], rows)
+        )
 
 
 def _sum_of_all(X: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend
-from mlp.data.finite import check_finite
+from mlp.data.finite import all_finite, check_finite
 from mlp.errors import InputError
 from mlp.network.objective import Objective
 
@@ -125,7 +125,7 @@ def check_inputs(
         if X.dtype.kind not in "iuf":
             raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
         check_finite(X, columns, what)
-    elif backend.xp.isdtype(X.dtype, "real floating") and not _finite(backend, X):
+    elif not all_finite(backend, X):
         check_finite(backend.to_numpy(X), columns, what)
     return X
 
@@ -136,16 +136,6 @@ def _check_width(X: Array, inputs: int, what: str) -> None:
 
 
 HOST = 1  # DLPack's number for it
-CHECKED = 1 << 22  # elements that are looked at together on a device
-
-
-def _finite(backend: Backend, X: Array) -> bool:
-    xp, rows = backend.xp, max(1, CHECKED // X.shape[1])
-    with backend.scope():
-        return all(
-            bool(backend.to_numpy(xp.all(xp.isfinite(X[i : min(i + rows, X.shape[0]), :]))))
-            for i in range(0, X.shape[0], rows)
-        )
 
 
 def _where_it_is(backend: Backend, X: Any) -> Array:
@@ -154,11 +144,6 @@ def _where_it_is(backend: Backend, X: Any) -> Array:
         with suppress(RuntimeError):  # array-api-strict's devices only say that they are the host
             return np.asarray(X)
     return backend.asarray(X)
-
-
-def dtype_name(x: Array) -> str:
-    """The dtype of an array of any library, as "float32"."""
-    return str(x.dtype).rpartition(".")[2]
 
 
 def is_sparse(X: Any) -> bool:
