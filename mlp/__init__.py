@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from mlp.data.readers import Dataset, read
     from mlp.data.scaling import Scaling
     from mlp.errors import InputError
-    from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn
-    from mlp.layers.dense import Dense
+    from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn, to_estimator
+    from mlp.layers import Dense, Dropout
     from mlp.model import Model
     from mlp.network.graph import Network
-    from mlp.training.checkpoint import load_model, load_state, save_model, save_state
+    from mlp.training.checkpoint import load, load_model, load_state, save_model, save_state
     from mlp.training.loop import train
     from mlp.training.memory_plan import Plan, plan
     from mlp.training.run import Result, Run
@@ -41,6 +41,7 @@ __all__ = [
     "BackendError",
     "Dataset",
     "Dense",
+    "Dropout",
     "GradientCheck",
     "InputError",
     "MLPClassifier",
@@ -58,6 +59,7 @@ __all__ = [
     "from_sklearn",
     "get_backend",
     "gradient_check",
+    "load",
     "load_model",
     "load_state",
     "patch_sklearn",
@@ -66,6 +68,7 @@ __all__ = [
     "save_model",
     "save_state",
     "split",
+    "to_estimator",
     "train",
     "unpatch_sklearn",
 ]
@@ -75,13 +78,13 @@ _HOME = {
     "backends": ("BackendError", "available", "get_backend"),
     "mlp.accelerate": ("patch_sklearn", "unpatch_sklearn"),
     "mlp.check_gradient": ("GradientCheck", "gradient_check"),
-    "mlp.training.checkpoint": ("load_model", "load_state", "save_model", "save_state"),
+    "mlp.training.checkpoint": ("load", "load_model", "load_state", "save_model", "save_state"),
     "mlp.data.labels": ("class_labels",),
     "mlp.data.order": ("split",),
     "mlp.data.scaling": ("Scaling",),
     "mlp.errors": ("InputError",),
-    "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn"),
-    "mlp.layers.dense": ("Dense",),
+    "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn", "to_estimator"),
+    "mlp.layers": ("Dense", "Dropout"),
     "mlp.model": ("Model",),
     "mlp.network.graph": ("Network",),
     "mlp.training.memory_plan": ("Plan", "plan"),
@@ -92,7 +95,7 @@ _HOME = {
     "mlp.training.state": ("State",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("data", "errors", "formulas", "layers", "model", "network", "threads", "training")
+_MODULES = ("accelerate", "errors", "estimators", "formulas", "layers", "threads")
 
 
 def __getattr__(name: str) -> Any:
