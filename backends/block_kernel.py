@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array
+from backends.base import Native
 from backends.blocks import LONG_ROW, Blocks
 from backends.formula import BINARY, COMPARE, FULL, REDUCE, UNARY, Extent, Program
 
@@ -31,7 +31,7 @@ class BlockKernel:
     than a masked copy.
     """
 
-    def __init__(self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]):
+    def __init__(self, program: Program, arrays: Sequence[Native], shape: tuple[int, ...]):
         self.program, self.code = program, program.code
         self.arrays, self.shape = arrays, shape
         self.dtype = np.result_type(*(x.dtype for x in arrays))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backends.base import Array
+from backends.base import Native
 from backends.formula import FULL, Extent, Program
 
 BLOCK = 1 << 14  # elements of one block: with its scratch about a quarter megabyte of float32
@@ -26,7 +26,7 @@ class Blocks:
     def __init__(
         self,
         program: Program,
-        arrays: Sequence[Array],
+        arrays: Sequence[Native],
         shape: tuple[int, ...],
         size: int | None = BLOCK,
     ):
@@ -53,7 +53,7 @@ class Blocks:
         return x[rows] if extent[0] else x
 
 
-def is_flat(program: Program, arrays: Sequence[Array], shape: tuple[int, ...]) -> bool:
+def is_flat(program: Program, arrays: Sequence[Native], shape: tuple[int, ...]) -> bool:
     """Whether a kernel may run over the arrays as over vectors."""
     whole = all(
         x.shape == shape and x.flags.c_contiguous and program.code[n].extent == FULL

@@ -20,7 +20,7 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from backends.base import Array, Backend, Kernel, Memory, Staging
+from backends.base import Backend, Kernel, Memory, Native, Staging
 from backends.formula import Formula
 
 
@@ -57,16 +57,16 @@ class Count(Backend):
     def owns(self, x: Any) -> bool:
         return self.real is not None and self.real.owns(x)
 
-    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+    def asarray(self, x: Any, dtype: str | None = None) -> Native:
         given = str(x.dtype).rpartition(".")[2]
         if self.owns(x) and dtype in (None, given):
             return shaped(x.shape, given)  # it is there already
         return self.empty(x.shape, dtype or given)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Native) -> np.ndarray:
         raise NotImplementedError("what is only counted has no values")
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+    def empty(self, shape: Sequence[int], dtype: Any) -> Native:
         x = shaped(shape, dtype)
         self.bytes[self.heading] = self.bytes.get(self.heading, 0) + x.nbytes
         return x
@@ -87,7 +87,7 @@ class Count(Backend):
     def require(self, precision: str) -> None:
         """Any: the backend itself is asked."""
 
-    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
+    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Native:
         return self.empty(shape, dtype)
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
@@ -98,26 +98,26 @@ class Count(Backend):
         return _nothing
 
     def product(
-        self, a: Array, b: Array, out: Array, precision: str = "float32"
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
     ) -> Callable[[], None]:
         return _nothing
 
-    def total(self, x: Array, out: Array) -> Callable[[], None]:
+    def total(self, x: Native, out: Native) -> Callable[[], None]:
         return _nothing
 
     # What writes into arrays has nothing to write to.
 
-    def copy(self, source: Array, out: Array) -> None: ...
+    def copy(self, source: Native, out: Native) -> None: ...
 
-    def upload(self, x: np.ndarray, out: Array) -> None: ...
+    def upload(self, x: np.ndarray, out: Native) -> None: ...
 
-    def take(self, x: Array, index: Array, out: Array) -> None: ...
+    def take(self, x: Native, index: Native, out: Native) -> None: ...
 
-    def one_hot(self, labels: Array, out: Array) -> None: ...
+    def one_hot(self, labels: Native, out: Native) -> None: ...
 
 
 class _CountedKernel(Kernel):
-    def bind(self, *arrays: Array, scalars: int = 0) -> Callable[..., None]:
+    def bind(self, *arrays: Native, scalars: int = 0) -> Callable[..., None]:
         return _nothing
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array
+from backends.base import Native
 from backends.precision import PRECISIONS
 
 # cuBLAS's numbers: cudaDataType_t, cublasComputeType_t, cublasGemmAlgo_t.
@@ -53,7 +53,9 @@ class Blas:
             self.handles[stream.ptr] = handle
         return handle
 
-    def product(self, a: Array, b: Array, out: Array, precision: str) -> Callable[[], None] | None:
+    def product(
+        self, a: Native, b: Native, out: Native, precision: str
+    ) -> Callable[[], None] | None:
         """out <- a b as a call, or None where strides are not what cuBLAS takes.
 
         cuBLAS reads columns first: what it calls A is our b, what it calls B our a, and the result
@@ -117,7 +119,7 @@ class Handle:
             self.cublas.destroy(self.address)
 
 
-def _layout(x: Array) -> tuple[bool, int] | None:
+def _layout(x: Native) -> tuple[bool, int] | None:
     """(rows are apart by one element, what the other axis is apart by): cuBLAS's transposition
     flag and leading dimension for a row-major factor. None where neither axis is dense."""
     rows, columns = x.shape

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array, TracedKernel
+from backends.base import Native, TracedKernel
 from backends.cuda_source import formula_source, translation_unit
 from backends.formula import Program
 
@@ -24,7 +24,7 @@ class CudaKernel(TracedKernel):
     """
 
     def write(
-        self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
+        self, program: Program, arrays: Sequence[Native], shape: tuple[int, ...]
     ) -> Callable[..., None]:
         found = formula_source(program, arrays, shape)
         function = compiled(translation_unit(found.text), found.name)

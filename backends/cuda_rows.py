@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array
+from backends.base import Native
 from backends.cuda_kernel import Launch, compiled
 from backends.cuda_source import C_TYPES, THREADS, power_of_two, read, translation_unit
 
@@ -25,7 +25,7 @@ ROWS_A_THREAD = 32  # that a thread of `total` adds up, before there are parts
 PARTS = 256  # at most
 
 
-def take(x: Array, index: Array, out: Array) -> None:
+def take(x: Native, index: Native, out: Native) -> None:
     """(1). x (n, ...), index (k,) int64 from 0 to n - 1 (not checked), out (k, ...)."""
     if out.size == 0:
         return
@@ -35,7 +35,7 @@ def take(x: Array, index: Array, out: Array) -> None:
     function((-(-out.size // THREADS),), (THREADS,), (x, index, out, *numbers))
 
 
-def one_hot(labels: Array, out: Array) -> None:
+def one_hot(labels: Native, out: Native) -> None:
     """(2). labels (n,) of whole numbers, out (n, c)."""
     if out.size == 0:
         return
@@ -44,7 +44,7 @@ def one_hot(labels: Array, out: Array) -> None:
     function((-(-out.size // THREADS),), (THREADS,), (labels, out, *numbers))
 
 
-def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], None]:
+def total(x: Native, out: Native, empty: Callable[..., Native]) -> Callable[[], None]:
     """(3) as a call. x (n, m) or (n,), out (m,) or (1,) contiguous."""
     x = _matrix(x)
     rows, columns = x.shape
@@ -54,7 +54,7 @@ def total(x: Array, out: Array, empty: Callable[..., Array]) -> Callable[[], Non
     lines = THREADS // width
     parts = min(PARTS, max(1, -(-rows // (lines * ROWS_A_THREAD))))
 
-    def step(x: Array, out: Array, parts: int) -> Launch:
+    def step(x: Native, out: Native, parts: int) -> Launch:
         function = _function(total_source, x.dtype, out.dtype, real)
         return Launch(function, (strips, parts), THREADS, [x, out, *x.shape, *_steps(x), width])
 
@@ -81,14 +81,14 @@ def _unit(source: Callable[..., tuple[str, str]], *dtypes: np.dtype) -> tuple[st
     return name, translation_unit(text)
 
 
-def _matrix(x: Array) -> Array:
+def _matrix(x: Native) -> Native:
     """x with one row for each of its entries, without a copy."""
     if x.ndim == 2:
         return x
     return x[:, None] if x.ndim == 1 else x.reshape(x.shape[0], -1)
 
 
-def _steps(x: Array) -> tuple[int, ...]:
+def _steps(x: Native) -> tuple[int, ...]:
     """Elements from one row to the next, and from one column to the next."""
     return tuple(stride // x.itemsize for stride in x.strides)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.base import Array
+from backends.base import Native
 from backends.formula import COLUMN, FULL, ROW, SCALAR, Program
 
 THREADS = 256  # of a block of an elementwise kernel, and of a row that has a block of its own
@@ -68,7 +68,7 @@ def translation_unit(*texts: str) -> str:
 
 
 def formula_source(
-    program: Program, arrays: Sequence[Array], shape: tuple[int, ...], name: str | None = None
+    program: Program, arrays: Sequence[Native], shape: tuple[int, ...], name: str | None = None
 ) -> CudaSource:
     """The kernel of a program on arrays (of any library that knows their strides), which broadcast
     to ``shape``.
@@ -114,7 +114,7 @@ class _Writer:
     def __init__(
         self,
         program: Program,
-        arrays: Sequence[Array],
+        arrays: Sequence[Native],
         shape: tuple[int, ...],
         name: str | None,
     ):
@@ -267,7 +267,7 @@ class _Writer:
         return {FULL: whole, ROW: column, COLUMN: row, SCALAR: "0"}[self.code[position].extent]
 
 
-def _strides(x: Array, ndim: int) -> tuple[int, int]:
+def _strides(x: Native, ndim: int) -> tuple[int, int]:
     """Elements from one row of x to the next and from one column to the next, in a kernel over
     ``ndim`` axes."""
     found = [stride // x.dtype.itemsize for stride in x.strides]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import BackendError, Staging
+from backends.base import BackendError, Native, Staging
 from backends.cuda_blas import Blas
 
 NO_MEMORY = 2  # cudaErrorMemoryAllocation
@@ -24,7 +24,7 @@ class CudaStaging(Staging):
         cupy = backend.cupy
         with backend.device:
             self.sent, self.read = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
-            self.device = backend.empty(shape, dtype)
+            self.device: Native = backend.empty(shape, dtype)
             memory = _page_locked(cupy, self.device.nbytes)
             self.current, self.copies = cupy.cuda.get_current_stream, backend.copies
         host = np.frombuffer(memory, dtype, self.device.size)  # holds the memory

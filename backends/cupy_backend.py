@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends import cuda_rows
-from backends.base import Array, Backend, BackendError, Kernel, Memory, Staging
+from backends.base import Backend, BackendError, Kernel, Memory, Native, Staging
 from backends.cuda_blas import Blas
 from backends.cuda_kernel import CudaKernel
 from backends.cuda_stream import CudaStaging, record
@@ -96,7 +96,7 @@ class CupyBackend(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, self.cupy.ndarray) and x.device.id == self.index
 
-    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+    def asarray(self, x: Any, dtype: str | None = None) -> Native:
         with self.device:
             if not isinstance(x, (self.cupy.ndarray, np.ndarray)) and _on_cuda(x):
                 x = self.cupy.from_dlpack(x)
@@ -104,11 +104,11 @@ class CupyBackend(Backend):
                 x = np.asarray(x)
             return self.cupy.asarray(x, dtype=dtype)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Native) -> np.ndarray:
         with self.device:
             return self.cupy.asnumpy(x)
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+    def empty(self, shape: Sequence[int], dtype: Any) -> Native:
         with self.device:
             return self.cupy.empty(tuple(shape), dtype=dtype)
 
@@ -125,7 +125,7 @@ class CupyBackend(Backend):
             )
 
     def product(
-        self, a: Array, b: Array, out: Array, precision: str = "float32"
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
     ) -> Callable[[], None]:
         if 0 in (*a.shape, *b.shape):
             return partial(out.fill, 0.0)
@@ -133,19 +133,19 @@ class CupyBackend(Backend):
         # Strides that cuBLAS does not take: CuPy makes copies, at every call.
         return bound or partial(self.cupy.matmul, a, b, out=out)
 
-    def total(self, x: Array, out: Array) -> Callable[[], None]:
+    def total(self, x: Native, out: Native) -> Callable[[], None]:
         return cuda_rows.total(x, out, self.empty)
 
-    def take(self, x: Array, index: Array, out: Array) -> None:
+    def take(self, x: Native, index: Native, out: Native) -> None:
         cuda_rows.take(x, index, out)
 
-    def one_hot(self, labels: Array, out: Array) -> None:
+    def one_hot(self, labels: Native, out: Native) -> None:
         cuda_rows.one_hot(labels, out)
 
-    def copy(self, source: Array, out: Array) -> None:
+    def copy(self, source: Native, out: Native) -> None:
         out[...] = source
 
-    def upload(self, x: np.ndarray, out: Array) -> None:
+    def upload(self, x: np.ndarray, out: Native) -> None:
         out.set(x)
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:

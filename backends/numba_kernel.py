@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array
+from backends.base import Native
 from backends.blocks import BLOCK, LONG_ROW, Blocks, is_flat
 from backends.formula import FULL, REDUCE, Instruction, Program
 from backends.numba_source import TRANSCENDENTAL, loop_source
@@ -61,7 +61,7 @@ def cuts(program: Program, shape: tuple[int, ...]) -> list[int]:
     ]
 
 
-def bind(program: Program, arrays: Sequence[Array], shape: tuple[int, ...]) -> Callable[..., None]:
+def bind(program: Program, arrays: Sequence[Native], shape: tuple[int, ...]) -> Callable[..., None]:
     """The program on its arrays, as a function of the scalars."""
     cut = cuts(program, shape)
     blocks = Blocks(program, arrays, shape, BLOCK if cut else None)

@@ -15,11 +15,11 @@ import numpy as np
 
 from backends import numba_kernel
 from backends.base import (
-    Array,
     Backend,
     BackendError,
     Kernel,
     Memory,
+    Native,
     TracedKernel,
     host_memory,
 )
@@ -54,7 +54,7 @@ class NumpyBackend(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)
 
-    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+    def asarray(self, x: Any, dtype: str | None = None) -> Native:
         if not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__"):
             try:
                 x = np.from_dlpack(x)
@@ -64,21 +64,21 @@ class NumpyBackend(Backend):
                 x = to_device(x, "cpu")
         return np.asarray(x, dtype=dtype)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Native) -> np.ndarray:
         return np.asarray(x)
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+    def empty(self, shape: Sequence[int], dtype: Any) -> Native:
         return np.empty(shape, dtype)
 
-    def copy(self, source: Array, out: Array) -> None:
+    def copy(self, source: Native, out: Native) -> None:
         np.copyto(out, source, "unsafe")  # casts without a second array
 
     def product(
-        self, a: Array, b: Array, out: Array, precision: str = "float32"
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
     ) -> Callable[[], None]:
         return partial(np.dot, a, b, out)
 
-    def total(self, x: Array, out: Array) -> Callable[[], None]:
+    def total(self, x: Native, out: Native) -> Callable[[], None]:
         if x.ndim == 1:
             return partial(np.add.reduce, x, 0, None, out, True)
         blas = x.flags.c_contiguous and out.flags.c_contiguous and x.dtype == out.dtype
@@ -86,13 +86,13 @@ class NumpyBackend(Backend):
             return partial(np.dot, np.ones(len(x), x.dtype), x, out)
         return partial(np.add.reduce, x, 0, None, out)
 
-    def take(self, x: Array, index: Array, out: Array) -> None:
+    def take(self, x: Native, index: Native, out: Native) -> None:
         if x.dtype == out.dtype:
             x.take(index, 0, out, "clip")  # "raise" buffers; index is a permutation of ours
         else:
             out[...] = x[index]
 
-    def one_hot(self, labels: Array, out: Array) -> None:
+    def one_hot(self, labels: Native, out: Native) -> None:
         if out.shape[1] <= FEW:
             self.take(_unit_rows(out.shape[1], out.dtype), labels, out)
             return
@@ -123,7 +123,7 @@ class HostKernel(TracedKernel):
         self.jit = jit
 
     def write(
-        self, program: Program, arrays: Sequence[Array], shape: tuple[int, ...]
+        self, program: Program, arrays: Sequence[Native], shape: tuple[int, ...]
     ) -> Callable[..., None]:
         if self.jit and numba_kernel.worthwhile(program, len(arrays), shape):
             return numba_kernel.bind(program, arrays, shape)

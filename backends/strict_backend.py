@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendError, Memory, host_memory
+from backends.base import Backend, BackendError, Memory, Native, host_memory
 
 INSTALL = "pip install array-api-strict"
 
@@ -37,14 +37,14 @@ class StrictBackend(Backend):
     def owns(self, x: Any) -> bool:
         return type(x).__module__.startswith("array_api_strict") and x.device == self.device
 
-    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+    def asarray(self, x: Any, dtype: str | None = None) -> Native:
         wanted = getattr(self.xp, dtype) if dtype else None
         if type(x).__module__.startswith("array_api_strict"):
             x = x.to_device(self.device)
             return x if wanted in (None, x.dtype) else self.xp.astype(x, wanted)
         return self.xp.asarray(np.asarray(x), dtype=wanted, device=self.device)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Native) -> np.ndarray:
         return np.asarray(x.to_device(self.xp.Device("CPU_DEVICE")))
 
     def scope(self) -> AbstractContextManager[Any]:

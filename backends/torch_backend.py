@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendError, Memory, host_memory
+from backends.base import Backend, BackendError, Memory, Native, host_memory
 
 INSTALL = "pip install 'array-mlp[torch]'"
 NO_MEMORY = re.compile("you tried to allocate|out of memory", re.IGNORECASE)  # host, Apple GPU
@@ -41,7 +41,7 @@ class TorchBackend(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, self.torch.Tensor) and x.device == self.device
 
-    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+    def asarray(self, x: Any, dtype: str | None = None) -> Native:
         if not isinstance(x, (self.torch.Tensor, np.ndarray)):
             x = self.torch.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
         if isinstance(x, np.ndarray) and not (x.flags.writeable and min(x.strides, default=0) >= 0):
@@ -49,10 +49,10 @@ class TorchBackend(Backend):
         wanted = getattr(self.torch, dtype) if dtype else None
         return self.torch.as_tensor(x, dtype=wanted, device=self.device).detach()
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Native) -> np.ndarray:
         return x.detach().cpu().numpy()
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+    def empty(self, shape: Sequence[int], dtype: Any) -> Native:
         try:
             return super().empty(shape, dtype)
         except RuntimeError as error:  # of no kind of its own, but on a CUDA device
@@ -61,20 +61,20 @@ class TorchBackend(Backend):
             raise MemoryError(str(error).splitlines()[0]) from error
 
     def product(
-        self, a: Array, b: Array, out: Array, precision: str = "float32"
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
     ) -> Callable[[], Any]:
         return partial(self.torch.matmul, a, b, out=out)
 
-    def total(self, x: Array, out: Array) -> Callable[[], Any]:
+    def total(self, x: Native, out: Native) -> Callable[[], Any]:
         return partial(self.torch.sum, x, 0, keepdim=x.ndim == 1, out=out)
 
-    def take(self, x: Array, index: Array, out: Array) -> None:
+    def take(self, x: Native, index: Native, out: Native) -> None:
         if x.dtype == out.dtype:
             self.torch.index_select(x, 0, index, out=out)
         else:
             out.copy_(x[index])
 
-    def copy(self, source: Array, out: Array) -> None:
+    def copy(self, source: Native, out: Native) -> None:
         out.copy_(source)
 
     def synchronize(self) -> None:

@@ -39,7 +39,7 @@ from mlp.training.loop import train
 
 ARCHITECTURES = ("75", "80", "86", "89", "90")
 KINDS = ("float32", "float64", "mixed")
-ROWS, CLASSES, WIDE = 7, 10, 2000  # rows of up to 32 and of more than 1024 columns
+ROWS, FEW, MANY = 7, 10, 2000  # rows of up to 32 and of more than 1024 columns
 
 
 # Label, program, arrays, the shape they broadcast to.
@@ -133,7 +133,7 @@ def collected(kind: str) -> list[Found]:
         run([Dense(2)], "mean_squared_error", name)
     for name, activation in ACTIVATIONS.items():
         backend.label = name
-        for columns in (CLASSES, WIDE) if name == "softmax" else (CLASSES,):
+        for columns in (FEW, MANY) if name == "softmax" else (FEW,):
             note(activation.f, 1, (ROWS, columns))
             note(activation.df, 3, (ROWS, columns))
         run(
@@ -142,7 +142,7 @@ def collected(kind: str) -> list[Found]:
         )
     for name, loss in LOSSES.items():
         backend.label = name
-        for columns in (CLASSES, WIDE):
+        for columns in (FEW, MANY):
             unit = getattr(loss, "unit", None) or "identity"
             output = Dense(columns, unit, sources=(0, 1), l1=0.1, l2=0.1)
             for weighted in (False, True):

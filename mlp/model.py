@@ -316,7 +316,9 @@ class Model:
     def _trace(self, evaluation: Evaluation) -> "Trace":
         """What is in the buffers of an evaluation that keeps every quantity."""
         host, last = self.backend.to_numpy, self.network.depth
-        z, a, delta = {}, {0: host(evaluation.x).copy()}, {}
+        z: dict[int, np.ndarray] = {}
+        a: dict[int, Any] = {0: host(evaluation.x).copy()}
+        delta: dict[int, np.ndarray] = {}
         for l, place in evaluation.places.items():
             kept = place.arena.buffers.get(("z", l))
             if kept is not None:
@@ -407,7 +409,8 @@ class Predictor:
             self.runs.clear()
         # Nothing here refers to this object, as above.
         backend, evaluation, scaling = self.backend, self._make(n), self.scaling
-        x, slot = evaluation.x, evaluation.input
+        x: Any = evaluation.x
+        slot = evaluation.input
         rescaled: Callable[[], None] | None = None
 
         def run(rows: np.ndarray) -> Array:
@@ -465,7 +468,8 @@ class Evaluator:
             self.feed.keep(evaluation.y, rows, self.y)
         sums = model.backend.to_numpy(self.sums).astype(np.float64)
         streamed = self.feed.stream is not None
-        self.predictions = y = self.y if streamed else model.backend.to_numpy(self.y)
+        y: Any = self.y if streamed else model.backend.to_numpy(self.y)
+        self.predictions = y
         weights = shares(self.rows, self.s)
         loss = mean_or_sum(model.objective, sums[:, 0], weights)
         if penalty:

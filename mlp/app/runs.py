@@ -161,7 +161,7 @@ def _state_of(run: Path, config: Config) -> State:
             f"{run} has {state.epoch} epochs and {config.path} asks for {epochs} in all; to go on "
             f"set more, as in --set training.epochs={2 * max(state.epoch, 1)}"
         )
-    if not all(np.isfinite(x).all() for x in state.vectors.values()):
+    if not all(np.isfinite(np.asarray(x)).all() for x in state.vectors.values()):
         raise InputError(
             f"{run} diverged, its optimizer's state is not finite and cannot be gone on from; "
             "train anew with a smaller learning rate"

@@ -84,7 +84,7 @@ class Feed:
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         self.stream: Stream | None = None
         self.data: dict[str, Array] = {}
-        self.order: Array | None = None
+        self.order: Any = None
         self.buffers: dict[str, Array] = {}
         self.kind = kind_of(backend, dtype, samples, streamed)
         self.constants = None  # of what is scaled when it is in a batch
@@ -181,7 +181,7 @@ class Feed:
             self._gather(data["x"], rows, x)
             if rescaled is not None:
                 rescaled()
-            if labels is not None:
+            if labels is not None and e.t is not None:
                 self._gather(data["t"], rows, labels)
                 backend.one_hot(labels, e.t)
             elif e.t is not None:

@@ -7,7 +7,7 @@ used. What has passed is a `Samples`, and a `Samples` is not searched again.
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -146,6 +146,6 @@ def _where_it_is(backend: Backend, X: Any) -> Array:
     return backend.asarray(X)
 
 
-def is_sparse(X: Any) -> bool:
+def is_sparse(X: Any) -> TypeGuard[Any]:
     """Whether X is a SciPy sparse matrix or array."""
     return not isinstance(X, np.ndarray) and hasattr(X, "tocsr")

@@ -177,9 +177,9 @@ def cast_on_device(
         return out
     xp, wide = backend.xp, widest(backend)
     if scaling is not None:
-        shift = scaling.shift.astype(wide)
-        rest = backend.asarray(scaling.shift - shift, wide)  # 0 in float64
-        shift, scale = backend.asarray(shift, wide), backend.asarray(scaling.scale, wide)
+        near = scaling.shift.astype(wide)
+        rest = backend.asarray(scaling.shift - near, wide)  # 0 in float64
+        shift, scale = backend.asarray(near, wide), backend.asarray(scaling.scale, wide)
     rows = max(1, ON_DEVICE // x.shape[1])
     for i in range(0, x.shape[0], rows):
         part = slice(i, min(i + rows, x.shape[0]))

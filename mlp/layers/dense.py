@@ -134,7 +134,7 @@ class Dense(Layer):
         a = z if from_output and not at.keeps else at.buffer("a")
 
         def delta(xp: Any, v: Array, a: Array, *mask: Array) -> Array:
-            return f.df(xp, masked(v, *mask), None, a)
+            return f.df(xp, masked(v, *mask), None, a)  # type: ignore[arg-type]  # not read
 
         def delta_from_z(xp: Any, v: Array, a: Array, z: Array, *mask: Array) -> Array:
             return f.df(xp, masked(v, *mask), z, a)

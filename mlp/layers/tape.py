@@ -112,7 +112,7 @@ class Arena:
         self.backend, self.precision, self.rows = backend, precision, rows
         self.dtype = "float64" if precision == "float64" else "float32"
         self.storage = "float16" if precision == "mixed" else self.dtype
-        self.buffers: dict[tuple[Any, ...], Array] = {}
+        self.buffers: dict[tuple[Any, ...], Any] = {}
 
     def get(
         self,

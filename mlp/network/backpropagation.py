@@ -167,14 +167,14 @@ class Pass:
         scale: (1,), by which the deltas are multiplied where the precision is mixed.
         """
         last, tape = self.last, self.tape
-        if self.mixed:
+        if scale is not None:
             wide, last.delta = last.delta, last.buffer("delta", wide=False)
             tape.apply(scaled, (0,), last.delta, wide, scale)
         parts = _by_layer(self.network, g)
         for l in reversed(self.places):
             self.places[l].g = parts[l]
             self.network.layer(l).backward(self.places[l])
-        if self.mixed:
+        if scale is not None:
             tape.apply(unscaled, (0,), g, scale)
 
 

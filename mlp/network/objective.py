@@ -222,7 +222,7 @@ class Objective:
             samples = n if self.reduction == "mean" else 1
             r = backend.full((1, 1), self._share(members) / samples, arena.dtype)
 
-        def output(xp: Any, out: Array, cost: Array, z: Array, *rest: Array) -> Any:
+        def output(xp: Any, out: Array | None, cost: Array, z: Array, *rest: Array) -> Any:
             t, r, *b = rest
             return formula(xp, shifted(z, *b), t, r)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import Backend
+from backends import Array, Backend
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.formulas.activations import ACTIVATIONS
@@ -187,7 +187,7 @@ def load_state(path: PathLike) -> State:
     """The state of a file, on the host: `train(..., state=...)` takes it to the model's backend."""
     about, tensors = _read(path, STATE)
     with content_of(path):
-        vectors = {
+        vectors: dict[str, Array] = {
             name.removeprefix("vector_"): x
             for name, x in tensors.items()
             if name.startswith("vector_")

@@ -217,7 +217,7 @@ def step_memory(
     model = Model(network, "half_squared_error", backend=Count(), precision=precision)
     X, t = (shaped((batch_size, width), "float64") for width in (network.inputs, network.outputs))
     settings = Settings(batch_size="full", optimizer=optimizer)
-    held = Setup(model, settings, Samples(X, t))
+    held: Any = Setup(model, settings, Samples(X, t))  # whose arrays say how many bytes
     return {
         "weights": held.model.w.nbytes,
         "gradient": held.step.g.nbytes,
