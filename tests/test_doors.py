@@ -97,10 +97,11 @@ def test_a_public_name_says_what_it_is(name):
         assert inspect.getdoc(value), f"{name}.{method}"
 
 
-# What functions give and raise; their examples show it without its name.
+# What functions give and raise, and what `load` and `Model.save` call: their examples show it
+# without its name.
 GIVEN = {
     *("Dataset", "GradientCheck", "Plan", "Result", "Run", "State"),
-    *("InputError", "BackendError"),
+    *("InputError", "BackendError", "load_model", "save_model"),
 }
 
 
