@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from mlp.errors import InputError
     from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn, to_estimator
     from mlp.layers import Dense, Dropout
-    from mlp.model import Model
+    from mlp.model import Model, load, load_model, save_model
     from mlp.network.graph import Network
-    from mlp.training.checkpoint import load, load_model, load_state, save_model, save_state
+    from mlp.training.checkpoint import load_state, save_state
     from mlp.training.loop import train
     from mlp.training.memory_plan import Plan, plan
     from mlp.training.run import Result, Run
@@ -78,14 +78,14 @@ _HOME = {
     "backends": ("BackendError", "available", "get_backend"),
     "mlp.accelerate": ("patch_sklearn", "unpatch_sklearn"),
     "mlp.check_gradient": ("GradientCheck", "gradient_check"),
-    "mlp.training.checkpoint": ("load", "load_model", "load_state", "save_model", "save_state"),
+    "mlp.training.checkpoint": ("load_state", "save_state"),
     "mlp.data.labels": ("class_labels",),
     "mlp.data.order": ("split",),
     "mlp.data.scaling": ("Scaling",),
     "mlp.errors": ("InputError",),
     "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn", "to_estimator"),
     "mlp.layers": ("Dense", "Dropout"),
-    "mlp.model": ("Model",),
+    "mlp.model": ("Model", "load", "load_model", "save_model"),
     "mlp.network.graph": ("Network",),
     "mlp.training.memory_plan": ("Plan", "plan"),
     "mlp.data.readers": ("Dataset", "read"),

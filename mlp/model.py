@@ -25,11 +25,13 @@ from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
 from mlp.data.samples import Samples, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
 from mlp.errors import InputError
+from mlp.files import PathLike, content_of
 from mlp.formulas import metrics
 from mlp.formulas.losses import Loss, LossName, Reduction
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, check_precision
 from mlp.memory import enough_memory
+from mlp.model_file import Content, content, model_file
 from mlp.network.backpropagation import dropout_masks
 from mlp.network.graph import Network
 from mlp.network.objective import Evaluation, Objective
@@ -194,6 +196,20 @@ class Model:
         with self.backend.scope():
             self._w = self.backend.asarray(self._w, self.dtype)
             self._statistics = self.backend.asarray(self._statistics, self.dtype)
+
+    def save(self, path: PathLike) -> None:
+        """Network, loss, weights, scalings, columns and classes into one file, for `mlp.load`.
+
+        The file is data, never code (`mlp.files`). Raises InputError for a layer, activation, loss
+        or initializer that is an object of your own, or if the file cannot be written.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Model(Network(2, [Dense(1)]), "mean_squared_error").save(f"{folder}/a.safetensors")
+        ...     load(f"{folder}/a.safetensors").network.depth
+        1
+        """
+        save_model(self, path)
 
     # ------------------------------------------------------------------ predictions
 
@@ -477,6 +493,62 @@ class Evaluator:
         if model.target_scaling is not None:
             y = model.target_scaling.invert(y.astype(np.float64))
         return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, self.t)}
+
+
+def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
+    """`Model.save`, as a function. beside: what JSON can hold, kept in the same file for its
+    writer; a model does without it."""
+    host, network = model.backend.to_numpy, model.network
+    Content(
+        network,
+        model.loss,
+        model.objective.reduction,
+        model.objective.shared_penalties,
+        model.dtype,
+        model.columns,
+        None if model.classes is None else model.classes.tolist(),
+        host(model.w),
+        host(model.statistics) if network.statistics else None,
+        model.input_scaling,
+        model.target_scaling,
+        beside,
+    ).write(path)
+
+
+def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
+    """The model of a file, on this backend. Raises InputError if it is no such file."""
+    found = content(path)
+    with content_of(path):
+        return Model(
+            found.network,
+            found.loss,
+            reduction=found.reduction,
+            shared_penalties=found.shared_penalties,
+            w=found.w,
+            statistics=found.statistics,
+            backend=backend,
+            dtype=found.dtype,
+            classes=found.classes,
+            columns=found.columns,
+            input_scaling=found.input_scaling,
+            target_scaling=found.target_scaling,
+        )
+
+
+def load(path: PathLike, backend: str | Backend | None = None) -> Model:
+    """The trained model of a run's folder, or of a model file, on this backend.
+
+    A run of the command line, `Model.save` and an estimator's `save` write such files. backend: as
+    for `Model`, whatever the run was trained on. Raises InputError if there is no such file.
+
+    >>> import tempfile
+    >>> model = Model(Network(2, [Dense(1)]), "mean_squared_error")
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     model.save(f"{run}/model.safetensors")
+    ...     bool((load(run).w == model.w).all())
+    True
+    """
+    return load_model(model_file(path), backend)
 
 
 def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:

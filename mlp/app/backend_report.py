@@ -48,9 +48,9 @@ from mlp.check_gradient import gradient_check
 from mlp.formulas.activations import ActivationName
 from mlp.layers.dense import Dense
 from mlp.memory import megabytes
-from mlp.model import Model
+from mlp.model import Model, load_model, save_model
 from mlp.network.graph import Network
-from mlp.training.checkpoint import load_model, load_state, save_model, save_state
+from mlp.training.checkpoint import load_state, save_state
 from mlp.training.loop import train
 from mlp.training.run import Result
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlp.errors import InputError
+from mlp.files import write_atomically
 from mlp.model import Model
-from mlp.training.checkpoint import write_atomically
 
 
 def table(model: Model, X: Any, target: Sequence[str] | None) -> tuple[list[str], list[list[str]]]:

@@ -38,9 +38,10 @@ from mlp.app.prepare import Part, Parts, choose_backend, new_model, read_parts
 from mlp.app.run_folder import NewFolder, cannot_write, check_free, new_folder, next_free
 from mlp.errors import InputError, did_you_mean
 from mlp.memory import shortages
-from mlp.model import Model
+from mlp.model import Model, load_model, save_model
+from mlp.model_file import MODEL_FILE
 from mlp.threads import limited
-from mlp.training.checkpoint import MODEL_FILE, load_model, load_state, save_model, save_state
+from mlp.training.checkpoint import load_state, save_state
 from mlp.training.loop import plan_training, train
 from mlp.training.memory_plan import Plan
 from mlp.training.run import Result

@@ -1,0 +1,88 @@
+"""Files of arrays with a header: tensors by safetensors, everything else as JSON beside them.
+
+Files are data, never code: nothing is pickled, and reading a file runs nothing. A file is written
+beside its place and then moved there, so that a full disk or a crash leaves the old file or none.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as folder:
+...     path = f"{folder}/steps.safetensors"
+...     write(path, "steps 1", {"unit": "mm"}, {"x": np.array([1.0, 2.0])})
+...     about, tensors = read(path, "steps 1")
+>>> about["unit"], tensors["x"].tolist()
+('mm', [1.0, 2.0])
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+
+def write(
+    path: PathLike, kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Arrays by name, and what JSON can hold, as a file of this kind. InputError if it cannot be
+    written; what was there before stays then."""
+    from safetensors.numpy import save
+
+    flat = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+    data = save(flat, metadata={"format": kind, "about": json.dumps(about)})
+    write_atomically(path, data)
+
+
+def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(about, tensors) of a file of this kind. InputError if it is missing, damaged, or another."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != kind:
+                raise InputError(
+                    f"{path} is {metadata.get('format', 'no file of ours')}, not {kind}"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return json.loads(metadata["about"]), tensors
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there") from error
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
+def write_atomically(path: PathLike, data: bytes) -> None:
+    """All of it or nothing: InputError if the file cannot be written, the old one untouched."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):  # it may be the folder that is not there
+            partial.unlink()
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def content_of(path: PathLike) -> Iterator[None]:
+    """A header that does not fit what it is read for: one InputError that names the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged or of another version of the library ({error!r})"
+        ) from error
