@@ -141,6 +141,17 @@ def test_extents_broadcast(backend, dtype, first):
             assert_equal_runs(backend, mixed, (0,), arrays)
 
 
+@pytest.mark.parametrize("rows", [1, BLOCK // 4 + 1])
+@pytest.mark.parametrize("formula", [mixed, lambda xp, x, y, p, q: x * xp.tanh(p) + q])
+def test_a_row_that_all_share_is_read_whole_in_a_block_of_one_row(backend, dtype, formula, rows):
+    """Where it has the shape of the block."""
+    rng = np.random.default_rng(9)
+    for shared in ((4,), (1, 4)):
+        shapes = [(rows, 4), (rows, 4), shared, shared]
+        arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+        assert_equal_runs(backend, formula, (0,), arrays)
+
+
 def test_extents_are_told_from_shapes():
     whole = (9, 4)
     found = [extent_of(shape, whole) for shape in EXTENTS.values()]
