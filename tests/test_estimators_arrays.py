@@ -1,6 +1,9 @@
 """Arrays in, arrays out: every kind of X gives the same net, and answers where X lives."""
 
 import copy
+import importlib.util
+import json
+import os
 import pickle
 import subprocess
 import sys
@@ -11,10 +14,12 @@ import pytest
 import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.utils import get_tags
 
 import mlp
 from backends import BackendError, get_backend
 from mlp.data.finite import check_finite
+from mlp.data.scaling import dtype_name
 from mlp.estimators import lbfgs
 from mlp.estimators.arrays import to_host
 
@@ -293,3 +298,149 @@ def test_a_model_takes_sparse_rows_a_chunk_at_a_time(monkeypatch):
     bad[0, 0] = np.nan
     with pytest.raises(ValueError, match="1 values are not finite"):
         model.predict(bad.tocsr())
+
+
+# ------------------------------------------------ scikit-learn's dispatch by the array API standard
+
+# scikit-learn's own checks, with the arguments that it runs them with, in a process of their own:
+# SciPy has to be told before it is imported. Prints [check, arguments, what became of it] of each.
+CHECKS = """
+import json, sys, traceback, warnings
+from functools import partial
+from unittest import SkipTest
+import _pytest.outcomes
+from sklearn.utils import estimator_checks
+from sklearn.utils._array_api import yield_namespace_device_dtype_combinations as combinations
+import mlp
+
+warnings.simplefilter("ignore")
+name = sys.argv[1]
+checks = list(estimator_checks._yield_array_api_checks(getattr(mlp, name)()))
+for namespace, device, dtype in combinations():
+    given = {"array_namespace": namespace, "device_name": device}
+    given |= {} if dtype is None else {"dtype_name": dtype}
+    values = estimator_checks.check_array_api_input_and_values
+    checks += [partial(values, check_sample_weight=w, **given) for w in (False, True)]
+for settings in {}, {"solver": "lbfgs"}, {"early_stopping": True}:
+    estimator = getattr(mlp, name)(max_iter=5, **settings)
+    for check in checks:
+        try:
+            check(name, estimator)
+            became = "passed"
+        except (SkipTest, _pytest.outcomes.Skipped) as error:
+            became = f"skipped: {error}"
+        except Exception:
+            became = traceback.format_exc()
+        print(json.dumps([check.func.__name__, f"{settings} {check.keywords}", became]))
+"""
+
+
+def run_with_dispatch(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"SCIPY_ARRAY_API": "1"},
+    )
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_scikit_learns_array_api_checks_pass(name):
+    done = run_with_dispatch(CHECKS, name)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one for one in found if not one[2].startswith(("passed", "skipped"))] == []
+    passed = {(check, said.replace("'", "")) for check, said, became in found if became == "passed"}
+    for library in ("numpy", "array_api_strict", "torch"):
+        if importlib.util.find_spec(library) is None:
+            continue
+        of = {check for check, said in passed if f"array_namespace: {library}" in said}
+        assert {"check_array_api_input", "check_array_api_input_and_values"} <= of, library
+    if importlib.util.find_spec("array_api_strict"):
+        assert "check_array_api_same_namespace" in {check for check, _ in passed}
+        if importlib.util.find_spec("torch"):
+            assert "check_array_api_mixed_inputs" in {check for check, _ in passed}
+
+
+WITH_DISPATCH = """
+import sys, warnings
+import numpy as np
+from sklearn import config_context
+from sklearn.datasets import load_iris
+from sklearn.utils._array_api import get_namespace_and_device, move_estimator_to
+import mlp
+from backends import get_backend
+
+warnings.simplefilter("ignore")
+X, Y = load_iris(return_X_y=True)
+here = get_backend(sys.argv[1])
+Z, y = here.asarray(X), here.asarray(Y)
+settings = {"max_iter": 3, "random_state": 0, "early_stopping": True, "scoring": "f1_macro"}
+clf = mlp.MLPClassifier((8,), callbacks=[lambda clf: None], **settings)
+METHODS = "predict", "predict_proba", "predict_log_proba", "activations", "score"
+
+def refused(method, *arguments):
+    try:
+        getattr(clf, method)(*arguments)
+    except ValueError as error:
+        said = str(error)
+        assert f"MLPClassifier.{method}() must use the same namespace and the same device" in said
+        return True
+
+with config_context(array_api_dispatch=True):
+    clf.set_params(backend=sys.argv[2] or None).fit(Z, y)
+    assert all(here.owns(x) for x in (*clf.coefs_, *clf.intercepts_))
+    expected = here.to_numpy(clf.predict_proba(Z))
+    for method in METHODS:
+        assert refused(method, *((X, Y) if method == "score" else (X,)))
+    xp, _, device = get_namespace_and_device(X)
+    moved = move_estimator_to(clf, xp, device)      # the cure that the message names
+    assert all(isinstance(x, np.ndarray) for x in (*moved.coefs_, *moved.intercepts_))
+    np.testing.assert_allclose(moved.predict_proba(X), expected, rtol=1e-6)
+    xp, _, device = get_namespace_and_device(Z)
+    back = move_estimator_to(moved, xp, device)
+    assert here.owns(back.predict(Z))
+    np.testing.assert_allclose(here.to_numpy(back.predict_proba(Z)), expected, rtol=1e-6)
+    back.set_params(early_stopping=False, scoring=None).partial_fit(Z, y)
+    np.testing.assert_allclose(moved.predict_proba(X), expected, rtol=1e-6)  # shares nothing
+    assert not hasattr(move_estimator_to(mlp.MLPClassifier(), xp, device), "coefs_")
+assert isinstance(clf.predict(X), np.ndarray)       # without dispatch each goes
+"""
+
+
+@pytest.mark.parametrize("name", ON_BACKENDS)
+@pytest.mark.parametrize("backend", ["", "numpy"])
+def test_with_dispatch_the_net_lives_with_the_data(name, backend):
+    """Whatever computes it; X from elsewhere is refused, and may be moved to."""
+    on(name)
+    done = run_with_dispatch(WITH_DISPATCH, name, backend)
+    assert done.returncode == 0, done.stderr
+
+
+def test_support_is_declared():
+    for cls in (mlp.MLPClassifier, mlp.MLPRegressor):
+        assert get_tags(cls()).array_api_support
+
+
+@pytest.mark.parametrize("backend", [None, "strict:no_float64"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("cls", [mlp.MLPClassifier, mlp.MLPRegressor])
+def test_a_device_without_float64_computes_in_float32(cls, solver, backend):
+    """Integers, and the host's float64, are taken as float32 there."""
+    put = on("strict:no_float64")
+    whole = (10 * X).astype(np.int64)
+    Z = whole if backend else put(whole)
+    settings = {"solver": solver, "backend": backend, **KW}
+    found = cls(**settings).fit(Z, Y)
+    expected = cls(**{**settings, "backend": "numpy", "dtype": "float32"}).fit(whole, Y)
+    assert {dtype_name(x) for x in (*found.coefs_, *found.intercepts_)} == {"float32"}
+    np.testing.assert_allclose(to_host(found.coefs_[0]), expected.coefs_[0], rtol=1e-4, atol=1e-5)
+    answers = to_host(found.predict(Z))
+    np.testing.assert_allclose(answers, expected.predict(whole), rtol=1e-4, atol=1e-4)
+    wide = cls(**{**settings, "backend": "numpy"}).fit(X, Y)  # and a net of the host is
+    narrow = to_host(wide.set_params(backend=backend).predict(put(X.astype(np.float32))))
+    np.testing.assert_allclose(
+        narrow, wide.set_params(backend="numpy").predict(X), rtol=1e-4, atol=1e-6
+    )
+    assert dtype_name(wide.activations(put(X.astype(np.float32)))[0]) == "float32"

@@ -5,13 +5,17 @@ trained there. Everything else (NumPy, frames, lists, SciPy sparse, other librar
 after scikit-learn's validation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from backends import choose
+from backends import Backend, choose
+from mlp.data.feed import Feed
+from mlp.data.samples import Samples
+from mlp.data.scaling import widest
+from mlp.model import Model
 
 
 def home(X: Any) -> str | None:
@@ -44,62 +48,53 @@ def like(X: Any, answer: np.ndarray) -> Any:
         return answer
     name = home(X)
     if name is not None:
-        return choose(name).asarray(answer)
+        backend = choose(name)
+        return backend.asarray(answer, widest(backend) if answer.dtype == np.float64 else None)
     if hasattr(X, "__array_namespace__"):
         return X.__array_namespace__().asarray(answer, device=X.device)
     return answer
 
 
-def take_rows(X: Any, index: np.ndarray) -> Any:
-    """The rows of X with these numbers, where X lives."""
-    name = home(X)
-    if name is None:
-        return X[index]
-    backend = choose(name)
-    with backend.scope():
-        return backend.xp.take(X, backend.asarray(index), axis=0)
-
-
-def dtype_name(X: Any) -> str:
-    """The name of an array's dtype in any library.
-
-    >>> dtype_name(np.ones(2, np.float32))
-    'float32'
-    """
-    return str(getattr(X, "dtype", "")).rpartition(".")[2]
-
-
-def is_sparse(X: Any) -> bool:
-    """Whether X is a SciPy sparse matrix or array."""
-    return hasattr(X, "tocsr")
-
-
 @dataclass(frozen=True)
-class Data:
-    """Checked rows: X on its backend, on the host, or sparse; y as given, and as targets
-    (n, outputs); weights (n,) or None; the frame that X came in, if it was one."""
+class FitRows:
+    """Rows given to `fit`, checked.
 
-    X: Any
+    samples: X on its backend, on the host, or sparse; the targets (n, outputs); the weights. y: as
+    given. frame: what X came in, if it was a data frame.
+    """
+
+    samples: Samples
     y: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray | None = None
     frame: Any = None
 
     @property
-    def n(self) -> int:
-        return int(self.X.shape[0])
+    def X(self) -> Any:
+        return self.samples.X
+
+    @property
+    def targets(self) -> np.ndarray:
+        assert self.samples.t is not None  # there are targets in a fit
+        return self.samples.t
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        return self.samples.s
 
     @property
     def named_X(self) -> Any:
         """X with its feature names, for what calls the estimator again."""
         return self.X if self.frame is None else self.frame
 
-    def rows(self, index: np.ndarray) -> "Data":
+    def rows(self, index: np.ndarray, backend: Backend) -> "FitRows":
         """The rows with these numbers."""
-        return Data(
-            take_rows(self.X, index),
-            self.y[index],
-            self.targets[index],
-            None if self.weights is None else self.weights[index],
-            None if self.frame is None else _safe_indexing(self.frame, index),
-        )
+        frame = None if self.frame is None else _safe_indexing(self.frame, index)
+        return FitRows(self.samples.rows(index, backend), self.y[index], frame)
+
+    def fed_to(self, model: Model, name: str = "y") -> tuple[Samples, Feed]:
+        """The samples with targets that the model's loss can have, and their way into the model.
+
+        name: of the targets, for messages.
+        """
+        targets = model.objective.check_targets(self.targets, name)
+        samples = replace(self.samples, t=targets)
+        return samples, model.feed(samples)

@@ -6,7 +6,8 @@ as in scikit-learn. An `Engine` keeps that model, and in `partial_fit` its train
 call to the next; it is never pickled.
 """
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -14,9 +15,11 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -27,13 +30,16 @@ from sklearn.utils.validation import (
 )
 
 from backends import Backend, choose
-from mlp.data.samples import check_inputs
+from mlp.data.samples import Samples, check_inputs
+from mlp.data.scaling import Scaling, dtype_name, widest
 from mlp.errors import InputError
-from mlp.estimators.arrays import Data, dtype_name, home, like, to_host
+from mlp.estimators.arrays import FitRows, home, like, to_host
 from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
-from mlp.estimators.stochastic import LEARNING_RATES, SolverState, fit_stochastic
+from mlp.estimators.models import ACTIVATION_NAMES, load, save
+from mlp.estimators.stochastic import RATE_MODES, SolverState, fit_stochastic
+from mlp.files import PathLike
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
@@ -43,10 +49,6 @@ from mlp.memory import enough_memory
 from mlp.model import Model
 from mlp.network.graph import Network
 from mlp.threads import limited
-
-# scikit-learn's names for what has another name in this library.
-ACTIVATION_NAMES = {"logistic": "sigmoid"}
-LOSS_NAMES = {"squared_error": "half_squared_error"}
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
@@ -68,7 +70,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         ],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({*LEARNING_RATES, *SCHEDULES}), dict, callable],
+        "learning_rate": [StrOptions({*RATE_MODES, *SCHEDULES}), dict, callable],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "power_t": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -98,6 +100,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     n_features_in_: int
     coefs_: list[Any]
     intercepts_: list[Any]
+    input_scaling_: Scaling | None = None
+    target_scaling_: Scaling | None = None
 
     # ------------------------------------------------------------------ fitting
 
@@ -140,7 +144,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._check_combination(incremental, X_val)
         self._random_state = check_random_state(self.random_state)
         if first_pass:
-            dtype = self.dtype or ("float32" if dtype_name(data.X) == "float32" else "float64")
+            single = dtype_name(data.X) == "float32"
+            dtype = self.dtype or ("float32" if single else widest(backend))
             self._initialize([data.X.shape[1], *hidden, self.n_outputs_], dtype)
         elif hidden != [W.shape[1] for W in self.coefs_[:-1]]:
             raise InputError(
@@ -150,7 +155,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         with limited(), backend.scope(), enough_memory(backend, "fit"):
             if self.solver == "lbfgs":
-                data, chunks = chunks_of(data, dtype_name(self.coefs_[0]))
+                data, chunks = chunks_of(data, backend, dtype_name(self.coefs_[0]))
                 model = self._build(backend, self.alpha / len(chunks))
                 fit_lbfgs(self, model, data, chunks)
             else:
@@ -164,7 +169,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 "Solver produced non-finite parameter weights. The input data may"
                 " contain large values and need to be preprocessed."
             )
-        self._take_over(model, data.X)
+        self._take_over(model, X)
         return self
 
     def _check_combination(self, incremental: bool, X_val: Any) -> None:
@@ -219,7 +224,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         sample_weight: Any,
         incremental: bool,
         first_pass: bool,
-    ) -> Data:
+    ) -> FitRows:
         """The rows to fit, checked as scikit-learn checks them."""
         frame = X if hasattr(X, "columns") else None
         numeric = not is_classifier(self)
@@ -242,7 +247,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = self._targets(y, incremental)
-        return Data(X, y, targets, self._weights(sample_weight, X, y), frame)
+        return FitRows(Samples(X, targets, self._weights(sample_weight, X, y)), y, frame)
 
     def _checked_on_device(self, backend: Backend, X: Any, first_pass: bool) -> Any:
         """X, an array of the backend's, checked where it lives."""
@@ -277,8 +282,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _initialize(self, units: list[int], dtype: str) -> None:
         """Fresh weights and records; draws in scikit-learn's order."""
-        self.n_iter_ = 0
-        self.t_ = 0
         self.n_layers_ = len(units)
         self.out_activation_ = self._out_activation()
         self._engine = self._solver_state = None
@@ -289,14 +292,22 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             limit = np.sqrt(factor / (fan_in + fan_out))
             self.coefs_.append(draw(-limit, limit, (fan_in, fan_out)).astype(dtype))
             self.intercepts_.append(draw(-limit, limit, fan_out).astype(dtype))
-        for name in ("loss_curve_", "validation_losses_", "validation_scores_"):
+        self._begin_records()
+
+    def _begin_records(self) -> None:
+        """Nothing is recorded yet, and nothing left of a model that this estimator was made of."""
+        self.n_iter_ = 0
+        self.t_ = 0
+        for name in (
+            *("loss_curve_", "validation_losses_", "validation_scores_"),
+            *("input_scaling_", "target_scaling_"),
+        ):
             self.__dict__.pop(name, None)
         if self.solver == "lbfgs":
             return
         self.loss_curve_: list[float] = []
         self.validation_losses_: list[float] | None = None
         self._no_improvement_count = 0
-        self._best_w = self._flat_weights()
         if self.early_stopping:
             self.validation_scores_: list[float] | None = []
             self.best_validation_score_: float | None = -np.inf
@@ -313,11 +324,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _design(self, alpha: float) -> tuple[Network, Any]:
         """The network and the loss of these settings, for weights of the shapes of coefs_."""
         inputs, units = self.coefs_[0].shape[0], [W.shape[1] for W in self.coefs_]
-        hidden = len(units) - 1
+        hidden, alpha = len(units) - 1, float(alpha)
         layers = [
-            Dense(
-                int(n), ACTIVATION_NAMES.get(f, f) if isinstance(f, str) else f, dropout=p, l2=alpha
-            )
+            Dense(int(n), _own_name(f), dropout=float(p), l2=alpha)
             for n, f, p in zip(
                 units[:-1],
                 self._for_each_layer("activation", hidden),
@@ -327,8 +336,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         ]
         for layer in layers:
             _try_out(layer.activation, ("f", "df"), ACTIVATIONS, "activation")
-        last = ACTIVATION_NAMES.get(self.out_activation_, self.out_activation_)
-        network = Network(int(inputs), [*layers, Dense(int(units[-1]), last, l2=alpha)])
+        layers.append(Dense(int(units[-1]), _own_name(self.out_activation_), l2=alpha))
+        network = Network(int(inputs), layers)
         loss = self._loss()
         _try_out(loss, ("cost", "derivative"), LOSSES, "loss")
         return network, loss
@@ -355,18 +364,28 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             shared_penalties=True,
             w=self._flat_weights(),
             backend=backend,
-            dtype=dtype_name(self.coefs_[0]),
+            dtype=self._dtype_on(backend),
+            input_scaling=self.input_scaling_,
+            target_scaling=self.target_scaling_,
         )
+
+    def _dtype_on(self, backend: Backend) -> str:
+        """The dtype of the weights, but float32 on a device without float64."""
+        return "float32" if dtype_name(self.coefs_[0]) == "float32" else widest(backend)
 
     def _take_over(self, model: Model, X: Any) -> None:
         """coefs_ and intercepts_ from the model: views of its w, or copies on the host for X that
-        lives there while the model does not."""
+        lives there while the model does not. With scikit-learn's array API dispatch they are where
+        X lives, whatever the backend."""
         backend = model.backend
-        shared = backend.owns(X) or isinstance(model.w, np.ndarray)
+        follow = home(X) is not None and get_config()["array_api_dispatch"]
+        shared = backend.owns(X) or (isinstance(model.w, np.ndarray) and not follow)
         engine = self._engine
         if engine is not None and engine.model is model and engine.shared and shared:
             return
-        w = model.w if shared else np.array(backend.to_numpy(model.w))
+        w: Any = model.w if shared else np.array(backend.to_numpy(model.w))
+        if follow and not shared:
+            w = like(X, w)
         W, b = model.network.unpack(w)
         self.coefs_ = [W[l - 1, l] for l in model.network.numbers()]
         self.intercepts_ = [b[l] for l in model.network.numbers()]
@@ -390,14 +409,23 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ answers
 
-    def _outputs(self, X: Any) -> Any:
+    def _outputs(self, X: Any, method: str) -> Any:
         """The network's outputs, (n, n_outputs_): on the host, or on the device of X if that is
-        where they are computed."""
-        check_is_fitted(self)
+        where they are computed. method: that was called, for messages."""
+        self._check_fitted_for(X, method)
         backend = self._backend_of(X)
         engine = self._engine_on(backend)
         X = self._checked_X(backend, X)
         return engine.model.predict(X)
+
+    def _check_fitted_for(self, X: Any, method: str) -> None:
+        """With array API dispatch X must live where the weights do, as scikit-learn has it."""
+        check_is_fitted(self)
+        check_same_namespace(X, self, attribute="_first_weights", method=method)
+
+    @property
+    def _first_weights(self) -> Any:
+        return self.coefs_[0]
 
     def _checked_X(self, backend: Backend, X: Any) -> Any:
         if _on_device(backend, X):
@@ -413,15 +441,20 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         >>> [a.shape for a in reg.activations(X)]
         [(20, 5), (20, 4)]
         """
-        check_is_fitted(self)
+        self._check_fitted_for(X, "activations")
         backend = self._backend_of(X)
-        network, _ = self._design(alpha=0.0)
-        a, found = self._checked_X(backend, X), []
-        for layer, W, b in zip(network.layers[:-1], self.coefs_, self.intercepts_, strict=False):
-            alone = Network(int(W.shape[0]), [replace(layer, dropout=0.0)])
-            w = np.concatenate([to_host(W).reshape(-1), to_host(b)])
-            one = Model(alone, "half_squared_error", w=w, backend=backend, dtype=dtype_name(W))
-            a = one.predict(a)
+        units = self._for_each_layer("activation", len(self.coefs_) - 1)
+        a, scaling, found = self._checked_X(backend, X), self.input_scaling_, []
+        for f, W, b in zip(units, self.coefs_, self.intercepts_, strict=False):
+            one = Model(
+                Network(int(W.shape[0]), [Dense(int(W.shape[1]), _own_name(f))]),
+                "half_squared_error",
+                w=np.concatenate([to_host(W).reshape(-1), to_host(b)]),
+                backend=backend,
+                dtype=self._dtype_on(backend),
+                input_scaling=scaling,
+            )
+            a, scaling = one.predict(a), None
             found.append(a)
         return [like(X, a) if isinstance(a, np.ndarray) else a for a in found]
 
@@ -461,7 +494,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
+
+    def __sklearn_array_api_convert__(self, converter: Callable[[Any], Any]) -> Any:
+        """A copy with its weights elsewhere, for scikit-learn's `move_estimator_to`."""
+        moved = copy.deepcopy(self)  # with every array on the host
+        for name in ("coefs_", "intercepts_"):
+            if hasattr(moved, name):
+                setattr(moved, name, [converter(x) for x in getattr(moved, name)])
+        return moved
 
     # Notebooks show the descriptions of parameters where there is a page to link to; the page of
     # scikit-learn's estimator has the shared ones.
@@ -470,7 +512,40 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _doc_link_url_param_generator(self) -> dict[str, str]:
         return {"estimator_module": "sklearn.neural_network", "estimator_name": type(self).__name__}
 
-    # ------------------------------------------------------------------ pickling
+    # ------------------------------------------------------------------ files and pickles
+
+    def save(self, path: PathLike) -> None:
+        """The fitted estimator as a model file: data and no code, for any machine and backend.
+
+        `load` gives it back, and `mlp.load_model` the model in it. It predicts the same and has the
+        same records and parameters. What is code and matters to training alone is left out, and is
+        as usual afterwards: callbacks, functions for scoring and learning rates, own solvers and
+        random generators. The solver's state is left out too: `partial_fit` goes on from the
+        weights with a fresh solver. Pickles keep both.
+
+        Raises InputError for an activation or a loss that is an object of your own, and for classes
+        that are neither text nor numbers.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: PathLike, backend: str | Backend | None = None) -> Any:
+        """The estimator of a model file, from `save`, `mlp.save_model` or a run.
+
+        backend: where to compute, as the parameter. Of a file that no estimator wrote, the net must
+        be a chain of dense layers with biases; see `mlp.to_estimator`.
+
+        >>> import tempfile, pathlib
+        >>> from mlp.estimators import MLPRegressor
+        >>> X = np.random.default_rng(0).normal(size=(20, 3))
+        >>> reg = MLPRegressor(hidden_layer_sizes=5, solver="lbfgs").fit(X, X[:, 0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     reg.save(pathlib.Path(folder) / "reg.safetensors")
+        ...     loaded = MLPRegressor.load(pathlib.Path(folder) / "reg.safetensors")
+        >>> bool((loaded.predict(X) == reg.predict(X)).all()), loaded
+        (True, MLPRegressor(hidden_layer_sizes=5, solver='lbfgs'))
+        """
+        return load(cls, path, backend)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the engine, and with every array on the host: it loads without a GPU."""
@@ -501,6 +576,12 @@ def keep_arguments(estimator: Any, arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if name not in ("self", "__class__"):
             setattr(estimator, name, value)
+
+
+def _own_name(activation: Any) -> Any:
+    """What this library calls an activation that scikit-learn may have another name for."""
+    named = isinstance(activation, str)
+    return ACTIVATION_NAMES.get(activation, activation) if named else activation
 
 
 def _on_device(backend: Backend, X: Any) -> bool:

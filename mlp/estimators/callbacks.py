@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlp.estimators.arrays import Data
+from mlp.estimators.arrays import FitRows
 from mlp.model import Model
 
 
@@ -13,7 +13,7 @@ class Tasks:
     parameter ``callbacks`` are called with the estimator, whose weights are those of the moment.
     """
 
-    def __init__(self, estimator: Any, model: Model, data: Data):
+    def __init__(self, estimator: Any, model: Model, data: FitRows):
         self.estimator, self.model, self.data = estimator, model, data
         self.own = list(estimator.callbacks or ())
         listened = getattr(estimator, "_skl_callbacks", None)

@@ -140,22 +140,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Where X lives, if labels are numbers.
         """
-        return like(X, self._answers(to_host(self._outputs(X))))
+        return like(X, self._answers(to_host(self._outputs(X, "predict"))))
 
     def predict_proba(self, X: Any) -> Any:
         """The probability of each class, (n, classes) in the order of `classes_`, where X lives."""
-        shares = self._outputs(X)
-        if self.n_outputs_ == 1:
-            shares = _apply(lambda xp, p: xp.concat([1 - p, p], axis=1), shares)
-        return like(X, shares) if isinstance(shares, np.ndarray) else shares
+        return self._shares(X, "predict_proba")
 
     def predict_log_proba(self, X: Any) -> Any:
         """The logarithm of `predict_proba`."""
-        return _apply(lambda xp, p: xp.log(p), self.predict_proba(X))
+        return _apply(lambda xp, p: xp.log(p), self._shares(X, "predict_log_proba"))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The accuracy on X and y, found on the host."""
-        answers = self._answers(to_host(self._outputs(X)))
+        answers = self._answers(to_host(self._outputs(X, "score")))
         return float(accuracy_score(to_host(y), answers, sample_weight=to_host(sample_weight)))
 
     # ------------------------------------------------------------------ what is asked of it
@@ -166,7 +163,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self.classes_ = self._label_binarizer.classes_
         else:
             self._check_classes(unique_labels(y))
-        return self._label_binarizer.transform(y).astype(np.uint8)
+        targets = self._label_binarizer.transform(y)
+        if targets.shape[1] == 1 and self._label_binarizer.y_type_ == "multiclass":
+            targets = np.hstack([1 - targets, targets])  # two outputs for two classes: of a model
+        return targets.astype(np.uint8)
+
+    def _shares(self, X: Any, method: str) -> Any:
+        """(n, classes), where X lives."""
+        shares = self._outputs(X, method)
+        if self.n_outputs_ == 1:
+            shares = _apply(lambda xp, p: xp.concat([1 - p, p], axis=1), shares)
+        return like(X, shares) if isinstance(shares, np.ndarray) else shares
 
     def _check_classes(self, classes: np.ndarray) -> None:
         """Labels of a later fit against those of the first one."""

@@ -5,9 +5,9 @@ PARAMETERS = """\
         Units of each hidden layer; a plain number is one layer, so that it can be searched.
 
     activation : str, mapping, object, or list of these, default='relu'
-        'identity', 'logistic', 'tanh', 'relu', or any other name of `mlp.formulas.activations.ACTIVATIONS`;
-        ``{"name": "leaky_relu", "slope": 0.2}``; an object with methods f and df; a list with one
-        for each hidden layer.
+        'identity', 'logistic', 'tanh', 'relu', or any other name of
+        `mlp.formulas.activations.ACTIVATIONS`; ``{"name": "leaky_relu", "slope": 0.2}``; an object
+        with methods f and df; a list with one for each hidden layer.
 
     solver : str, mapping or object, default='adam'
         'lbfgs', 'sgd' (with momentum, as scikit-learn's), 'adam', or any other name of
@@ -21,8 +21,8 @@ PARAMETERS = """\
 
     learning_rate : str, mapping or callable, default='constant'
         'constant', and for every stochastic solver but 'adam' 'invscaling' or 'adaptive', as in
-        scikit-learn; any other name of `mlp.formulas.schedules.SCHEDULES` for every stochastic solver; a
-        function of (step, steps of an epoch) that gives a factor.
+        scikit-learn; any other name of `mlp.formulas.schedules.SCHEDULES` for every stochastic
+        solver; a function of (step, steps of an epoch) that gives a factor.
 
     learning_rate_init : float, default=0.001
         The initial learning rate.
@@ -125,6 +125,13 @@ ATTRIBUTES = """\
 
     intercepts_ : list of arrays
         Biases: the i-th, (units of layer i + 1,).
+
+    input_scaling_ : Scaling or None
+        Of the model that the estimator was made of (`mlp.to_estimator`), applied within; None after
+        `fit`.
+
+    target_scaling_ : Scaling or None
+        The same for what is predicted.
 
     n_features_in_ : int
         Columns of the training data.

@@ -28,30 +28,6 @@ _KNOWN = {
 }
 
 
-def from_sklearn(fitted: Any, **settings: Any) -> Any:
-    """This library's estimator for scikit-learn's MLPClassifier or MLPRegressor.
-
-    The same settings, weights and records, and a solver's state to go on with by `partial_fit`.
-    settings: of this library, as ``backend="cupy"``.
-
-    >>> from sklearn.neural_network import MLPRegressor
-    >>> X = np.random.default_rng(0).normal(size=(20, 3))
-    >>> theirs = MLPRegressor(max_iter=500, random_state=0).fit(X, X[:, 0])
-    >>> bool(np.allclose(from_sklearn(theirs).predict(X), theirs.predict(X)))
-    True
-    """
-    import mlp.estimators  # its classes import this module
-
-    for name, cls in SKLEARN.items():
-        if isinstance(fitted, cls):
-            ours = getattr(mlp.estimators, name)()
-            ours.__setstate__(copy.deepcopy(fitted.__getstate__()))
-            return ours.set_params(**settings)
-    raise InputError(
-        f"from_sklearn takes scikit-learn's MLPClassifier or MLPRegressor, not {fitted!r}"
-    )
-
-
 def adopted(cls: type, state: Mapping[str, Any]) -> dict[str, Any]:
     """The state of one of scikit-learn's estimators as the state of ours."""
     state = {k: v for k, v in state.items() if k not in _THEIRS}
@@ -60,9 +36,6 @@ def adopted(cls: type, state: Mapping[str, Any]) -> dict[str, Any]:
         if name != "self" and not (name == "loss" and "loss" in state):
             state.setdefault(name, parameter.default)
     optimizer = state.pop("_optimizer", None)
-    best_coefs, best_intercepts = (state.pop(f"_best_{k}", None) for k in ("coefs", "intercepts"))
-    if best_coefs is not None:
-        state["_best_w"] = _flat([*best_coefs, *best_intercepts])
     if "loss_curve_" in state:
         state.setdefault("validation_losses_", None)
     if optimizer is not None:
@@ -79,8 +52,12 @@ def adopted(cls: type, state: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
-# Theirs alone: slices for L-BFGS, and the version, which only their class checks.
-_THEIRS = ("_coef_indptr", "_intercept_indptr", "_sklearn_version")
+# Theirs alone: slices for L-BFGS, the weights of the best epoch, which a fit ends with and no other
+# begins with, and the version, which only their class checks.
+_THEIRS = (
+    *("_coef_indptr", "_intercept_indptr", "_best_coefs", "_best_intercepts"),
+    "_sklearn_version",
+)
 
 
 def to_sklearn(ours: Any) -> Any:
@@ -88,8 +65,14 @@ def to_sklearn(ours: Any) -> Any:
 
     What it does not know and predictions do not depend on (solvers, schedules, losses, dropout,
     class weights, backend, dtype) is left out, or at scikit-learn's default: it would matter to
-    further training only. Raises InputError for activations that it does not have.
+    further training only. Raises InputError for activations that it does not have, and for an
+    estimator made of a model with scalings.
     """
+    if ours.input_scaling_ is not None or ours.target_scaling_ is not None:
+        raise InputError(
+            "scikit-learn's estimators do not scale, and this one has the input_scaling_ or "
+            "target_scaling_ of a model; fit one on scaled data, behind a StandardScaler"
+        )
     cls = SKLEARN["MLPClassifier" if is_classifier(ours) else "MLPRegressor"]
     settings = {}
     for name in cls().get_params():
@@ -112,10 +95,8 @@ def to_sklearn(ours: Any) -> Any:
     for name in ("_label_binarizer", "_no_improvement_count", "_random_state"):
         if hasattr(ours, name):
             setattr(theirs, name, copy.deepcopy(getattr(ours, name)))
-    if hasattr(ours, "_best_w"):
-        best = _like_parts(ours._best_w, ours)
-        half = len(ours.coefs_)
-        theirs._best_coefs, theirs._best_intercepts = best[:half], best[half:]
+    if hasattr(ours, "loss_curve_"):
+        theirs._best_coefs, theirs._best_intercepts = theirs.coefs_, theirs.intercepts_
     if ours._solver_state is not None and ours.solver in ("sgd", "adam"):
         theirs._optimizer = _their_optimizer(ours, [*theirs.coefs_, *theirs.intercepts_])
     return theirs

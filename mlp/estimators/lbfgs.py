@@ -13,9 +13,10 @@ import scipy.optimize
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
-from mlp.data.feed import Feed, slices
-from mlp.data.samples import Samples
-from mlp.estimators.arrays import Data, is_sparse
+from backends import Backend
+from mlp.data.feed import slices
+from mlp.data.samples import is_sparse
+from mlp.estimators.arrays import FitRows
 from mlp.estimators.callbacks import Tasks
 from mlp.layers.tape import Arena
 from mlp.model import Model
@@ -24,28 +25,27 @@ CHUNK_BYTES = 1 << 28  # of dense rows at a time, if X is sparse
 STOPPED = 99  # SciPy's status after StopIteration
 
 
-def chunks_of(data: Data, dtype: str) -> tuple[Data, list[slice]]:
+def chunks_of(data: FitRows, backend: Backend, dtype: str) -> tuple[FitRows, list[slice]]:
     """The data and the rows to evaluate at once; of a sparse X those of weight 0 are left out."""
-    size = data.n
+    size = data.samples.n
     if is_sparse(data.X):
         if data.weights is not None and data.weights.any():
-            data = data.rows(np.flatnonzero(data.weights))
+            data = data.rows(np.flatnonzero(data.weights), backend)
         size = max(1, CHUNK_BYTES // (data.X.shape[1] * np.dtype(dtype).itemsize))
-    return data, slices(data.n, size)
+    return data, slices(data.samples.n, size)
 
 
 class Descent:
     """Value and gradient over all rows, as SciPy asks for them: in float64 on the host."""
 
-    def __init__(self, model: Model, data: Data, chunks: list[slice], averaged: int):
+    def __init__(self, model: Model, data: FitRows, chunks: list[slice], averaged: int):
         self.model, self.backend, self.averaged = model, model.backend, averaged
-        targets = model.objective.check_targets(data.targets, "y")
-        feed = Feed(self.backend, model.dtype, Samples(data.X, targets, data.weights))
+        samples, feed = data.fed_to(model)
         self.g = self.backend.empty((model.network.parameters,), model.dtype)
         arena = Arena(self.backend, model.precision, chunks[0].stop)
         if len(chunks) == 1 and feed.in_place:
             arena.buffers["a", 0] = feed.X  # what is never written to need not be copied
-        weights = np.ones(data.n) if data.weights is None else data.weights
+        weights = np.ones(samples.n) if data.weights is None else data.weights
         self.shares = [weights[rows].sum() / (weights.sum() or 1.0) for rows in chunks]
         self.chunks = chunks
         self.evaluations = {
@@ -56,7 +56,7 @@ class Descent:
         }
         self.fill = {n: feed.bind(e) for n, e in self.evaluations.items()}
         if len(chunks) == 1:
-            self.fill[data.n](chunks[0])  # and stay there
+            self.fill[samples.n](chunks[0])  # and stay there
 
     def __call__(self, w: np.ndarray) -> tuple[float, np.ndarray]:
         """(E, g), eq. (1)."""
@@ -74,7 +74,7 @@ class Descent:
         return float(value), gradient
 
 
-def fit_lbfgs(estimator: Any, model: Model, data: Data, chunks: list[slice]) -> None:
+def fit_lbfgs(estimator: Any, model: Model, data: FitRows, chunks: list[slice]) -> None:
     """Descend from the model's weights, whose penalty is alpha / C; sets n_iter_ and loss_."""
     averaged = estimator.n_outputs_ if estimator._is_squared_error() else 1
     tasks = Tasks(estimator, model, data)

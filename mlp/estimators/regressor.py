@@ -10,8 +10,9 @@ from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from mlp.estimators.arrays import like, to_host
-from mlp.estimators.base import LOSS_NAMES, BaseMLP, keep_arguments
+from mlp.estimators.base import BaseMLP, keep_arguments
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
+from mlp.estimators.models import LOSS_NAMES
 from mlp.formulas.losses import LOSSES
 
 
@@ -106,12 +107,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def predict(self, X: Any) -> Any:
         """The predicted values, (n,), or (n, outputs) for several, where X lives."""
-        answers = self._answers(self._outputs(X))
+        answers = self._answers(self._outputs(X, "predict"))
         return like(X, answers) if isinstance(answers, np.ndarray) else answers
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² on X and y, found on the host."""
-        answers = to_host(self._answers(self._outputs(X)))
+        answers = to_host(self._answers(self._outputs(X, "score")))
         return float(r2_score(to_host(y), answers, sample_weight=to_host(sample_weight)))
 
     # ------------------------------------------------------------------ what is asked of it

@@ -16,9 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import gen_batches
 
 from backends import Array, Backend
-from mlp.data.feed import Feed
-from mlp.data.samples import Samples
-from mlp.estimators.arrays import Data, home, to_host
+from mlp.estimators.arrays import FitRows, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
 from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
@@ -28,7 +26,7 @@ from mlp.names import make
 from mlp.training.loop import epoch
 from mlp.training.step import Step
 
-LEARNING_RATES = ("constant", "invscaling", "adaptive")  # scikit-learn's
+RATE_MODES = ("constant", "invscaling", "adaptive")  # scikit-learn's learning_rate
 
 
 @dataclass
@@ -63,11 +61,11 @@ def update_rule(estimator: Any) -> Optimizer:
 
 
 def fit_stochastic(
-    estimator: Any, backend: Backend, data: Data, held_out: Data | None, incremental: bool
+    estimator: Any, backend: Backend, data: FitRows, held_out: FitRows | None, incremental: bool
 ) -> Model:
     """Run the epochs (one, if incremental) and return the model; sets the records of the fit."""
     if estimator.early_stopping and held_out is None:
-        data, held_out = split(estimator, data)
+        data, held_out = split(estimator, backend, data)
     engine = estimator._engine = _engine(estimator, backend, incremental)
     solver = estimator._solver_state = _solver(estimator, engine.model, incremental)
     if incremental:
@@ -117,11 +115,11 @@ def _restored_on_error(backend: Backend, arrays: Sequence[Array]) -> Iterator[No
         raise
 
 
-def split(estimator: Any, data: Data) -> tuple[Data, Data]:
+def split(estimator: Any, backend: Backend, data: FitRows) -> tuple[FitRows, FitRows]:
     """Rows to train on, and rows held out for early stopping."""
     single = is_classifier(estimator) and estimator.n_outputs_ == 1
     train, held_out = train_test_split(
-        np.arange(data.n),
+        np.arange(data.samples.n),
         random_state=estimator._random_state,
         test_size=estimator.validation_fraction,
         stratify=data.targets.astype(bool) if single else None,
@@ -131,24 +129,27 @@ def split(estimator: Any, data: Data) -> tuple[Data, Data]:
             "The validation set is too small. Increase 'validation_fraction' "
             "or the size of your dataset."
         )
-    return data.rows(train), data.rows(held_out)
+    return data.rows(train, backend), data.rows(held_out, backend)
 
 
 class Epochs:
     """One run of a stochastic solver: its data, its step, its loop."""
 
     def __init__(
-        self, estimator: Any, engine: Engine, data: Data, held_out: Data | None, incremental: bool
+        self,
+        estimator: Any,
+        engine: Engine,
+        data: FitRows,
+        held_out: FitRows | None,
+        incremental: bool,
     ):
         self.estimator, self.model, self.incremental = estimator, engine.model, incremental
         self.solver: SolverState = estimator._solver_state
-        self.backend, self.n = engine.model.backend, data.n
+        self.backend, self.n = engine.model.backend, data.samples.n
         self.batches = list(gen_batches(self.n, self._batch_size()))
         self.counts = [rows.stop - rows.start for rows in self.batches]
         self.index = np.arange(self.n, dtype=np.int64)
-        targets = self.model.objective.check_targets(data.targets, "y")
-        samples = Samples(data.X, targets, data.weights)
-        self.feed = Feed(self.backend, self.model.dtype, samples)
+        _, self.feed = data.fed_to(self.model)
         self.step = self._step(engine)
         self.losses = self.backend.full((len(self.batches), 2), 0.0, self.model.dtype)
         self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
@@ -157,6 +158,7 @@ class Epochs:
         if np.any(estimator.dropout):
             self.dropout_seed = int(estimator._random_state.randint(2**31))
         self.tasks = Tasks(estimator, self.model, data)
+        self.best: Array | None = None  # the weights of the best epoch, for early stopping
         # Records grow in lists of this run, so that a failing fit leaves the old ones.
         estimator.loss_curve_ = [*estimator.loss_curve_]
         self.watch = None
@@ -194,7 +196,7 @@ class Epochs:
     def _schedule(self) -> Callable[[int, int], float] | None:
         """A schedule of this library; scikit-learn's own are in `_close_epoch`."""
         spec = self.estimator.learning_rate
-        if isinstance(spec, str) and spec in LEARNING_RATES:
+        if isinstance(spec, str) and spec in RATE_MODES:
             return None
         if spec == "cosine":
             spec = {"name": "cosine", "epochs": self.estimator.max_iter}
@@ -205,9 +207,10 @@ class Epochs:
     def run(self, epochs: int) -> None:
         """So many epochs, or fewer if they no longer improve or a callback asks to stop."""
         estimator = self.estimator
-        if estimator.n_iter_ > 0:
-            # A warm start without a better epoch ends with its last weights, as in scikit-learn.
-            estimator._best_w = None
+        if estimator.n_iter_ == 0:
+            # Without a better epoch the first fit ends with the weights that it began with, a warm
+            # start with its last, as in scikit-learn.
+            self._keep_best()
         estimator.n_iter_ = 0
         try:
             for _ in range(epochs):
@@ -226,8 +229,8 @@ class Epochs:
                     )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
-        if estimator.early_stopping and estimator._best_w is not None:
-            self.model.w = estimator._best_w
+        if self.best is not None:
+            self.backend.copy(self.best, self.model.w)
         self.step.fill.clear()  # the step may be kept, the data not
 
     def _epoch(self) -> None:
@@ -293,19 +296,24 @@ class Epochs:
     def _count(self, score: float | None) -> None:
         """Count the epochs without improvement; keep the best weights when stopping early."""
         estimator = self.estimator
+        best = None if score is None else estimator.best_validation_score_
         if estimator.early_stopping:
-            worse = score < estimator.best_validation_score_ + estimator.tol
+            worse = best is not None and score < best + estimator.tol
         else:
             lowest = np.inf if estimator.best_loss_ is None else estimator.best_loss_
             worse = estimator.loss_ > lowest - estimator.tol
             estimator.best_loss_ = min(lowest, estimator.loss_)
         estimator._no_improvement_count = estimator._no_improvement_count + 1 if worse else 0
-        if score is not None:
-            best = estimator.best_validation_score_
-            if best is None or score > best:
-                estimator.best_validation_score_ = score
-                if estimator.early_stopping:
-                    estimator._best_w = np.array(self.backend.to_numpy(self.model.w))
+        if score is not None and (best is None or score > best):
+            estimator.best_validation_score_ = score
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        """The weights as they are, to end with if training stops early."""
+        if self.estimator.early_stopping:
+            if self.best is None:
+                self.best = self.backend.empty(self.model.w.shape, self.model.dtype)
+            self.backend.copy(self.model.w, self.best)
 
     def _give_up(self) -> bool:
         """Whether training ends now that it no longer improves; adaptive rates first shrink."""
@@ -335,11 +343,9 @@ def _nothing(message: str) -> None:
 class Watch:
     """Loss and score on held-out rows, with the weights as they are."""
 
-    def __init__(self, estimator: Any, model: Model, data: Data):
+    def __init__(self, estimator: Any, model: Model, data: FitRows):
         self.estimator, self.model, self.data = estimator, model, data
-        targets = model.objective.check_targets(data.targets, "y_val")
-        samples = Samples(data.X, targets, data.weights)
-        feed = Feed(model.backend, model.dtype, samples)
+        samples, feed = data.fed_to(model, "y_val")
         self.evaluate = Evaluator(model, feed, samples)
         self.over = estimator.n_outputs_ if estimator._is_squared_error() else 1
         self.scorer = estimator.scoring
@@ -351,7 +357,10 @@ class Watch:
         loss = self.evaluate()["loss"] / self.over
         if self.scorer is not None:
             return loss, self._asked()
-        answers = self.estimator._answers(self.evaluate.predictions)
+        outputs: Any = self.evaluate.predictions
+        if self.model.target_scaling is not None:
+            outputs = self.model.target_scaling.invert(outputs.astype(np.float64))
+        answers = self.estimator._answers(outputs)
         if answers.dtype.kind == "f" and not np.isfinite(answers).all():
             return loss, float("nan")
         metric = accuracy_score if is_classifier(self.estimator) else r2_score
