@@ -19,7 +19,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from backends import Array, Backend, choose
+from backends import PRECISIONS, Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
 from mlp.data.samples import Samples, check_inputs, checked
@@ -287,7 +287,9 @@ class Model:
         with backend.scope(), enough_memory(backend, "value_and_gradient"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, n)
-            scale = backend.full((1,), SCALE, self.dtype) if self.precision == "mixed" else None
+            scale = (
+                backend.full((1,), SCALE, self.dtype) if PRECISIONS[self.precision].narrow else None
+            )
             evaluation = self.objective.gradient(
                 backend, self._w, g, arena, n, samples.s is not None, scale, self._scratch()
             )
@@ -295,6 +297,11 @@ class Model:
             fill_masks(backend, self.network, evaluation, dropout_seed, 0)
             evaluation.run()
             return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
+
+    def _delta_scale(self, value: float) -> Array | None:
+        """What deltas that are stored narrow are multiplied by, (1,)."""
+        narrow = PRECISIONS[self.precision].narrow
+        return self.backend.full((1,), value, self.dtype) if narrow else None
 
     def _scratch(self) -> Array:
         """A copy of the statistics, for a training pass that is to leave no trace."""
@@ -319,7 +326,9 @@ class Model:
         with backend.scope(), enough_memory(backend, "trace"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, samples.n)
-            scale = backend.full((1,), 1.0, self.dtype) if self.precision == "mixed" else None
+            scale = (
+                backend.full((1,), 1.0, self.dtype) if PRECISIONS[self.precision].narrow else None
+            )
             evaluation = self.objective.gradient(
                 backend, self._w, g, arena, samples.n, samples.s is not None, scale,
                 self._scratch(), keeps=True,
@@ -557,7 +566,7 @@ def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     precision = precision or dtype or "float32"
     check_precision(precision)
-    of_weights = "float64" if precision == "float64" else "float32"
+    of_weights = PRECISIONS[precision].dtype
     if dtype not in (None, of_weights):
         raise InputError(f"precision {precision!r} has weights in {of_weights}, not in {dtype}")
     return precision, of_weights

@@ -56,7 +56,7 @@ HOUSE = [
     ),
     ("", ["__init__", "__main__"]),
 ]
-# The one import upwards: `Network.summary` says what a step takes, which is written where it is made.
+# The one import upwards: `Network.summary` says what a step takes, written where steps are made.
 UPWARDS = {"network.graph": {"training.setup"}}
 # Formulas do not know of each other, but for those that are made of others.
 MADE_OF = {

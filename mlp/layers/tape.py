@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from backends import Array, Backend
+from backends import PRECISIONS, Array, Backend
 from backends.formula import Formula
 from mlp.errors import InputError
 
@@ -92,9 +92,6 @@ def add(xp: Any, x: Array, more: Array) -> Array:
     return x + more
 
 
-PRECISIONS = ("float32", "tf32", "float64", "mixed")
-
-
 def check_precision(precision: str) -> None:
     """InputError if it is not the name of one; `mlp.Model` says what they are."""
     if precision not in PRECISIONS:
@@ -110,8 +107,8 @@ class Arena:
 
     def __init__(self, backend: Backend, precision: str, rows: int):
         self.backend, self.precision, self.rows = backend, precision, rows
-        self.dtype = "float64" if precision == "float64" else "float32"
-        self.storage = "float16" if precision == "mixed" else self.dtype
+        self.dtype = PRECISIONS[precision].dtype
+        self.storage = PRECISIONS[precision].storage
         self.buffers: dict[tuple[Any, ...], Any] = {}
 
     def get(

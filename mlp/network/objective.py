@@ -25,7 +25,7 @@ from backends import Array, Backend
 from mlp.errors import InputError
 from mlp.formulas.activations import Activation, Identity, get_activation
 from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_loss
-from mlp.formulas.target_kinds import TARGET_KINDS
+from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
 from mlp.layers.tape import Arena, Slot, Tape
@@ -78,7 +78,7 @@ class Objective:
         usual: Reduction = getattr(self.loss, "reduction", "mean")
         self.reduction = usual if reduction is None else reduction
         self.shared_penalties = shared_penalties and self.reduction == "mean"
-        self.targets = getattr(self.loss, "targets", "numbers")
+        self.targets: TargetKind = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
         last = network.activations[network.depth]
         unit = getattr(self.loss, "unit", None)

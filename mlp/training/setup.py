@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import Array, Backend
+from backends import PRECISIONS, Array, Backend
 from backends.counting_backend import Count, shaped
 from mlp.data.feed import slices
 from mlp.data.samples import Samples
@@ -106,7 +106,7 @@ class Setup:
 
     def _step(self) -> None:
         self.loss_scale = None
-        if self.model.precision == "mixed":
+        if PRECISIONS[self.model.precision].narrow:
             self.loss_scale = self.backend.empty((2,), self.dtype)
         self.step = Step(
             self.model,
