@@ -429,11 +429,11 @@ def test_support_is_declared():
 def test_a_device_without_float64_computes_in_float32(cls, solver, backend):
     """Integers, and the host's float64, are taken as float32 there."""
     put = on("strict:no_float64")
-    whole = (10 * X).astype(np.int64)
+    whole, labels = (10 * X).astype(np.int64), Y + 0.0  # float64 labels, answered as float32
     Z = whole if backend else put(whole)
     settings = {"solver": solver, "backend": backend, **KW}
-    found = cls(**settings).fit(Z, Y)
-    expected = cls(**{**settings, "backend": "numpy", "dtype": "float32"}).fit(whole, Y)
+    found = cls(**settings).fit(Z, labels)
+    expected = cls(**{**settings, "backend": "numpy", "dtype": "float32"}).fit(whole, labels)
     assert {dtype_name(x) for x in (*found.coefs_, *found.intercepts_)} == {"float32"}
     np.testing.assert_allclose(to_host(found.coefs_[0]), expected.coefs_[0], rtol=1e-4, atol=1e-5)
     answers = to_host(found.predict(Z))
