@@ -1,7 +1,7 @@
 """The estimators' numbers are scikit-learn's: weights, losses, scores, warnings, printed lines.
 
 `test_weights_and_records_are_scikit_learns` covers every task x solver mode x activation, with
-early stopping and sample weights in every combination with each of them. The whole product, 528
+early stopping and sample weights in every combination with each of them. The whole product, 624
 configurations, is run by ``python -m tests.test_estimators``.
 """
 
