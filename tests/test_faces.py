@@ -175,7 +175,7 @@ def test_from_the_command_line_to_each(here, task):
 def test_from_python_to_each(here, task):
     model = by_python(task)
     expected = of_python(model, task)
-    mlp.save_model(model, "model.safetensors")
+    model.save("model.safetensors")
     assert_same(of_python(mlp.load("model.safetensors"), task), expected)
     assert_same(of_command_line("model.safetensors", task), expected)
     assert_same(of_estimator(mlp.to_estimator(model), task), expected)
@@ -215,7 +215,7 @@ def test_each_face_measures_the_same(here, task):
     data = mlp.read(f"{column}.csv", target=column)
     t = data.t if task == "numbers" else mlp.class_labels(data.t)[1]
     measured = model.evaluate(data.X, t)
-    mlp.save_model(model, "model.safetensors")
+    model.save("model.safetensors")
     lines = command("evaluate", "model.safetensors", f"{column}.csv", "--target", column)
     names, numbers = (line.split() for line in lines.splitlines())
     found = dict(zip(names[1:], map(float, numbers[2:]), strict=True))
