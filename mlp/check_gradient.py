@@ -60,7 +60,7 @@ class GradientCheck:
 def gradient_check(
     model: Model,
     X: Any,
-    t: Any,
+    t: Any = None,
     *,
     sample_weight: Any = None,
     tolerance: float = 1e-6,

@@ -22,6 +22,8 @@ import numpy as np
 from backends import PRECISIONS, Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
+from mlp.data.labels import are_numbers, are_text, as_labels, learned_classes
+from mlp.data.readers import Dataset
 from mlp.data.samples import Samples, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
 from mlp.errors import InputError
@@ -81,7 +83,12 @@ class Model:
         self.backend = choose(backend)
         self.precision, self.dtype = _precision(precision, dtype)
         self.backend.require(self.precision)
-        self.classes = None if classes is None else np.asarray(classes)
+        self.classes = None if classes is None else as_labels(classes, "classes")
+        if self.classes is not None and len(self.classes) != max(network.outputs, 2):
+            raise InputError(
+                f"there are {len(self.classes)} classes for {network.outputs} outputs; name one "
+                "for each, or two for a single one"
+            )
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         self._predictors: list[Predictor] = []  # those that no thread is using
@@ -106,6 +113,19 @@ class Model:
             self.backend.copy(given, self._w)
             self._statistics = self.backend.empty((network.statistics,), self.dtype)
             self.statistics = network.initial_statistics() if statistics is None else statistics
+
+    def __repr__(self) -> str:
+        """The widths, what is between them, the loss, and where it computes in what."""
+        network = self.network
+        hidden = dict.fromkeys(layer.label for layer in network.layers[:-1])
+        parts = [" ".join(["-".join(map(str, network.units)), *hidden])]
+        parts.append(
+            self.loss if isinstance(self.loss, str) else type(self.objective.loss).__name__
+        )
+        parts.append(f"{network.parameters} parameters")
+        if self.classes is not None:
+            parts.append(f"{len(self.classes)} classes")
+        return f"Model({', '.join(parts)}, {self.precision} on {self.backend.name})"
 
     # ------------------------------------------------------------------ weights
 
@@ -225,8 +245,12 @@ class Model:
         predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
         """
         backend = self.backend
-        given_on_device = backend.owns(X)
-        X = check_inputs(backend, X, self.network.inputs, self.columns)
+        if isinstance(X, (Dataset, Samples)):
+            X = self._checked(X).X
+            given_on_device = backend.owns(X)
+        else:
+            given_on_device = backend.owns(X)
+            X = check_inputs(backend, X, self.network.inputs, self.columns)
         with backend.scope(), enough_memory(backend, "predict"):
             try:
                 predictor = self._predictors.pop()
@@ -245,14 +269,25 @@ class Model:
     def classify(self, X: Any) -> np.ndarray:
         """The label of each row, (n,) on the host: the class of the largest output, or with one
         output the second class where it is above 1/2. Several labels a row: (n, outputs), 0 or 1.
+
+        Labels are those of ``classes``, without them class numbers. Raises InputError if the loss
+        is for numbers and there are no classes.
+
+        >>> net = Network(1, [Dense(1, "sigmoid")])
+        >>> model = Model(net, "half_squared_error", w=[1.0, 0.0], classes=["no", "yes"])
+        >>> model.classify([[-3.0], [3.0]]).tolist()
+        ['no', 'yes']
         """
-        y = self.backend.to_numpy(self.predict(X)) if self.backend.owns(X) else self.predict(X)
-        kind = self.objective.targets
-        if kind not in ("classes", "labels"):
-            raise InputError("classify: this model's loss is for numbers; use predict")
-        if kind == "labels" and self.network.outputs > 1:
+        y = self.predict(X)
+        y = y if isinstance(y, np.ndarray) else self.backend.to_numpy(y)
+        kind, outputs = self.objective.targets, self.network.outputs
+        if kind not in ("classes", "labels") and self.classes is None:
+            raise InputError(
+                "classify: this model's loss is for numbers; use predict, or give it classes"
+            )
+        if kind == "labels" and outputs > 1:
             return (y > 0.5).astype(np.int64)
-        index = y.argmax(axis=1) if kind == "classes" else (y[:, 0] > 0.5).astype(np.int64)
+        index = y.argmax(axis=1) if outputs > 1 else (y[:, 0] > 0.5).astype(np.int64)
         return index if self.classes is None else self.classes[index]
 
     def _chunk(self) -> int:
@@ -263,10 +298,61 @@ class Model:
     # ------------------------------------------------------------------ loss and gradient
 
     def samples(self, X: Any, t: Any = None, sample_weight: Any = None, what: str = "") -> Samples:
-        """Rows for this model, checked: what its other methods, and `mlp.train`, take in place of
-        X, t and sample_weight, and do not search again. what: stands before X and t in messages.
+        """Rows for this model, checked: what its other methods and `mlp.train` take in place of X,
+        t and sample_weight, and do not search again.
+
+        X: (n, inputs), with t; or what `mlp.read` gives, whose columns are chosen by the model's
+        names. t: (n, outputs), or labels of the model's classes, (n,), or class numbers where it
+        has none or they are text. sample_weight: (n,), 0 or above. what: stands before X and t in
+        messages. Raises InputError naming what does not fit.
+
+        >>> model = Model(Network(1, [Dense(2)]), "cross_entropy", classes=["ant", "bee"])
+        >>> model.samples([[0.5], [1.5]], ["bee", "ant"]).t
+        array([1, 0])
         """
-        return checked(self.backend, self.objective, X, t, sample_weight, self.columns, what)
+        found = self._checked(X, t, sample_weight, what)
+        if found.t is None:
+            raise InputError(f"{what}t is missing: give the targets, (n, {self.network.outputs})")
+        return found
+
+    def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
+        names, classes = self.columns, self.classes
+        return checked(
+            self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
+        )
+
+    def learns(self, X: Any, t: Any = None) -> "Model":
+        """This model, or where it has no classes and these are labels, a copy that has theirs.
+
+        Labels in words are learned; whole numbers from 0 on are class numbers as they are, others
+        are learned if `mlp.read` gave them. Raises InputError if there are not as many as outputs.
+
+        >>> model = Model(Network(1, [Dense(2)]), "cross_entropy")
+        >>> model.learns([[0.5], [1.5], [2.5]], ["bee", "ant", "bee"]).classes.tolist()
+        ['ant', 'bee']
+        """
+        data = X if isinstance(X, Dataset) else None
+        if t is None and data is not None:
+            t = data.t
+        outputs, kind = self.network.outputs, self.objective.targets
+        on_device = hasattr(t, "__dlpack__") and not isinstance(t, np.ndarray)  # no words there
+        if self.classes is not None or kind not in ("classes", "labels") or t is None or on_device:
+            return self
+        numbers = not are_text(t)
+        if numbers and (data is None or are_numbers(np.asarray(t), max(outputs, 2))):
+            return self
+        source = "t" if data is None else data.source
+        classes = learned_classes(t, kind, source)
+        if classes is None:
+            return self
+        if len(classes) != max(outputs, 2):
+            raise InputError(
+                f"{source} holds {len(classes)} classes, the last layer has {outputs} units: give "
+                "it one for each class, or name them all in the model's classes"
+            )
+        other = copy.copy(self)
+        other.classes, other._predictors = classes, []
+        return other
 
     def feed(self, samples: Samples, streamed: bool | None = None) -> Feed:
         """The samples on their way into this model's evaluations."""
@@ -309,7 +395,7 @@ class Model:
         self.backend.copy(self._statistics, copied)
         return copied
 
-    def trace(self, X: Any, t: Any, sample_weight: Any = None) -> "Trace":
+    def trace(self, X: Any, t: Any = None, sample_weight: Any = None) -> "Trace":
         """z, a and δ of every layer for these rows, without dropout, on the host.
 
         As in `mlp.network.backpropagation`, eq. (1)-(4), in the model's dtype and in scaled units;
@@ -358,7 +444,7 @@ class Model:
         delta[last] = host(evaluation.y).copy()
         return Trace(z, a, delta)
 
-    def evaluate(self, X: Any, t: Any, sample_weight: Any = None) -> dict[str, float]:
+    def evaluate(self, X: Any, t: Any = None, sample_weight: Any = None) -> dict[str, float]:
         """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows."""
         samples = self.samples(X, t, sample_weight)
         with self.backend.scope(), enough_memory(self.backend, "evaluate"):
@@ -501,7 +587,13 @@ class Evaluator:
             loss += penalty_of_all(model.objective, sums[:, 1], weights)
         if model.target_scaling is not None:
             y = model.target_scaling.invert(y.astype(np.float64))
-        return {"loss": float(loss), **metrics.evaluate(model.objective.targets, y, self.t)}
+        kind, t = model.objective.targets, self.t
+        assert t is not None  # there is no loss without
+        found = {"loss": float(loss), **metrics.evaluate(kind, y, t)}
+        if model.classes is not None and "accuracy" not in found:  # a loss of numbers
+            kind = "classes" if model.network.outputs > 1 else "labels"
+            found |= metrics.evaluate(kind, y, t)
+        return found
 
 
 def save_model(model: Model, path: PathLike, beside: Any = None) -> None:

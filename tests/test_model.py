@@ -11,7 +11,7 @@ import pytest
 
 from backends import BackendError, get_backend
 from backends.numpy_backend import NumpyBackend
-from mlp import Dense, InputError, Model, Network, train
+from mlp import Dense, InputError, Model, Network, gradient_check, load, read, train
 from mlp.data.scaling import Scaling
 from mlp.model import Evaluator
 
@@ -273,6 +273,164 @@ def test_classify():
         numbers.classify(X)
 
 
+def test_classify_with_classes_whatever_the_loss():
+    """A net of the course, with half the squared error, has labels and an accuracy too."""
+    X, t = rows(40)
+    names = np.array(["cat", "ant", "bee"])  # in an order of their own
+    net = Network(4, [Dense(6, "tanh"), Dense(3, "sigmoid")])
+    model = Model(net, "half_squared_error", classes=names, dtype="float64")
+    y = model.predict(X)
+    assert (model.classify(X) == names[y.argmax(axis=1)]).all()
+    found = model.evaluate(X, names[t])
+    assert found == model.evaluate(X, np.eye(3)[t])
+    assert found["accuracy"] == (y.argmax(axis=1) == t).mean()
+    assert found["mse"] == pytest.approx(((y - np.eye(3)[t]) ** 2).mean())
+
+    one = Model(Network(4, [Dense(1, "sigmoid")]), "half_squared_error", classes=["no", "yes"])
+    yes = one.predict(X)[:, 0] > 0.5
+    assert (one.classify(X) == np.where(yes, "yes", "no")).all()
+    given = np.where(t > 0, "yes", "no")
+    assert one.evaluate(X, given) == one.evaluate(X, (t > 0).astype(float))
+    assert one.evaluate(X, given)["accuracy"] == (yes == (t > 0)).mean()
+    with pytest.raises(InputError, match=r"there are 2 classes for 3 outputs; name one for each"):
+        Model(net, "half_squared_error", classes=["no", "yes"])
+
+
+# -------------------------------------------------------------------------------------- labels
+
+LABELS = {
+    "words": np.array(["bee", "ant", "cat"]),
+    "words as objects": np.array(["bee", "ant", "cat"], object),
+    "whole numbers": np.array([7, 3, 5]),
+    "numbers that look like class numbers": np.array([1, 2, 3]),
+    "yes and no": np.array([True, False]),
+}
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_are_what_a_model_with_classes_takes_and_gives(backend, kind, loss):
+    """evaluate, value_and_gradient, gradient_check and train code them by the model's classes."""
+    classes, (X, t) = LABELS[kind], rows(30)
+    if loss == "binary_cross_entropy":
+        classes = classes[:2]
+    t %= len(classes)
+    outputs = 1 if loss == "binary_cross_entropy" else len(classes)
+    net = Network(4, [Dense(5, "tanh"), Dense(outputs)])
+    model = Model(net, loss, classes=classes, backend=backend, dtype="float64")
+    coded = model.samples(X, classes[t])
+    expected = t if loss == "cross_entropy" else np.eye(outputs)[t] if outputs > 1 else t[:, None]
+    assert (coded.t == expected).all()
+    right = (model.classify(X) == classes[t]).mean()
+    assert model.evaluate(X, classes[t])["accuracy"] == right
+    assert model.evaluate(X, classes[t].tolist()) == model.evaluate(coded)
+    assert model.value_and_gradient(X, classes[t])[0] == model.value_and_gradient(coded)[0]
+    assert gradient_check(model, X, classes[t]) == gradient_check(model, coded)
+    one, other = train(model, X, classes[t], epochs=2), train(model, coded, epochs=2)
+    assert one.history["loss"] == other.history["loss"]
+    assert set(one.model.classify(X).tolist()) <= set(classes.tolist())
+    with pytest.raises(InputError, match=r"t: label 'dog' \(30 of 30 rows .* is not one of the"):
+        model.evaluate(X, ["dog"] * 30)
+
+
+def test_text_classes_take_class_numbers_too():
+    model, (X, t) = three_classes(classes=["ant", "bee", "cat"]), rows()
+    assert model.evaluate(X, t) == model.evaluate(X, np.array(["ant", "bee", "cat"])[t])
+    assert model.evaluate(X, np.eye(3)[t]) == model.evaluate(X, t)
+
+
+def test_training_learns_the_classes_of_labels(backend):
+    """The model that is given has none afterwards either; without words numbers stay numbers."""
+    X, t = rows(30)
+    names = np.array(["ant", "bee", "cat"])
+    model = three_classes(backend)
+    result = train(model, X, names[t], epochs=3, validation=(X[:5], names[t[:5]]))
+    assert (model.classes, result.model.classes.tolist()) == (None, names.tolist())
+    assert result.history["loss"] == train(model, X, t, epochs=3).history["loss"]
+    assert set(result.model.classify(X).tolist()) <= set(names.tolist())
+    assert train(model, X, t, epochs=1).model.classes is None
+    with pytest.raises(
+        InputError, match="t holds 2 classes, the last layer has 3 units: give it one"
+    ):
+        train(model, X, names[t % 2], epochs=1)
+
+
+def test_samples_are_checked_once(backend, monkeypatch):
+    """What has passed the door is not searched again, nor copied."""
+    model, (X, t) = three_classes(backend, dtype="float64"), rows(30)
+    s = np.linspace(0, 1, 30)
+    samples = model.samples(X, t, s)
+    expected = [
+        model.evaluate(X, t, s), model.value_and_gradient(X, t, s)[0], model.predict(X),
+        gradient_check(model, X, t, sample_weight=s), train(model, X, t, sample_weight=s, epochs=2),
+    ]  # fmt: skip
+    for name in ("check_finite", "check_sample_weight", "targets_of", "check_inputs"):
+        monkeypatch.setattr(f"mlp.data.samples.{name}", None)
+    monkeypatch.setattr("mlp.network.objective.Objective.check_targets", None)
+    assert model.samples(samples) is samples
+    assert model.evaluate(samples) == expected[0]
+    assert model.value_and_gradient(samples)[0] == expected[1]
+    assert (model.predict(samples) == expected[2]).all()
+    assert gradient_check(model, samples) == expected[3]
+    result = train(model, samples, epochs=2, validation=samples)
+    assert result.history["loss"] == expected[4].history["loss"]
+
+
+def test_samples_of_another_net_are_refused():
+    model, (X, t) = three_classes(), rows()
+    samples = model.samples(X, t)
+    smaller = Model(Network(4, [Dense(2)]), "cross_entropy")
+    with pytest.raises(InputError, match=r"t: 2 is not a class number from 0 to 1"):
+        smaller.evaluate(samples)
+    with pytest.raises(InputError, match="layer 1 expects 5 inputs, X has 4 columns"):
+        Model(Network(5, [Dense(3)]), "cross_entropy").evaluate(samples)
+    with pytest.raises(InputError, match="X holds its targets and weights already"):
+        model.evaluate(samples, t)
+    with pytest.raises(InputError, match=r"t is missing: give the targets, \(n, 3\)"):
+        model.evaluate(X)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """A table, read: its columns, and a model that knows them in another order."""
+    X, t = rows(30)
+    names = np.array(["ant", "bee", "cat"])
+    lines = [",".join([*map(repr, x.tolist()), names[k]]) for x, k in zip(X, t, strict=True)]
+    (tmp_path / "animals.csv").write_text("a,b,c,d,kind\n" + "\n".join(lines) + "\n")
+    model = three_classes(columns=("d", "a", "b", "c"), classes=names)
+    return read(tmp_path / "animals.csv", target="kind"), model, X[:, [3, 0, 1, 2]], t
+
+
+def test_what_is_read_is_taken_with_its_labels(animals, monkeypatch):
+    """Its targets are coded by the model's classes, its columns chosen by the model's names."""
+    data, model, X, t = animals
+    assert model.evaluate(data) == model.evaluate(X, t)
+    assert (model.predict(data) == model.predict(X)).all()
+    assert (model.classify(data) == model.classify(X)).all()
+    assert model.value_and_gradient(data)[0] == model.value_and_gradient(X, t)[0]
+    assert gradient_check(model, data) == gradient_check(model, X, t)
+    monkeypatch.setattr("mlp.data.samples.check_finite", None)  # it was searched when it was read
+    trained = train(model, data, epochs=2, validation=data)
+    monkeypatch.undo()
+    expected = train(model, X, t, epochs=2, validation=(X, t))
+    assert trained.history["validation_loss"] == expected.history["validation_loss"]
+    learned = train(three_classes(columns=model.columns), data, epochs=2).model
+    assert learned.classes.tolist() == ["ant", "bee", "cat"]
+    with pytest.raises(InputError, match=r"animals.csv has no column 'e'; known: a, b, c, d"):
+        three_classes(columns=("a", "b", "c", "e")).evaluate(data)
+
+
+def test_labels_of_a_file_that_are_numbers_are_learned(tmp_path):
+    X, t = rows(30)
+    np.savez(tmp_path / "x.npz", X=X, t=t + 1)
+    data = read(tmp_path / "x.npz")
+    model = train(three_classes(columns=("a", "b", "c", "d")), data, epochs=1).model
+    assert model.classes.tolist() == [1, 2, 3]
+    assert 0.0 <= model.evaluate(data)["accuracy"] == (model.classify(X) == t + 1).mean()
+    np.savez(tmp_path / "y.npz", X=X, t=t)
+    assert train(three_classes(), read(tmp_path / "y.npz"), epochs=1).model.classes is None
+
+
 # ------------------------------------------------------------------------ metrics and gradients
 
 
@@ -388,6 +546,61 @@ def test_small_integers_stay_small(backend):
             trained, train(model, X.astype(float), t, epochs=2, batch_size=6).history["loss"],
             rtol=1e-12,
         )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- numbers of NumPy
+
+
+def test_whole_numbers_of_numpy(backend):
+    """They are taken wherever whole numbers are, and mean the same."""
+    X, t = rows()
+    net = Network(np.int64(4), [Dense(np.int32(6), "tanh", dropout=0.5), Dense(np.uint8(3))])
+    one = Model(net, "cross_entropy", seed=np.int64(2), backend=backend)
+    same = Model(Network(4, [Dense(6, "tanh", dropout=0.5), Dense(3)]), "cross_entropy", seed=2)
+    assert (backend.to_numpy(one.w) == same.w).all()
+    for seed in (np.int64(3), np.uint8(3)):
+        E, _ = one.value_and_gradient(X, t, dropout_seed=seed)
+        assert pytest.approx(one.value_and_gradient(X, t, dropout_seed=3)[0]) == E
+        assert gradient_check(one, X, t, most=np.int64(5), seed=seed) == gradient_check(
+            one, X, t, most=5, seed=3
+        )
+
+
+# ------------------------------------------------------------------------------- files and words
+
+
+def test_a_model_is_saved_and_loaded(backend, tmp_path):
+    """By a file's name, or of a folder that holds model.safetensors, as that of a run does."""
+    model, (X, _) = three_classes(backend, classes=["ant", "bee", "cat"]), rows()
+    model.save(tmp_path / "model.safetensors")
+    for place in (tmp_path, tmp_path / "model.safetensors", str(tmp_path)):
+        found = load(place, backend)
+        assert (found.predict(X) == model.predict(X)).all()
+        assert (found.classify(X) == model.classify(X)).all()
+
+
+def test_what_is_no_model_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"is no folder of a run: it has no model.safetensors"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="gone is not there"):
+        load(tmp_path / "gone")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(InputError, match="text is damaged or no safetensors file"):
+        load(tmp_path / "text")
+    with pytest.raises(InputError, match="cannot be written"):
+        three_classes().save(tmp_path)
+
+
+def test_what_a_model_and_its_data_look_like(animals):
+    data, model, _, _ = animals
+    text = "Model(4-6-3 tanh, cross_entropy, 51 parameters, 3 classes, float32 on numpy)"
+    assert repr(model) == text
+    rows, source = "Dataset(30 rows of 4 inputs (a, b, c, d) with labels, ", "animals.csv)"
+    assert repr(data).startswith(rows)
+    assert repr(data).endswith(source)
+    assert repr(model.samples(data)) == "Samples(30 rows of 4 inputs with class numbers)"
+    scaling = Scaling(np.array([1.0, 2.0]), np.array([0.5, 3.0]))
+    assert repr(scaling) == "Scaling(2 columns, shift 1 to 2, scale 0.5 to 3)"
 
 
 # ---------------------------------------------------------------------------------- bad settings

@@ -314,7 +314,7 @@ def evaluate(
     threads: ThreadsFlag = None,
 ) -> None:
     """Measure the predictions for DATA against its targets."""
-    from mlp.app.prepare import encoded, read_more
+    from mlp.app.prepare import read_more
     from mlp.app.runs import load_run
     from mlp.errors import InputError
     from mlp.threads import limited
@@ -325,10 +325,8 @@ def evaluate(
     if target is None and targets_file is None and config is None:
         raise InputError(f"{run} is a model alone: name the column to predict by --target NAME")
     rows = read_more(config, data, model.columns or (), targets_file, target=target)
-    t = encoded(rows, model.classes)
-    model.objective.check_targets(t, str(targets_file or data))
     with limited(threads or (config.threads if config else None)):
-        measured = {"rows": len(rows)} | model.evaluate(rows.X, t)
+        measured = {"rows": len(rows)} | model.evaluate(rows)
     typer.echo(_metrics_table({data.name: measured}))
 
 
@@ -349,6 +347,8 @@ def check(
 
     Compares backpropagation with central differences in float64, on some rows of FILE's data.
     """
+    import numpy as np
+
     from mlp.app.config import load
     from mlp.app.prepare import choose_backend, new_model, read_parts
     from mlp.check_gradient import gradient_check
@@ -358,10 +358,11 @@ def check(
     chosen = choose_backend(backend, config)
     parts = read_parts(config)
     model = new_model(config, parts, chosen)
-    some = slice(0, CHECKED_ROWS)
+    some = np.arange(min(CHECKED_ROWS, len(parts.train)))
     with limited(config.threads):
-        found = gradient_check(model, parts.train.X[some], parts.train.t[some], seed=config.seed)
-    typer.echo(f"{found} ({chosen.name}, {min(CHECKED_ROWS, len(parts.train))} rows)")
+        rows = model.samples(parts.train).rows(some, chosen)
+        found = gradient_check(model, rows, seed=config.seed)
+    typer.echo(f"{found} ({chosen.name}, {len(some)} rows)")
     if not found.passed:
         typer.echo("a unit with a kink (relu) can do this by chance: try --set seed=1", err=True)
         raise typer.Exit(1)

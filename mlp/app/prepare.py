@@ -1,21 +1,22 @@
 """From the settings of a run to its data and its untrained model.
 
-Labels become class numbers, rows are held out (the test rows first, each class keeping its share),
-and the scalings are fitted on the rows that are left to train on, so that nothing of the held-out
-rows is known in training.
+The classes are learned, rows are held out (the test rows first, each class keeping its share), and
+the scalings are fitted on the rows that are left to train on, so that nothing of the held-out rows
+is known in training.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from backends import Backend, BackendError, choose
 from mlp.app.config import Config
-from mlp.data.labels import class_labels, encode
+from mlp.data.labels import learned_classes
 from mlp.data.order import split
 from mlp.data.readers import Dataset, read
+from mlp.data.samples import Samples
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.formulas.losses import get_loss
@@ -23,29 +24,17 @@ from mlp.model import Model
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Rows for one purpose: X (n, d), and t (n,) class numbers or (n, c) numbers."""
-
-    X: np.ndarray
-    t: np.ndarray
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-
-@dataclass(frozen=True, eq=False)
 class Parts:
     """The rows to train on and those held out; ``classes`` in the order of the outputs."""
 
-    train: Part
-    validation: Part | None
-    test: Part | None
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
     columns: tuple[str, ...]
     classes: np.ndarray | None
     outputs: int
 
-    def by_name(self) -> dict[str, Part]:
+    def by_name(self) -> dict[str, Dataset]:
         """The parts that are there."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
@@ -55,15 +44,16 @@ class Parts:
 
 
 def read_parts(config: Config) -> Parts:
-    """The data of a run: read, coded, split."""
+    """The data of a run: read and split, with the classes of its labels."""
     about = config.data
     whole = read(
         about.file, inputs=about.inputs, target=about.target, targets_file=about.targets_file
     )
     kind = getattr(get_loss(config.training.loss), "targets", "numbers")
     source = target_source(config)
-    t, classes = code_targets(_given(whole), kind, source, about.target)
-    parts: dict[str, Part | None] = {"train": Part(whole.X, t, source)}
+    assert whole.t is not None  # they were asked for
+    classes = learned_classes(whole.t, kind, source, about.target)
+    parts: dict[str, Dataset | None] = {"train": replace(whole, source=source)}
     for name in ("test", "validation"):
         file = getattr(about, f"{name}_file")
         if file is None:
@@ -71,7 +61,7 @@ def read_parts(config: Config) -> Parts:
             continue
         targets_file = getattr(about, f"{name}_targets_file")
         more = read_more(config, file, whole.columns, targets_file)
-        parts[name] = Part(more.X, encoded(more, classes), targets_file or file)
+        parts[name] = replace(more, source=str(targets_file or file))
     assert parts["train"] is not None
     return Parts(
         train=parts["train"],
@@ -79,24 +69,24 @@ def read_parts(config: Config) -> Parts:
         test=parts["test"],
         columns=whole.columns,
         classes=classes,
-        outputs=len(classes) if kind == "classes" and classes is not None else width(t),
+        outputs=len(classes) if kind == "classes" and classes is not None else _width(whole.t),
     )
 
 
 def _held_out(
-    config: Config, parts: dict[str, Part | None], name: str, n: int, classes: np.ndarray | None
-) -> Part | None:
+    config: Config, parts: dict[str, Dataset | None], name: str, n: int, classes: np.ndarray | None
+) -> Dataset | None:
     """A share of all n rows, taken from those that are left to train on."""
     share, left = getattr(config.data, name), parts["train"]
-    if share is None or left is None:
+    if share is None or left is None or left.t is None:
         return None
     labels = left.t if classes is not None and left.t.ndim == 1 else None
     try:
         kept, held = split(len(left), share * n / len(left), config.seed, labels=labels)
     except InputError as error:
         raise InputError(f"{config.path}: data.{name}: {error}") from error
-    parts["train"] = Part(left.X[kept], left.t[kept], left.source)
-    return Part(left.X[held], left.t[held], left.source)
+    parts["train"] = replace(left, X=left.X[kept], t=left.t[kept])
+    return replace(left, X=left.X[held], t=left.t[held])
 
 
 def read_more(
@@ -133,56 +123,6 @@ def target_source(config: Config) -> str:
     return f"{about.targets_file or about.file}{columns}"
 
 
-# ------------------------------------------------------------------------------ targets
-
-
-def code_targets(
-    t: np.ndarray, kind: str, source: str, names: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """(t, classes): labels as class numbers, anything else as it is, for a loss of this kind."""
-    if t.ndim == 2:  # one column an output
-        named = kind == "classes" and names is not None and len(names) == t.shape[1]
-        return t, np.asarray(names) if named else None
-    if kind == "classes":
-        classes, t = class_labels(t, source)
-        return t, classes
-    if kind == "labels" and not _shares(t):
-        classes, t = class_labels(t, source)
-        if len(classes) > 2:
-            raise InputError(
-                f"{source} holds {len(classes)} classes, binary_cross_entropy is for two on one "
-                "output; use loss 'cross_entropy', with one unit a class in the last layer"
-            )
-        return t, classes
-    if t.dtype.kind == "U":
-        raise InputError(
-            f"{source} holds text ({t[0].item()!r}), this loss is for numbers; to tell classes "
-            "apart use loss 'cross_entropy', or name another target"
-        )
-    return t, None
-
-
-def encoded(data: Dataset, classes: np.ndarray | None) -> np.ndarray:
-    """The targets of a further data set, coded by the classes of the first."""
-    t = _given(data)
-    return t if classes is None or t.ndim == 2 else encode(t, classes, data.source)
-
-
-def width(t: np.ndarray) -> int:
-    """Columns of the targets."""
-    return 1 if t.ndim == 1 else t.shape[1]
-
-
-def _given(data: Dataset) -> np.ndarray:
-    assert data.t is not None  # they were asked for
-    return data.t
-
-
-def _shares(t: np.ndarray) -> bool:
-    """Whether these are numbers between 0 and 1, not labels."""
-    return t.dtype.kind == "f" and bool((t != np.round(t)).any())
-
-
 # ------------------------------------------------------------------------------ the model
 
 
@@ -201,6 +141,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
     """The model with fresh weights, its scalings fitted on the rows to train on."""
     _check_outputs(config, parts)
     X, t = parts.train.X, parts.train.t
+    assert t is not None
     scale_inputs, scale_targets = config.data.scale_inputs, config.data.scale_targets
     fit = {"standard": Scaling.standard, "range": Scaling.unit_range}
     model = Model(
@@ -221,9 +162,17 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
                 f"for the {model.objective.targets} of this loss; write 'none'"
             )
         model.target_scaling = Scaling.standard(t.reshape(len(t), -1))
-    for part in parts.by_name().values():
-        model.objective.check_targets(part.t, part.source)
     return model
+
+
+def samples_of(model: Model, parts: Parts) -> dict[str, Samples]:
+    """The parts as the model takes them, by name; InputError for what does not fit it."""
+    return {name: model.samples(part) for name, part in parts.by_name().items()}
+
+
+def _width(t: np.ndarray) -> int:
+    """Columns of the targets."""
+    return 1 if t.ndim == 1 else t.shape[1]
 
 
 def _check_outputs(config: Config, parts: Parts) -> None:

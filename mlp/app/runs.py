@@ -34,8 +34,9 @@ import mlp
 from backends import BackendError
 from mlp.app.config import FILES, Config, load
 from mlp.app.plots import plot_history
-from mlp.app.prepare import Part, Parts, choose_backend, new_model, read_parts
+from mlp.app.prepare import choose_backend, new_model, read_parts, samples_of
 from mlp.app.run_folder import NewFolder, cannot_write, check_free, new_folder, next_free
+from mlp.data.samples import Samples
 from mlp.errors import InputError, did_you_mean
 from mlp.memory import shortages
 from mlp.model import Model, load_model, save_model
@@ -88,6 +89,7 @@ def train_run(
     parts = read_parts(config)
     with _naming(config):
         model = new_model(config, parts, chosen)
+        samples = samples_of(model, parts)
     settings = config.settings()
     state = None if resume is None else _state_of(resume, config)
     size = _size(model, settings.make_optimizer().state)
@@ -95,19 +97,17 @@ def train_run(
         started = time.perf_counter()
         with warnings.catch_warnings(), _naming(config):
             warnings.simplefilter("ignore", RuntimeWarning)  # a divergence is in the result
-            watched = parts.validation
             result = train(
                 model,
-                parts.train.X,
-                parts.train.t,
-                validation=None if watched is None else (watched.X, watched.t),
+                samples["train"],
+                validation=samples.get("validation"),
                 callbacks=callbacks,
                 state=state,
                 settings=settings,
             )
         seconds = time.perf_counter() - started
         with _undisturbed():
-            metrics = _metrics(result, parts, seconds, state.epoch if state else 0)
+            metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
             where = _write(folder, result, config, metrics)
     picture = io.BytesIO()
     if plot_history(result.history, picture):
@@ -120,14 +120,10 @@ def plan_run(config: Config, backend: str | None = None) -> Plan:
     chosen = choose_backend(backend, config)
     parts = read_parts(config)
     with _naming(config):
-        model, watched = new_model(config, parts, chosen), parts.validation
-        return plan_training(
-            model,
-            parts.train.X,
-            parts.train.t,
-            validation=None if watched is None else (watched.X, watched.t),
-            settings=config.settings(),
-        )
+        model = new_model(config, parts, chosen)
+        samples = samples_of(model, parts)
+        watched, settings = samples.get("validation"), config.settings()
+        return plan_training(model, samples["train"], validation=watched, settings=settings)
 
 
 def _name(path: Path) -> str:
@@ -188,13 +184,14 @@ def _undisturbed() -> Iterator[None]:
 # ------------------------------------------------------------------------------ what is written
 
 
-def _metrics(result: Result, parts: Parts, seconds: float, before: int) -> dict[str, Any]:
+def _metrics(
+    result: Result, parts: dict[str, Samples], seconds: float, before: int
+) -> dict[str, Any]:
     """What metrics.json holds; ``before``: epochs of the run that this one went on from."""
     model, state = result.model, result.state
-    named = parts.by_name().items()
-    measured = {name: {"rows": len(part)} | _measured(result, part) for name, part in named}
+    measured = {name: {"rows": part.n} | _measured(result, part) for name, part in parts.items()}
     in_epochs = sum(result.history.get("seconds", [])[before:])
-    samples = len(parts.train) * (state.epoch - before)
+    samples = parts["train"].n * (state.epoch - before)
     return {
         **measured,
         "stopped": result.stopped,
@@ -218,12 +215,12 @@ def _metrics(result: Result, parts: Parts, seconds: float, before: int) -> dict[
     }
 
 
-def _measured(result: Result, part: Part) -> dict[str, float]:
+def _measured(result: Result, part: Samples) -> dict[str, float]:
     """How good the model is on these rows; nothing where memory does not suffice to find out."""
     if result.out_of_memory:
         return {}
     try:
-        return result.model.evaluate(part.X, part.t)
+        return result.model.evaluate(part)
     except InputError as error:
         if isinstance(error.__cause__, shortages(result.model.backend)):
             return {}  # what was learned is written all the same

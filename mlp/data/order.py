@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlp.data.labels import _labels
+from mlp.data.labels import as_labels
 from mlp.errors import InputError
 from mlp.seeds import generator
 
@@ -35,7 +35,7 @@ def split(
             f"fraction {fraction} of {n} rows leaves {n - size} to train on and {size} held out; "
             "each needs at least 1: change the fraction or give more rows"
         )
-    group = np.zeros(n, np.int64) if labels is None else _labels(labels, "the labels of a split")
+    group = np.zeros(n, np.int64) if labels is None else as_labels(labels, "the labels of a split")
     if len(group) != n:
         raise InputError(f"a split of {n} rows needs {n} labels, not {len(group)}")
     _, group, counts = np.unique(group, return_inverse=True, return_counts=True)

@@ -31,12 +31,44 @@ class Dataset:
     X : (n, d) inputs in the dtype of the file (uint8 images stay uint8; CSV gives float64).
     t : (n,) labels (int or str) or numbers, or (n, c) numbers; None where there are none.
     columns : d names of the inputs.  source : the file, for messages.
+    checked : whether the values have been searched for what is not finite, as `read` does.
+
+    `mlp.train` and the methods of a model take it in place of X and t.
     """
 
     X: np.ndarray
     t: np.ndarray | None
     columns: Names
     source: str
+    checked: bool = False
+
+    def __repr__(self) -> str:
+        """How many rows and columns, and of what."""
+        n, d = self.X.shape
+        about = f"{n} rows of {d} inputs ({', '.join(self.columns[:4])}{', ...' * (d > 4)})"
+        if self.t is not None:
+            columns = f"{self.t.shape[1]} columns of " if self.t.ndim == 2 else ""
+            kind = "labels" if self.t.dtype.kind == "U" else "numbers"
+            about += f" with {columns}{kind}"
+        return f"Dataset({about}, {self.source})"
+
+    def inputs(self, columns: Names | None) -> np.ndarray:
+        """X with these columns in their order; None is X as it is.
+
+        Names that `read` made up, x_0, x_1, ..., give way to as many others. Raises InputError for
+        a column that is not there.
+        """
+        if columns is None or columns == self.columns:
+            return self.X
+        made_up = all(name.replace("_", "").removeprefix("x").isdigit() for name in self.columns)
+        if made_up and len(columns) == len(self.columns):
+            return self.X
+        for name in columns:
+            if name not in self.columns:
+                raise InputError(
+                    f"{self.source} has no column {name!r}{_known(name, self.columns)}"
+                )
+        return self.X[:, [self.columns.index(name) for name in columns]]
 
     def __len__(self) -> int:
         return len(self.X)
@@ -86,7 +118,7 @@ def read(
         raise InputError(
             f"{path} has {len(X)} rows of inputs, {source} has {len(t)} targets; each row needs one"
         )
-    return Dataset(X, t, columns, str(path))
+    return Dataset(X, t, columns, str(path), checked=True)
 
 
 def _inputs(path: Path, names: Names, without: Names) -> tuple[np.ndarray, Names]:

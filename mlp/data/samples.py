@@ -13,6 +13,8 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.data.finite import all_finite, check_finite
+from mlp.data.labels import targets_of
+from mlp.data.readers import Dataset
 from mlp.errors import InputError
 from mlp.network.objective import Objective
 
@@ -31,6 +33,14 @@ class Samples:
     t: np.ndarray | None = None
     s: np.ndarray | None = None
     fits: tuple[str, int] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        """How many rows and columns, and what belongs to them."""
+        about = f"{self.n} rows of {self.X.shape[1]} inputs"
+        if self.t is not None:
+            kind = "class numbers" if self.t.ndim == 1 else f"{self.t.shape[1]} targets"
+            about += f" with {kind}" + (" and weights" if self.s is not None else "")
+        return f"Samples({about})"
 
     @property
     def n(self) -> int:
@@ -56,28 +66,40 @@ def checked(
     X: Any,
     t: Any = None,
     sample_weight: Any = None,
+    *,
     columns: tuple[str, ...] | None = None,
+    classes: np.ndarray | None = None,
     what: str = "",
 ) -> Samples:
     """The rows of a user as `Samples`, or InputError naming what does not fit, and where.
 
-    X : (n, inputs) numbers of any library, or `Samples`. t : (n, outputs) or what else
-    `Objective.check_targets` takes. sample_weight : (n,), 0 or above. columns : of the inputs.
-    what : stands before X and t in messages, as "validation ". Nothing that is on the host is
-    copied, nor sent to the device.
+    X : (n, inputs) numbers of any library; `Samples`; or a `Dataset`, of which the columns are
+        chosen by name.
+    t : labels of ``classes``, or what else `Objective.check_targets` takes; of a `Dataset` its own
+        if no other is given.
+    sample_weight : (n,), 0 or above.
+    columns : names of the inputs.  what : stands before X and t in messages, as "validation ".
+    Nothing that is on the host is copied, nor sent to the device.
     """
     network, fits = objective.network, (objective.targets, objective.network.outputs)
+    name, of_t, searched = f"{what}X", f"{what}t", False
     if isinstance(X, Samples):
         if t is not None or sample_weight is not None:
-            raise InputError(f"{what}X holds its targets and weights already; give it alone")
-        _check_width(X.X, network.inputs, f"{what}X")
+            raise InputError(f"{name} holds its targets and weights already; give it alone")
+        _check_width(X.X, network.inputs, name)
         if X.t is None or X.fits == fits:
             return X
-        return Samples(X.X, objective.check_targets(X.t, f"{what}t"), X.s, fits)
-    X = check_inputs(backend, X, network.inputs, columns, f"{what}X")
+        return Samples(X.X, objective.check_targets(X.t, of_t), X.s, fits)
+    if isinstance(X, Dataset):
+        name, of_t = X.source, X.source if t is None else of_t
+        t, searched = X.t if t is None else t, X.checked
+        X = X.inputs(columns)
+    X = check_inputs(backend, X, network.inputs, columns, name, searched)
     n = X.shape[0]
     if t is not None:
-        t = objective.check_targets(backend.to_numpy(t) if backend.owns(t) else t, f"{what}t")
+        t = backend.to_numpy(t) if backend.owns(t) else t
+        t = targets_of(t, classes, objective.targets, network.outputs, of_t)
+        t = objective.check_targets(t, of_t)
         if len(t) != n:
             raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")
     return Samples(X, t, check_sample_weight(sample_weight, n), fits)
@@ -99,11 +121,17 @@ def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
 
 
 def check_inputs(
-    backend: Backend, X: Any, inputs: int, columns: tuple[str, ...] | None = None, what: str = "X"
+    backend: Backend,
+    X: Any,
+    inputs: int,
+    columns: tuple[str, ...] | None = None,
+    what: str = "X",
+    searched: bool = False,
 ) -> Array:
     """X as it may be fed: a host array, a sparse matrix or one of the backend's arrays, (n, inputs)
     finite numbers, n > 0. Nothing that is on the host is copied, nor sent to the device.
 
+    searched: whether it is known already that all values are finite.
     Raises InputError naming the column and the count of what is not finite.
     """
     if not backend.owns(X) and not is_sparse(X):
@@ -124,7 +152,8 @@ def check_inputs(
             X = X.view(np.uint8)
         if X.dtype.kind not in "iuf":
             raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
-        check_finite(X, columns, what)
+        if not searched:
+            check_finite(X, columns, what)
     elif not all_finite(backend, X):
         check_finite(backend.to_numpy(X), columns, what)
     return X

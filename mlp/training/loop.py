@@ -39,6 +39,7 @@ import numpy as np
 from backends import Array
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import order, split
+from mlp.data.readers import Dataset
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
@@ -55,9 +56,9 @@ from mlp.training.step import Recorded, Step
 def train(
     model: Model,
     X: Any,
-    t: Any,
+    t: Any = None,
     *,
-    validation: float | tuple[Any, Any] | None = None,
+    validation: float | tuple[Any, Any] | Dataset | Samples | None = None,
     sample_weight: Any = None,
     callbacks: Iterable[Any] = (),
     state: State | None = None,
@@ -67,10 +68,11 @@ def train(
 ) -> Result:
     """Train a copy of the model on X (n, inputs) and t, and return it with its history.
 
-    t: (n, outputs), or for cross_entropy (n,) class numbers too. validation: a share of the rows to
-    hold out, or (X, t). sample_weight: (n,), 0 or above. state: of an earlier run, to go on from.
-    threads: that products may use meanwhile, see `mlp.threads.limited`. settings, or its fields by
-    name: see `Settings`.
+    X may be what `mlp.read` gives, with its targets. t: (n, outputs); for cross_entropy (n,) class
+    numbers too; or labels (n,): of the model's classes, and where it has none they are learned.
+    validation: a share of the rows to hold out, or (X, t), or what `mlp.read` gives. sample_weight:
+    (n,), 0 or above. state: of an earlier run, to go on from. threads: that products may use
+    meanwhile, see `mlp.threads.limited`. settings, or its fields by name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     Raises InputError for data or settings that do not fit, also if the device's memory is too small
@@ -79,6 +81,7 @@ def train(
     """
     Settings.check_names(options)
     settings = replace(settings or Settings(), **options)
+    model = model.learns(X, t)
     with limited(threads), model.backend.scope():
         with enough_memory(model.backend, "training, before its first step"):
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
@@ -92,13 +95,14 @@ def train(
 def plan_training(
     model: Model,
     X: Any,
-    t: Any,
+    t: Any = None,
     *,
-    validation: float | tuple[Any, Any] | None = None,
+    validation: float | tuple[Any, Any] | Dataset | Samples | None = None,
     sample_weight: Any = None,
     settings: Settings,
 ) -> Plan:
     """What `train` with the same arguments will ask of the device; nothing is refused."""
+    model = model.learns(X, t)
     with model.backend.scope():
         parts = _checked(model, X, t, sample_weight, validation, settings.seed)
         return plan_for(model, *parts, settings)
@@ -110,10 +114,13 @@ def _checked(
     """The samples to train on, and those to watch; InputError if they do not fit the model."""
     samples = model.samples(X, t, sample_weight)
     t = samples.t
+    assert t is not None
     if model.objective.targets == "classes" and (t == t[0]).all():
         raise InputError("t holds only one class; a classifier needs at least two")
     if validation is None:
         return samples, None
+    if isinstance(validation, (Dataset, Samples)):
+        return samples, model.samples(validation, what="validation ")
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         X_v, t_v = validation
         return samples, model.samples(X_v, t_v, what="validation ")
