@@ -6,6 +6,7 @@ chunk c out of C, S = Σ S_c, and alpha/C as the penalty of each, eq. (1) of `ml
     E = Σ_c (S_c/S) E_c            g = Σ_c (S_c/S) g_c                                    (1)
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
 from backends import Backend
-from mlp.data.feed import slices
+from mlp.data.feed import Evaluations, sizes_of, slices
 from mlp.data.samples import is_sparse
 from mlp.estimators.arrays import FitRows
 from mlp.estimators.callbacks import Tasks
 from mlp.layers.tape import Arena
-from mlp.model import Model
+from mlp.model import Model, shares
+from mlp.network.objective import Evaluation
 
 CHUNK_BYTES = 1 << 28  # of dense rows at a time, if X is sparse
 STOPPED = 99  # SciPy's status after StopIteration
@@ -45,33 +47,37 @@ class Descent:
         arena = Arena(self.backend, model.precision, chunks[0].stop)
         if len(chunks) == 1 and feed.in_place:
             arena.buffers["a", 0] = feed.X  # what is never written to need not be copied
-        weights = np.ones(samples.n) if data.weights is None else data.weights
-        self.shares = [weights[rows].sum() / (weights.sum() or 1.0) for rows in chunks]
+        weighted, weights = data.weights is not None, shares(chunks, data.weights)
+        self.shares = weights / (weights.sum() or 1.0)
         self.chunks = chunks
-        self.evaluations = {
-            n: model.objective.gradient(
-                self.backend, model.w, self.g, arena, n, data.weights is not None
-            )
-            for n in sorted({rows.stop - rows.start for rows in chunks}, reverse=True)
-        }
-        self.fill = {n: feed.bind(e) for n, e in self.evaluations.items()}
+
+        def make(n: int) -> Evaluation:
+            return model.objective.gradient(self.backend, model.w, self.g, arena, n, weighted)
+
+        self.evaluations = Evaluations(feed, sizes_of(chunks), make)
         if len(chunks) == 1:
-            self.fill[samples.n](chunks[0])  # and stay there
+            self.evaluations.fill[samples.n](chunks[0])  # and stay there
 
     def __call__(self, w: np.ndarray) -> tuple[float, np.ndarray]:
         """(E, g), eq. (1)."""
         to_numpy = self.backend.to_numpy
         self.model.w = w
         value, gradient = 0.0, np.zeros(len(w))
-        for rows, share in zip(self.chunks, self.shares, strict=True):
-            n = rows.stop - rows.start
-            if len(self.chunks) > 1:
-                self.fill[n](rows)
-            self.evaluations[n].run()
-            loss, penalty = to_numpy(self.evaluations[n].sums)[0].astype(np.float64)
-            value += share * (loss / self.averaged + penalty)
-            gradient += share * to_numpy(self.g)
+        for i, evaluation in self._evaluated():
+            loss, penalty = to_numpy(evaluation.sums)[0].astype(np.float64)
+            value += self.shares[i] * (loss / self.averaged + penalty)
+            gradient += self.shares[i] * to_numpy(self.g)
         return float(value), gradient
+
+    def _evaluated(self) -> Iterator[tuple[int, Evaluation]]:
+        """Each chunk's number and its evaluation, which has been run on it."""
+        if len(self.chunks) == 1:
+            only = self.evaluations[self.chunks[0].stop]
+            only.run()
+            yield 0, only
+            return
+        for i, _, evaluation in self.evaluations.through(self.chunks):
+            yield i, evaluation
 
 
 def fit_lbfgs(estimator: Any, model: Model, data: FitRows, chunks: list[slice]) -> None:
