@@ -173,7 +173,7 @@ BELOW_MODELS = PLACES[: PLACES.index("model")]
 def test_a_backend_is_an_argument(path):
     """Only the model and what stands above it find one by name."""
     used = {name for found, name in imports(path) if found == "backends"}
-    assert used <= {"Array", "Backend", "BackendError", "Memory"}
+    assert used <= {"Array", "Backend", "BackendError", "Memory", "PRECISIONS"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}.{path.stem}")

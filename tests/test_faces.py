@@ -226,6 +226,22 @@ def test_each_face_measures_the_same(here, task):
         assert learner.score(table, data.t) == pytest.approx(measured["accuracy"])
 
 
+@pytest.mark.parametrize("task", ["classes", "two classes"])
+def test_labels_as_they_were_read_are_trained_on_and_measured(here, task):
+    """A model that knows its classes takes labels where it takes their numbers."""
+    model, numbered = by_python(task), by_python(task)
+    column, *_ = TASKS[task]
+    data = mlp.read(f"{column}.csv", target=column)
+    t = mlp.class_labels(data.t)[1]
+    assert model.evaluate(data.X, data.t) == numbered.evaluate(data.X, t)
+    runs = [
+        mlp.train(model, data.X, labels, epochs=2, validation=(data.X, labels))
+        for labels in (data.t, t)
+    ]
+    assert (runs[0].model.w == runs[1].model.w).all()
+    assert np.mean(model.classify(data.X) == data.t) == model.evaluate(data.X, t)["accuracy"]
+
+
 # --- one table of all settings -------------------------------------------------------------------
 
 FACES = cells(README.partition("<!-- faces -->")[2].partition("<!-- /faces -->")[0])
