@@ -1,7 +1,7 @@
 """Memory in words: sizes for people, and one message where it does not suffice."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import Any
 
 from backends import Backend
 from mlp.errors import InputError
@@ -12,17 +12,23 @@ def shortages(backend: Backend) -> tuple[type[BaseException], ...]:
     return (MemoryError, *backend.out_of_memory)
 
 
-@contextmanager
-def enough_memory(backend: Backend, what: str) -> Iterator[None]:
+def enough_memory(backend: Backend, what: str) -> AbstractContextManager[None]:
     """InputError if memory runs out in what is done."""
-    try:
-        yield
-    except shortages(backend) as error:
-        where, cause = shortage(backend, error)
+    return _Enough(backend, what)
+
+
+class _Enough(AbstractContextManager[None]):  # a generator would take a tenth of a small `predict`
+    def __init__(self, backend: Backend, what: str):
+        self.backend, self.what = backend, what
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, shortages(self.backend)):
+            return
+        where, cause = shortage(self.backend, error)
         less = "less data" if where == HOST else "smaller batches or a smaller net"
         raise InputError(
-            f"{what}: out of memory on {where} ({cause}); use {less}, or end what else uses the "
-            "memory"
+            f"{self.what}: out of memory on {where} ({cause}); use {less}, or end what else uses "
+            "the memory"
         ) from error
 
 

@@ -178,14 +178,18 @@ def cast_on_device(
     xp, wide = backend.xp, widest(backend)
     if scaling is not None:
         near = scaling.shift.astype(wide)
-        rest = backend.asarray(scaling.shift - near, wide)  # 0 in float64
-        shift, scale = backend.asarray(near, wide), backend.asarray(scaling.scale, wide)
+        shifts = [near] if wide == "float64" else [near, scaling.shift - near]
+        shifts = [backend.asarray(shift, wide) for shift in shifts]
+        scale = backend.asarray(scaling.scale, wide)
     rows = max(1, ON_DEVICE // x.shape[1])
     for i in range(0, x.shape[0], rows):
         part = slice(i, min(i + rows, x.shape[0]))
         values = x[part, :]
         if scaling is not None:
-            values = (xp.astype(values, getattr(xp, wide)) - shift - rest) / scale
+            values = xp.astype(values, getattr(xp, wide))
+            for shift in shifts:
+                values = values - shift
+            values = values / scale
         backend.copy(values, out[part, :])
     if not all_finite(backend, out):
         raise _too_large(backend.to_numpy(x), scaling, np.dtype(dtype), what)
