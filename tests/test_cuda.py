@@ -161,6 +161,7 @@ def test_streams_that_come_and_go_leave_a_few_workspaces(backend):
     a = backend.asarray(values((4, 4), "float32"))
     out, product = backend.empty((4, 4), "float32"), values((4, 4), "float32")
     run = backend.product(a, a, out)
+    backend.synchronize()  # these streams do not wait for the one that wrote a
     streams = [backend.cupy.cuda.Stream(non_blocking=True) for _ in range(2 * HANDLES)]
     for stream in (*streams, streams[0]):
         with stream:
