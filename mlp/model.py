@@ -357,7 +357,8 @@ class Model:
     def feed(self, samples: Samples, streamed: bool | None = None) -> Feed:
         """The samples on their way into this model's evaluations."""
         scalings = self.input_scaling, self.target_scaling
-        return Feed(self.backend, self.dtype, samples, *scalings, streamed)
+        storage = PRECISIONS[self.precision].storage
+        return Feed(self.backend, self.dtype, samples, *scalings, streamed, storage)
 
     def value_and_gradient(
         self, X: Any, t: Any = None, sample_weight: Any = None, dropout_seed: int | None = None
@@ -471,6 +472,7 @@ class Predictor:
         self.backend, self.dtype, self.w = model.backend, model.dtype, model.w
         self.statistics = model.statistics
         self.objective, self.scaling = model.objective, model.input_scaling
+        self.storage = PRECISIONS[model.precision].storage
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
         self.host = isinstance(model.w, np.ndarray)
@@ -496,12 +498,13 @@ class Predictor:
     def _fed(self, X: Array, chunks: list[slice]) -> Array:
         """The predictions for rows that have to be brought to the backend."""
         samples = Samples(X)
-        kind = kind_of(self.backend, self.dtype, samples)
+        kind = kind_of(self.backend, self.dtype, samples, None, self.storage)
         if kind in self.fed and len(self.fed[kind][1].of) <= SIZES:
             feed, runs = self.fed[kind]
             feed.load(samples)
         else:
-            feed = Feed(self.backend, self.dtype, samples, self.scaling, streamed=kind[0])
+            about = self.scaling, None, kind.streamed, self.storage
+            feed = Feed(self.backend, self.dtype, samples, *about)
             runs = Evaluations(feed, (), self._make)
             self.fed[kind] = feed, runs
         runs.add(sizes_of(chunks), self._make)
@@ -520,6 +523,7 @@ class Predictor:
             self.runs.clear()
         # Nothing here refers to this object, as above.
         backend, evaluation, scaling = self.backend, self._make(n), self.scaling
+        dtype = self.dtype
         x: Any = evaluation.x
         slot = evaluation.input
         rescaled: Callable[[], None] | None = None
@@ -538,7 +542,7 @@ class Predictor:
                 backend.copy(rows, x)
                 if scaling is not None:
                     if rescaled is None:
-                        of_scaling = constants(backend, scaling, dtype_name(x))
+                        of_scaling = constants(backend, scaling, dtype)
                         rescaled = backend.fuse(rescale).bind(x, *of_scaling)
                     rescaled()
             evaluation.run()

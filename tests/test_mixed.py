@@ -8,9 +8,11 @@ import pytest
 from backends import BackendError, get_backend
 from backends.base import Backend
 from backends.numpy_backend import NumpyBackend
-from mlp import Dense, InputError, Model, Network, train
+from mlp import Dense, InputError, Model, Network, Scaling, train
+from mlp.data.samples import Samples
 from mlp.formulas.loss_scaling import GROWS_AFTER, LEAST, MOST, START, guarded, judge
 from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.layers.tape import Arena
 from mlp.training.checkpoint import load_state, save_state
 
 
@@ -130,6 +132,27 @@ def test_the_gradient_is_float32s_to_the_rounding_of_float16(halves, options):
     assert abs(E - exact) < 1e-2 * exact
     assert np.linalg.norm(g - h) < 5e-3 * np.linalg.norm(h)
     assert np.linalg.norm(g - h) > 1e-6 * np.linalg.norm(h)  # it was float16 indeed
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_inputs_are_rounded_once_and_to_float16(halves, streamed):
+    """In half the memory, scaled before; and what float16 cannot hold is said."""
+    X = 1.7e9 + np.random.default_rng(0).uniform(0, 3600, (20, 3))
+    scaling = Scaling.standard(X)
+    one = Model(
+        Network(3, [Dense(2)]), "mean_squared_error", backend=halves, precision="mixed",
+        input_scaling=scaling,
+    )  # fmt: skip
+    feed = one.feed(Samples(X), streamed)
+    assert feed.kind.x_dtype == "float16"
+    e = one.objective.predict(halves, one.w, Arena(halves, "mixed", 20), 20)
+    feed.bind(e)(slice(0, 20))
+    x = halves.to_numpy(e.x)
+    np.testing.assert_array_equal(x, scaling.apply(X, "float16"))
+    assert x.dtype == "float16"
+    plain = Model(one.network, "mean_squared_error", backend=halves, precision="mixed")
+    with pytest.raises(InputError, match=r"beyond the range of float16, 6\.6e.* scale the inputs"):
+        plain.predict(X)
 
 
 def test_predictions_are_float32s_to_the_rounding_of_float16(halves):

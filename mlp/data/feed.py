@@ -12,6 +12,7 @@ one bit for bit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,31 @@ def slices(n: int, size: int) -> list[slice]:
 KEPT = ("uint8", "int8", "uint16", "int16", "float16")  # what stays as it is until its batch
 
 
-def kind_of(
-    backend: Backend, dtype: str, samples: Samples, streamed: bool | None = None
-) -> tuple[bool, str, bool, bool]:
+@dataclass(frozen=True)
+class Kind:
     """What has to be alike for samples to take the place of others in a feed: whether they stream,
-    the dtype in which X comes to the device, whether there are class numbers, and weights."""
+    the dtype in which X comes to the device, whether that is its own, and whether there are class
+    numbers and weights."""
+
+    streamed: bool
+    x_dtype: str
+    kept: bool
+    labels: bool
+    weighted: bool
+
+
+def kind_of(
+    backend: Backend,
+    dtype: str,
+    samples: Samples,
+    streamed: bool | None = None,
+    storage: str | None = None,
+) -> Kind:
+    """The kind of these samples, for a feed of the same arguments."""
     X, t, s = samples.X, samples.t, samples.s
     given = dtype_name(X)
-    x_dtype = given if given in KEPT and hasattr(backend.xp, given) else dtype
+    kept = given in KEPT and hasattr(backend.xp, given)
+    x_dtype = given if kept else storage or dtype
     if not isinstance(X, np.ndarray):
         streamed = is_sparse(X)
     elif streamed is None:
@@ -60,12 +78,13 @@ def kind_of(
         for x, of in ((t, "int64" if t is not None and t.ndim == 1 else dtype), (s, dtype)):
             size += 0 if x is None else x.size * np.dtype(of).itemsize
         streamed = not backend.keeps(size)
-    return bool(streamed), x_dtype, t is not None and t.ndim == 1, s is not None
+    return Kind(bool(streamed), x_dtype, kept, t is not None and t.ndim == 1, s is not None)
 
 
 class Feed:
     """Samples for evaluations, in the units of the network.
 
+    dtype: of t and s, and of X unless ``storage`` is another one that evaluations have theirs in.
     input_scaling, target_scaling: from the user's units. streamed: whether the rows stay on the
     host until their batch; None asks the backend whether it keeps the data set. What lives on the
     device already is read there, what is sparse streams.
@@ -79,6 +98,7 @@ class Feed:
         input_scaling: Scaling | None = None,
         target_scaling: Scaling | None = None,
         streamed: bool | None = None,
+        storage: str | None = None,
     ):
         self.backend, self.dtype = backend, dtype
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
@@ -86,36 +106,36 @@ class Feed:
         self.data: dict[str, Array] = {}
         self.order: Any = None
         self.buffers: dict[str, Array] = {}
-        self.kind = kind_of(backend, dtype, samples, streamed)
+        self.kind = kind_of(backend, dtype, samples, streamed, storage)
+        self.labels, self.weighted = self.kind.labels, self.kind.weighted
         self.constants = None  # of what is scaled when it is in a batch
-        if self.kind[1] in KEPT and input_scaling is not None:
+        if self.kind.kept and input_scaling is not None:
             self.constants = constants(backend, input_scaling, dtype)
         self.load(samples)
 
     def load(self, samples: Samples) -> None:
         """These samples, of the kind of those before, in their place: what was bound reads them."""
-        streamed, kept, self.labels, self.weighted = self.kind
-        self.n, X = samples.n, samples.X
+        self.n, X, x_dtype = samples.n, samples.X, self.kind.x_dtype
+        scaling = None if self.kind.kept else self.input_scaling
         if self.order is not None and self.order.shape[0] < self.n:
             self.order = None
         parts: dict[str, Any] = {}
         if isinstance(X, np.ndarray) or is_sparse(X):
             X = X.tocsr() if is_sparse(X) else X
-            parts["x"] = self._host(X, kept, None if kept in KEPT else self.input_scaling, "X")
+            parts["x"] = self._host(X, x_dtype, scaling, "X")
         if samples.t is not None:
             dtype = "int64" if self.labels else self.dtype
             parts["t"] = self._host(samples.t, dtype, self.target_scaling, "t")
         if samples.s is not None:
             parts["s"] = self._host(samples.s.reshape(-1, 1), self.dtype, None, "sample_weight")
-        if streamed:
+        if self.kind.streamed:
             if self.stream is None:
                 self.stream = Stream(self.backend)
             self.stream.load(parts)
             return
         self.data = {name: self.backend.asarray(x, str(x.dtype)) for name, x in parts.items()}
         if "x" not in parts:
-            scaling = None if kept in KEPT else self.input_scaling
-            self.data["x"] = cast_on_device(self.backend, X, kept, scaling)
+            self.data["x"] = cast_on_device(self.backend, X, x_dtype, scaling)
 
     @staticmethod
     def _host(x: Any, dtype: str, scaling: Scaling | None, what: str) -> Any:
@@ -137,7 +157,7 @@ class Feed:
     @property
     def in_place(self) -> bool:
         """Whether X is what an evaluation of all rows reads, so that it need not be gathered."""
-        if self.X is None or dtype_name(self.X) != self.dtype:
+        if self.X is None or self.kind.kept:
             return False
         return not isinstance(self.X, np.ndarray) or bool(self.X.flags.c_contiguous)
 

@@ -124,10 +124,12 @@ def _too_large(x: np.ndarray, scaling: Scaling | None, dtype: np.dtype, what: st
         units = x if scaling is None else (x - scaling.shift) / scaling.scale
         beyond = ~(np.abs(units) <= largest)
     scaled = "" if scaling is None else "once scaled "
+    cure = "correct them, or use a model of dtype float64"
+    if dtype == np.float16:
+        cure = "scale the inputs, or use precision 'float32'"
     return InputError(
         f"{what}: {int(beyond.sum())} values are {scaled}beyond the range of {dtype.name}, "
-        f"{largest:.2g}, the first of them in column {int(beyond.any(axis=0).argmax())}; correct "
-        "them, or use a model of dtype float64"
+        f"{largest:.2g}, the first of them in column {int(beyond.any(axis=0).argmax())}; {cure}"
     )
 
 
@@ -168,10 +170,9 @@ def cast_on_device(
     Raises InputError if a value is beyond the range of the dtype, naming its column.
     """
     given = dtype_name(x)
-    if scaling is None and given != "float64":  # nothing is out of range, nothing is scaled
+    exact = given == dtype or (dtype != "float16" and given != "float64")
+    if scaling is None and exact:  # nothing can be out of range, nothing is scaled
         return backend.asarray(x, dtype)
-    if scaling is None and given == dtype:
-        return x
     out = backend.empty(x.shape, dtype)
     if not backend.owns(out):  # a device that only counts has no values
         return out
