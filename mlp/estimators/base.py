@@ -437,7 +437,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
         >>> from mlp.estimators import MLPRegressor
         >>> X = np.random.default_rng(0).normal(size=(20, 3))
-        >>> reg = MLPRegressor(hidden_layer_sizes=(5, 4), solver="lbfgs").fit(X, X[:, 0])
+        >>> reg = MLPRegressor(hidden_layer_sizes=(5, 4), activation="identity", solver="lbfgs")
+        >>> reg = reg.fit(X, X[:, 0])
         >>> [a.shape for a in reg.activations(X)]
         [(20, 5), (20, 4)]
         """
@@ -538,12 +539,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         >>> import tempfile, pathlib
         >>> from mlp.estimators import MLPRegressor
         >>> X = np.random.default_rng(0).normal(size=(20, 3))
-        >>> reg = MLPRegressor(hidden_layer_sizes=5, solver="lbfgs").fit(X, X[:, 0])
+        >>> reg = MLPRegressor(hidden_layer_sizes=5, activation="identity", solver="lbfgs")
+        >>> reg = reg.fit(X, X[:, 0])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     reg.save(pathlib.Path(folder) / "reg.safetensors")
         ...     loaded = MLPRegressor.load(pathlib.Path(folder) / "reg.safetensors")
         >>> bool((loaded.predict(X) == reg.predict(X)).all()), loaded
-        (True, MLPRegressor(hidden_layer_sizes=5, solver='lbfgs'))
+        (True, MLPRegressor(activation='identity', hidden_layer_sizes=5, solver='lbfgs'))
         """
         return load(cls, path, backend)
 
