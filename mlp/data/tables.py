@@ -1,0 +1,130 @@
+"""A table: columns by name, each with its values as they were read and with its gaps.
+
+The kinds that values can be of, by dtype:
+
+    f i u     numbers, in the dtype of the file; of a text file int64 or float64
+    b         True or False
+    M         points in time, datetime64[us], in UTC
+    O         text: Python's str
+
+A gap is a cell that has no value. In `values` there stands NaN, False, NaT or "" for it, and a
+column of whole numbers with gaps is float64.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from mlp.errors import InputError, did_you_mean
+
+Names = tuple[str, ...]
+
+# What stands for a gap in a text file, beside a cell that is empty or blank: in inputs and targets.
+GAPS = (
+    *("NA", "N/A", "n/a", "na", "#N/A", "<NA>", "null", "NULL", "Null", "None", "nan", "NaN"),
+    *("NAN", "?", "-"),
+)
+WORDS = {"f": "numbers", "i": "numbers", "u": "numbers", "b": "true or false", "M": "dates"}
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of n cells.
+
+    values : (n,) of one of the kinds above.  gaps : (n,) bool, or None where there is none.
+    """
+
+    name: str
+    values: np.ndarray
+    gaps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers."""
+        return self.values.dtype.kind in "fiu"
+
+    def take(self, rows: np.ndarray | slice) -> "Column":
+        """These rows of it."""
+        gaps = None if self.gaps is None else self.gaps[rows]
+        if gaps is not None and not gaps.any():
+            gaps = None
+        return Column(self.name, self.values[rows], gaps)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """n rows of named columns, as `mlp.read_table` gives them.
+
+    columns : by name, in their order.  source : the file, for messages.
+    array : (n, d), where all of it is one array of numbers without gaps; its columns are views.
+    lines : (n,) of a text file the line of each row, for messages.
+    notes : what was understood and should be said aloud, a sentence each.
+    """
+
+    columns: Mapping[str, Column]
+    source: str = "the table"
+    array: np.ndarray | None = None
+    lines: np.ndarray | None = field(default=None, repr=False)
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of_array(cls, X: np.ndarray, names: Sequence[str], source: str = "the table") -> "Table":
+        """The table of an array (n, d)."""
+        columns = {name: Column(name, X[:, k]) for k, name in enumerate(names)}
+        return cls(columns, source, X)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __repr__(self) -> str:
+        """How many rows, and the names and kinds of the first columns."""
+        kinds = [
+            f"{name}: {WORDS.get(column.values.dtype.kind, 'text')}"
+            for name, column in list(self.columns.items())[:4]
+        ]
+        more = ", ..." * (len(self.columns) > 4)
+        return f"Table({len(self)} rows, {', '.join(kinds)}{more}, {self.source})"
+
+    @cached_property
+    def names(self) -> Names:
+        """Of all columns."""
+        return tuple(self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self.columns:
+            raise InputError(f"{self.source} has no column {name!r}{known(name, self.names)}")
+        return self.columns[name]
+
+    def select(self, names: Iterable[str]) -> "Table":
+        """These columns, in this order. Raises InputError for a name that is not there."""
+        names = tuple(names)
+        if names == self.names:
+            return self
+        columns = {name: self[name] for name in names}
+        array = self.array
+        if array is not None:
+            place = {name: k for k, name in enumerate(self.names)}
+            array = array[:, [place[name] for name in columns]]
+            return replace(Table.of_array(array, names, self.source), lines=self.lines)
+        return replace(self, columns=columns)
+
+    def take(self, rows: np.ndarray | slice) -> "Table":
+        """These rows, by number or as a slice."""
+        lines = None if self.lines is None else self.lines[rows]
+        if self.array is not None:
+            of_rows = Table.of_array(self.array[rows], self.names, self.source)
+            return replace(of_rows, lines=lines, notes=self.notes)
+        columns = {name: column.take(rows) for name, column in self.columns.items()}
+        return replace(self, columns=columns, lines=lines)
+
+
+def known(name: str, names: Sequence[str]) -> str:
+    """The nearest name; where there is none, the names, or of many the first and last."""
+    near = did_you_mean(name, names)
+    many = len(names) > 12 and "did you mean" not in near
+    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
