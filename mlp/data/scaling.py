@@ -52,7 +52,9 @@ class Scaling:
 
     @classmethod
     def standard(cls, X: np.ndarray) -> "Scaling":
-        """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted."""
+        """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted.
+
+        X : (n, d), an array, or rows on disk (`mlp.open_rows`), which are read twice."""
         n, first = len(X), X[0].astype(np.float64)
         mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n
         variance = sum(np.square(X[rows] - mean).sum(axis=0) for rows in _chunks(X)) / n
@@ -62,7 +64,8 @@ class Scaling:
     @classmethod
     def unit_range(cls, X: np.ndarray) -> "Scaling":
         """The one minimum and maximum of all of X become 0 and 1 (images)."""
-        low, high = float(X.min()), float(X.max())
+        low = min(float(X[rows].min()) for rows in _chunks(X))
+        high = max(float(X[rows].max()) for rows in _chunks(X))
         width = X.shape[1:]
         return cls(np.full(width, low), np.full(width, (high - low) or 1.0))
 
