@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlp.data.order import split
     from mlp.data.readers import Dataset, read
     from mlp.data.scaling import Scaling
+    from mlp.data.stored import StoredDataset, open_rows
     from mlp.errors import InputError
     from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn, to_estimator
     from mlp.layers import Dense, Dropout
@@ -54,6 +55,7 @@ __all__ = [
     "Scaling",
     "Settings",
     "State",
+    "StoredDataset",
     "available",
     "class_labels",
     "from_sklearn",
@@ -62,6 +64,7 @@ __all__ = [
     "load",
     "load_model",
     "load_state",
+    "open_rows",
     "patch_sklearn",
     "plan",
     "read",
@@ -82,6 +85,7 @@ _HOME = {
     "mlp.data.labels": ("class_labels",),
     "mlp.data.order": ("split",),
     "mlp.data.scaling": ("Scaling",),
+    "mlp.data.stored": ("StoredDataset", "open_rows"),
     "mlp.errors": ("InputError",),
     "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn", "to_estimator"),
     "mlp.layers": ("Dense", "Dropout"),

@@ -33,7 +33,13 @@ HOUSE = [
     ),
     ("layers", ["tape", "layer", "dropout", "dense"]),
     ("network", ["graph", "backpropagation", "objective"]),
-    ("data", ["finite", "labels", "order", "scaling", "readers", "samples", "feed"]),
+    (
+        "data",
+        [
+            *("finite", "labels", "order", "scaling", "tables", "readers", "row_files", "stored"),
+            *("samples", "feed"),
+        ],
+    ),
     ("", ["model_file", "model", "check_gradient"]),
     (
         "training",
@@ -79,6 +85,7 @@ LIBRARIES = {
     "scipy": {"estimators"},
     "sklearn": {"estimators", "accelerate"},
     "matplotlib": {"app.plots"},
+    "pyarrow": {"data.stored"},
     "rich": {"app.progress", "app.cli"},
     "typer": {"app.cli"},
 }

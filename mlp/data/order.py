@@ -59,9 +59,7 @@ class BlockOrder:
         first, last = np.searchsorted(self.ends, [start, stop - 1], "right").tolist()
         before = int(self.ends[first - 1]) if first else 0
         made = self._made
-        self._made = {
-            j: made[j] if j in made else self.buffer(j) for j in range(first, last + 1)
-        }
+        self._made = {j: made[j] if j in made else self.buffer(j) for j in range(first, last + 1)}
         rows = list(self._made.values())
         return (rows[0] if len(rows) == 1 else np.concatenate(rows))[start - before : stop - before]
 

@@ -3,8 +3,8 @@
 A `RowFile` is n rows of one width and dtype, one after the other in a file. It is read in blocks of
 `mlp.data.order.BLOCK` rows, in place of a memory map: what is in memory is known, and a disk that
 fails is an error of ours. A `Part` is some of its columns: it has a shape and a dtype, and its rows
-are asked for by slices or by numbers, as those of an array are. So whatever takes an array in pieces
-takes a part, and gives the same numbers bit for bit.
+are asked for by slices or by numbers, as those of an array are. Whatever goes through an array in
+pieces goes through a part as well, and gives the same numbers bit for bit.
 
 Where an epoch's order is announced (`expect`), the rows of a whole buffer are read when the first
 of them is asked for, and those of the next buffer meanwhile, by a thread.
@@ -48,7 +48,7 @@ class OpenFile:
     def read_into(self, start: int, out: np.ndarray) -> None:
         """out <- the bytes from here on. Raises InputError for a file that cannot be read, that has
         become shorter or has been written to since it was opened."""
-        room, done = memoryview(out.reshape(-1).view(np.uint8)), 0
+        room, done = _bytes(out), 0
         with self.lock, reading(self.name):
             self.file.seek(start)
             while done < len(room) and (count := self.file.readinto(room[done:])):
@@ -69,6 +69,7 @@ class RowFile:
         self.file, self.offset = file, offset
         self.dtype, self.width, self.n = np.dtype(dtype), width, n
         self.blocks: np.ndarray | None = None  # those of the file that are taken, None is all
+        self.order: BlockOrder | None = None
         self.expect(None)
 
     @property
@@ -122,6 +123,8 @@ class RowFile:
 
     def expect(self, order: BlockOrder | None) -> None:
         """Numbers of rows will be asked for in this order from now on; None: in no order."""
+        if order is not None and order is self.order:
+            return
         self.order = order
         self.window: dict[int, np.ndarray] = {}
         self.ahead: tuple[int, Future[np.ndarray]] | None = None
@@ -135,9 +138,9 @@ class RowFile:
         self.window = {j: self.window[j] for j in numbers if j in self.window}
         for j in numbers:
             if j not in self.window:
-                expected, self.ahead = self.ahead, None
-                found = expected is not None and expected[0] == j
-                self.window[j] = expected[1].result() if found else self._buffer(j)
+                ahead, self.ahead = self.ahead, None
+                there = ahead is not None and ahead[0] == j
+                self.window[j] = ahead[1].result() if ahead and there else self._buffer(j)
         following = numbers[-1] + 1
         if self.ahead is None and following < len(self.order.ends):
             # A thread for one buffer: it ends when that is read, whatever becomes of the run.
@@ -198,9 +201,14 @@ class Part:
         """The same of another file, as `RowFile.only` gives one."""
         return Part(file, self.columns, self.then)
 
+    @property
+    def rows_of_a_piece(self) -> int:
+        """Rows of some megabytes, in whole blocks."""
+        return max(1, PIECE // (BLOCK * self.file.row)) * BLOCK
+
     def pieces(self) -> Iterator[np.ndarray]:
         """All rows in their order, some megabytes at a time."""
-        rows = max(1, PIECE // (BLOCK * self.file.row)) * BLOCK
+        rows = self.rows_of_a_piece
         return (self[start : start + rows] for start in range(0, self.file.n, rows))
 
 
@@ -214,10 +222,10 @@ def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
     folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else gettempdir())
     n, first = 0, None
     try:
-        file = TemporaryFile(buffering=0, dir=folder)
+        file = TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115, open as long as it is held
         for piece in pieces:
             first = piece[:0] if first is None else first
-            rest = memoryview(np.ascontiguousarray(piece, first.dtype).reshape(-1).view(np.uint8))
+            rest = _bytes(np.ascontiguousarray(piece, first.dtype))
             while len(rest):
                 rest = rest[file.write(rest) :]
             n += len(piece)
@@ -229,6 +237,11 @@ def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
     if first is None or not n:
         raise InputError(f"{name} has no rows")
     return RowFile(OpenFile(file, name, fixed=True), first.dtype, first.shape[1], n)
+
+
+def _bytes(x: np.ndarray) -> memoryview:
+    """The bytes of a contiguous array, to read or to write."""
+    return x.reshape(-1).view(np.uint8).data
 
 
 @contextmanager

@@ -137,8 +137,8 @@ def _too_large(x: np.ndarray, scaling: Scaling | None, dtype: np.dtype, what: st
 
 
 class Cast:
-    """A host array or sparse matrix as the network takes it: `cast` of those rows that are asked
-    for, and of all of them where an array is asked for."""
+    """A host array, sparse matrix or rows on disk as the network takes them: `cast` of those that
+    are asked for, and of all of them where an array is asked for."""
 
     def __init__(self, x: Any, dtype: str, scaling: Scaling | None, what: str):
         self.x, self.scaling, self.what = x, scaling, what

@@ -51,9 +51,10 @@ class Settings:
     wherever they are. target_loss: stop once E over the training set is not above it (eq. 1; costs
     one more forward pass an epoch). patience: stop after so many epochs without the watched loss
     falling by more than min_delta, and go back to the best weights (restore_best); watch:
-    "validation_loss" or "loss", None is the validation loss where there is one. seed: of the order, the validation split and dropout. record_steps: record the
-    step on the device once and replay it, which spares the time that starting its kernels takes; a
-    learning rate that a callback changes then counts from the next epoch on.
+    "validation_loss" or "loss", None is the validation loss where there is one. seed: of the order,
+    the validation split and dropout. record_steps: record the step on the device once and replay
+    it, which spares the time that starting its kernels takes; a learning rate that a callback
+    changes then counts from the next epoch on.
 
     >>> settings = Settings(epochs=50, optimizer="rprop")
     >>> settings, settings.rate()
