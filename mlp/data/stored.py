@@ -8,7 +8,7 @@ Text in the column of targets is a label; any other column must hold numbers.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -28,6 +28,8 @@ from mlp.memory import megabytes, size_of
 
 Names = tuple[str, ...]
 MOST_LABELS = 1 << 16
+BUFFERS = 3  # that are held: the two that a batch may lie in, and the one that is read ahead
+PAGES = 4 << 20  # bytes that PyArrow holds of a Parquet column while it unpacks it, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,23 +145,26 @@ def open_rows(
     chosen = names or tuple(n for n in table.names if n not in (*aside, *weights))
     if not chosen:
         raise InputError(f"{table.name} has no column of inputs beside {', '.join(aside)}; add one")
-    X = table.part(chosen)
-    t = s = None
+    beside = table
     if targets_file is not None:
         beside = _table(targets_file)
-        t = beside.targets(targets or beside.names)
-        if len(t) != len(X):
+        targets = targets or beside.names
+        if beside.n != table.n:
             raise InputError(
-                f"{table.name} has {len(X)} rows of inputs, {beside.name} has {len(t)} targets; "
-                "each row needs one"
+                f"{table.name} has {table.n} rows of inputs, {beside.name} has {beside.n} "
+                "targets; each row needs one"
             )
-    elif targets:
-        t = table.targets(targets)
-    if weights:
-        s = table.targets(weights)
-    found = StoredDataset(X, t, s, chosen, table.name)
-    _check_memory(found, memory)
-    return found
+    used = {table: (*chosen, *weights), beside: targets}
+    if beside is table:
+        used = {table: (*chosen, *weights, *targets)}
+    _check_memory(used, memory)
+    return StoredDataset(
+        table.part(chosen),
+        beside.targets(targets) if targets else None,
+        table.targets(weights) if weights else None,
+        chosen,
+        table.name,
+    )
 
 
 def larger_than(
@@ -172,15 +177,14 @@ def larger_than(
     return table.n * len(names) * table.dtype(names).itemsize > size_of(memory)
 
 
-def _check_memory(rows: StoredDataset, memory: str | int | None) -> None:
-    """InputError if the buffers are larger than that: the two that a batch may lie in, and the one
-    that is read ahead."""
-    parts = [part for part in (rows.X, rows.t, rows.s) if part is not None]
-    needed = sum(3 * BUFFER * BLOCK * file.row for file in {part.file for part in parts})
-    if memory is not None and needed + 2 * PIECE > size_of(memory):
+def _check_memory(tables: Mapping["Npy | Packed", Names], memory: str | int | None) -> None:
+    """InputError if what reading these columns of each file takes is more than that."""
+    needed = 2 * PIECE + sum(table.held(names) for table, names in tables.items())
+    if memory is not None and needed > size_of(memory):
         raise InputError(
-            f"{rows.source}: rows are read into buffers of {megabytes(needed + 2 * PIECE)}, memory "
-            f"is {memory!r}; give more, or name fewer columns in `inputs`"
+            f"{' and '.join(table.name for table in tables)}: reading in blocks takes "
+            f"{megabytes(needed)}, memory is {memory!r}; give more, or name fewer columns in "
+            "`inputs`"
         )
 
 
@@ -264,6 +268,10 @@ class Npy:
                     "again"
                 ) from error
 
+    def held(self, names: Names) -> int:
+        """Bytes in memory while rows are read: they are read whole."""
+        return BUFFERS * BUFFER * BLOCK * self.file.row
+
     def dtype(self, names: Names) -> np.dtype:
         """Of these columns together."""
         return self.file.dtype
@@ -312,7 +320,7 @@ class Packed:
     def __init__(self, path: Path):
         self.path, self.name = path, str(path)
         with self._pyarrow():
-            self.schema, self.n = self._about()
+            self.schema, self.n, self.unpacking = self._about()
         self.names: Names = tuple(self.schema.names)
         twice = [name for name in self.names if self.names.count(name) > 1]
         if twice:
@@ -332,21 +340,27 @@ class Packed:
         with reading(self.name):
             try:
                 yield
-            except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, EOFError) as error:
+            except (pyarrow.ArrowException, EOFError) as error:
                 what = (str(error).splitlines() or [""])[0]
                 raise InputError(f"{self.name} is damaged ({what}); write it again") from error
 
-    def _about(self) -> tuple[Any, int]:
-        """The schema and the number of rows."""
+    def _about(self) -> tuple[Any, int, list[int]]:
+        """The schema, the number of rows, and the bytes that unpacking takes of each column."""
         if self.path.suffix.lower() == ".parquet":
             from pyarrow.parquet import ParquetFile
 
             with ParquetFile(self.path) as file:
-                return file.schema_arrow, file.metadata.num_rows
+                about, groups = file.metadata, range(file.metadata.num_row_groups)
+                sizes = [
+                    max(about.row_group(i).column(k).total_uncompressed_size for i in groups)
+                    for k in range(about.num_columns)
+                ]
+                return file.schema_arrow, about.num_rows, [min(size, PAGES) for size in sizes]
         with self._arrow() as file:
             schema = file.schema
         with self._arrow([0]) as file:  # how many rows is nowhere in the file but in its batches
-            return schema, sum(file.get_batch(i).num_rows for i in range(file.num_record_batches))
+            rows = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
+            return schema, sum(rows), [2 * 8 * max(rows, default=0)] * len(schema)
 
     def _arrow(self, places: Sequence[int] = ()) -> Any:
         """An Arrow file of which only these columns, or all, are read. It is read, not mapped."""
@@ -365,11 +379,17 @@ class Packed:
 
                 # Read through small buffers: else whole groups of rows lie in memory, packed.
                 with ParquetFile(self.path, buffer_size=1 << 16, pre_buffer=False) as file:
-                    yield from file.iter_batches(1 << 14, columns=list(names))
+                    yield from file.iter_batches(1 << 14, columns=list(names), use_threads=False)
             else:
                 with self._arrow(_places(names, self.names, self.name)) as file:
                     yield from map(file.get_batch, range(file.num_record_batches))
         pyarrow.default_memory_pool().release_unused()
+
+    def held(self, names: Names) -> int:
+        """Bytes in memory, at most: of unpacking these columns, or later of their rows."""
+        places = _places(names, self.names, self.name)
+        unpacking = sum(self.unpacking[k] for k in places)
+        return max(unpacking, BUFFERS * BUFFER * BLOCK * 8 * len(places))
 
     def dtype(self, names: Names) -> np.dtype:
         """Of these columns together."""
