@@ -222,12 +222,13 @@ def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
     folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else gettempdir())
     n, first = 0, None
     try:
-        file = TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115, open as long as it is held
+        temporary = TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115, OpenFile closes it
+        file = OpenFile(temporary, name, fixed=True)
         for piece in pieces:
             first = piece[:0] if first is None else first
             rest = _bytes(np.ascontiguousarray(piece, first.dtype))
             while len(rest):
-                rest = rest[file.write(rest) :]
+                rest = rest[file.file.write(rest) :]
             n += len(piece)
     except OSError as error:
         raise InputError(
@@ -236,7 +237,7 @@ def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
         ) from error
     if first is None or not n:
         raise InputError(f"{name} has no rows")
-    return RowFile(OpenFile(file, name, fixed=True), first.dtype, first.shape[1], n)
+    return RowFile(file, first.dtype, first.shape[1], n)
 
 
 def _bytes(x: np.ndarray) -> memoryview:

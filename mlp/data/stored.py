@@ -229,7 +229,7 @@ class Npy:
             file = path.open("rb", buffering=0)
         opened = OpenFile(file, self.name)
         shape, fortran, dtype, offset = self._header(file)
-        if dtype.kind not in "buif" or not shape or not prod(shape):
+        if dtype.kind not in "buif" or not shape or min(shape) < 1:
             raise InputError(f"{path} holds a {dtype} array of shape {shape}; save rows of numbers")
         self.n, width = shape[0], prod(shape[1:])
         expected = offset + self.n * width * dtype.itemsize
@@ -262,7 +262,9 @@ class Npy:
                     (2, 0): lib.read_array_header_2_0,
                 }[version]
                 return *read(file), file.tell()
-            except (ValueError, KeyError, EOFError) as error:
+            except OSError:
+                raise
+            except Exception as error:  # a damaged header can end in almost any of them
                 raise InputError(
                     f"{self.name} is damaged or not a plain array of NumPy ({error}); write it "
                     "again"
