@@ -345,7 +345,7 @@ class Model:
             return self
         source = "t" if data is None else data.source
         if isinstance(t, Part):
-            if t.ndim == 2 or (kind == "labels" and any(are_shares(x) for x in t.pieces())):
+            if t.ndim == 2 or (kind == "labels" and any(map(are_shares, t.pieces()))):
                 return self
             t = labels_of(t, source)
         numbers = not are_text(t)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -439,11 +440,22 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_no_thread_stays(ch
     assert threading.active_count() == before
 
 
-def test_no_thread_and_no_buffer_stays_when_a_run_has_ended(tmp_path):
+def test_no_thread_stays_when_a_run_has_ended(tmp_path):
     rows, before = opened(write(tmp_path / "a.npy", table())), threading.active_count()
     train(model(), rows, batch_size=3000, epochs=2)
     assert threading.active_count() == before
-    assert not rows.X.file.window
+
+
+def test_runs_in_several_threads_read_the_same_rows_each_in_its_order(tmp_path):
+    rows = opened(write(tmp_path / "a.npy", table()), weighted=True)
+
+    def run(seed):
+        return train(model(), rows, batch_size=700, epochs=2, seed=seed)
+
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(run, range(3)))
+    for seed, found in enumerate(together):
+        assert_same(found, run(seed))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".arrow", ".feather"])
@@ -513,6 +525,9 @@ def test_memory_that_does_not_suffice_is_refused(tmp_path):
             InputError, match=r"reading in blocks takes .* MB, memory is '5MB'; give"
         ):
             opened(path, memory="5MB")
+        assert not larger_than(__file__, "1GB")
+        with pytest.raises(InputError, match=r"not from \.py"):
+            larger_than(__file__, "1kB")
         size = N * 7 * 4
         assert larger_than(path, size - 1)
         assert not larger_than(path, size)

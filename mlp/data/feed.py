@@ -309,7 +309,6 @@ class Stream:
 
     def load(self, source: Mapping[str, Any]) -> None:
         """These arrays, as many as before and of their columns, in place of those before."""
-        self.expect(None)
         self.source, self.sent = source, None
         self.n = source["x"].shape[0] if source else 0
         if len(self.buffers) == 1 and self.size < self.n:
@@ -317,8 +316,7 @@ class Stream:
             self.make_room(size)
 
     def expect(self, order: Any) -> None:
-        """Rows will be asked for in this order: those on disk are read ahead, if it is in blocks.
-        None lets go of what was read."""
+        """Rows will be asked for in this order: those on disk are read ahead if it is in blocks."""
         for x in self.source.values():
             if isinstance(x, Cast) and isinstance(x.x, Part):
                 x.x.file.expect(order if isinstance(order, BlockOrder) else None)

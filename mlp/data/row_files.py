@@ -18,7 +18,7 @@ of them is asked for, and those of the next buffer meanwhile, by a thread.
 import copy
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import TemporaryFile, gettempdir
@@ -77,12 +77,17 @@ class RowFile:
         """Bytes of a row."""
         return self.width * self.dtype.itemsize
 
-    def only(self, blocks: np.ndarray) -> "RowFile":
-        """The rows of these blocks alone, (k,) in ascending order, as a file of their own."""
+    def own(self) -> "RowFile":
+        """The same rows for another reader, to be asked for in an order of its own."""
         other = copy.copy(self)
+        other.expect(None)
+        return other
+
+    def only(self, blocks: np.ndarray) -> "RowFile":
+        """The rows of these blocks alone, (k,) in ascending order."""
+        other = self.own()
         other.blocks = blocks if self.blocks is None else self.blocks[blocks]
         other.n = int(np.minimum(BLOCK, self.n - blocks * BLOCK).sum())
-        other.expect(None)
         return other
 
     # ------------------------------------------------------------------ rows
@@ -197,10 +202,6 @@ class Part:
         """The rows in another shape, as (-1, 1)."""
         return self.map(lambda rows: rows.reshape(shape))
 
-    def of(self, file: RowFile) -> "Part":
-        """The same of another file, as `RowFile.only` gives one."""
-        return Part(file, self.columns, self.then)
-
     @property
     def rows_of_a_piece(self) -> int:
         """Rows of some megabytes, in whole blocks."""
@@ -210,6 +211,20 @@ class Part:
         """All rows in their order, some megabytes at a time."""
         rows = self.rows_of_a_piece
         return (self[start : start + rows] for start in range(0, self.file.n, rows))
+
+
+def of_others(parts: Iterable[Any], make: Callable[[RowFile], RowFile]) -> list[Any]:
+    """The same of other files, one made for each that the parts are of; what is no part is as it
+    was."""
+    files: dict[RowFile, RowFile] = {}
+    found = []
+    for part in parts:
+        if isinstance(part, Part):
+            if part.file not in files:
+                files[part.file] = make(part.file)
+            part = Part(files[part.file], part.columns, part.then)
+        found.append(part)
+    return found
 
 
 def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:

@@ -16,7 +16,7 @@ from backends import Array, Backend
 from mlp.data.finite import all_finite, check_finite
 from mlp.data.labels import are_shares, targets_of
 from mlp.data.readers import Dataset
-from mlp.data.row_files import Part
+from mlp.data.row_files import Part, RowFile, of_others
 from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
 from mlp.network.objective import Objective
@@ -49,6 +49,11 @@ class Samples:
     def n(self) -> int:
         """How many."""
         return int(self.X.shape[0])
+
+    def own(self) -> "Samples":
+        """The same; rows on disk for this reader alone, who asks for them in an order."""
+        X, t, s = of_others((self.X, self.t, self.s), RowFile.own)
+        return Samples(X, t, s, self.fits)
 
     def rows(self, index: np.ndarray, backend: Backend) -> "Samples":
         """Those of these numbers, (k,) int64 on the host; X stays where it is."""
@@ -113,8 +118,9 @@ def checked(
 
     if t is not None:
         t = backend.to_numpy(t) if backend.owns(t) else t
-        if objective.targets != "classes" and any(are_shares(rows) for rows in pieces(t)):
-            classes = None  # numbers, though some rows of them may look like labels
+        kind = objective.targets
+        if isinstance(t, Part) and kind != "classes" and any(map(are_shares, t.pieces())):
+            classes = None  # numbers, though some pieces of them may look like labels
         t = _each(t, fitting)
         if len(t) != n:
             raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")

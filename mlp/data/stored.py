@@ -21,7 +21,7 @@ from mlp.data.finite import Search
 from mlp.data.labels import as_labels
 from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset
-from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, reading, spool
+from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, reading, spool
 from mlp.data.tables import known
 from mlp.errors import InputError
 from mlp.memory import megabytes, size_of
@@ -75,11 +75,8 @@ class StoredDataset:
         return self._only(kept), self._only(held_out)
 
     def _only(self, blocks: np.ndarray) -> "StoredDataset":
-        parts = {"X": self.X, "t": self.t, "s": self.s}
-        given = {name: part for name, part in parts.items() if part is not None}
-        files = {part.file: part.file.only(blocks) for part in given.values()}
-        chosen: dict[str, Any] = {name: part.of(files[part.file]) for name, part in given.items()}
-        return replace(self, **chosen)
+        X, t, s = of_others((self.X, self.t, self.s), lambda file: file.only(blocks))
+        return replace(self, X=X, t=t, s=s)
 
     def pieces(self) -> Iterator[Dataset]:
         """The rows in their order, some megabytes at a time, as data sets in memory."""
@@ -170,7 +167,14 @@ def open_rows(
 def larger_than(
     path: str | os.PathLike[str], memory: str | int, inputs: str | Sequence[str] | None = None
 ) -> bool:
-    """Whether the inputs in this file, (n, d) in memory, would take more than that."""
+    """Whether the inputs in this file, (n, d) in memory, would take more than that.
+
+    Raises InputError for a file of a format that is not read in blocks and is larger itself.
+    """
+    with reading(str(path)):
+        size = os.stat(path).st_size
+    if Path(path).suffix.lower() not in FORMATS and size <= size_of(memory):
+        return False
     table = _table(path)
     names = _names(inputs) or table.names
     _places(names, table.names, table.name)
@@ -215,7 +219,7 @@ def _table(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
     if kind not in FORMATS:
         raise InputError(
             f"{path}: rows are read in blocks from {', '.join(FORMATS)}, not from "
-            f"{kind or 'a file without an ending'}; convert it"
+            f"{kind or 'a file without an ending'}; write it in one of them"
         )
     return FORMATS[kind](path)
 
@@ -371,7 +375,7 @@ class Packed:
         options = pyarrow.ipc.IpcReadOptions(included_fields=list(places))
         return pyarrow.ipc.open_file(pyarrow.OSFile(self.name), options=options)
 
-    def _batches(self, names: Names) -> Iterator[Any]:
+    def batches(self, names: Names) -> Iterator[Any]:
         """Record batches of these columns, one after the other in memory."""
         import pyarrow
 
@@ -432,7 +436,7 @@ class Packed:
         import pyarrow
 
         dtype, search = self.dtype(names), Search(names, self.name)
-        for batch in self._batches(names):
+        for batch in self.batches(names):
             columns = [batch.column(name) for name in names]
             missing = any(column.null_count for column in columns)
             piece = np.empty((len(batch), len(names)), np.float64 if missing else dtype)
@@ -460,7 +464,7 @@ class Packed:
         from pyarrow import compute
 
         def texts() -> Iterator[Any]:
-            for batch in self._batches((name,)):
+            for batch in self.batches((name,)):
                 yield batch.column(name).cast(pyarrow.large_string())
 
         found: set[str] = set()

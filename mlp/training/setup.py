@@ -100,6 +100,7 @@ class Setup:
         under: Under = lambda heading: nullcontext(),
     ):
         self.backend, self.dtype = backend or model.backend, model.dtype
+        samples = samples.own()
         self.settings, self.samples, self.held_out = settings, samples, held_out
         self.optimizer: Optimizer = settings.make_optimizer()
         cut = Batches(samples.n, settings.rows_of_a_batch(samples.n))
@@ -181,7 +182,6 @@ class Setup:
 
     def give_back(self) -> None:
         """Let go of what only further steps would need."""
-        self.feed.unload()
         del self.step, self.recorded, self.feed, self.measure_train, self.measure_held_out
         del self.feed_held_out
 
