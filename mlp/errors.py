@@ -5,6 +5,10 @@ from difflib import get_close_matches
 from numbers import Integral
 
 
+class Note(UserWarning):
+    """What was understood of a user's data and is worth a look; not a mistake."""
+
+
 class InputError(ValueError):
     """A setting, file or array that cannot be used; the message names value, place and cure."""
 

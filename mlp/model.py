@@ -23,6 +23,7 @@ from backends import PRECISIONS, Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
 from mlp.data.labels import are_numbers, are_text, as_labels, learned_classes
+from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
 from mlp.data.samples import Samples, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
@@ -57,7 +58,8 @@ class Model:
     classes: labels of
     the outputs, in their order. columns: names of the inputs. input_scaling, target_scaling:
     applied to what comes in and undone on what goes out, so that X, t and predictions are in the
-    user's own units.
+    user's own units. preprocessing: of a table whose columns are not all numbers, in place of
+    columns and input_scaling; X is then such a table.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Model:
         columns: tuple[str, ...] | None = None,
         input_scaling: Scaling | None = None,
         target_scaling: Scaling | None = None,
+        preprocessing: Preprocessing | None = None,
     ):
         self.network, self.loss = network, loss
         self.objective = Objective(network, loss, reduction, shared_penalties)
@@ -89,6 +92,16 @@ class Model:
                 f"there are {len(self.classes)} classes for {network.outputs} outputs; name one "
                 "for each, or two for a single one"
             )
+        self.preprocessing = preprocessing
+        if preprocessing is not None:
+            if columns is not None or input_scaling is not None:
+                raise InputError("preprocessing has columns and a scaling; give it alone")
+            columns, input_scaling = preprocessing.names, preprocessing.scaling
+            if len(columns) != network.inputs:
+                raise InputError(
+                    f"the preprocessing makes {len(columns)} columns, the network has "
+                    f"{network.inputs} inputs"
+                )
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         self._predictors: list[Predictor] = []  # those that no thread is using
@@ -126,6 +139,12 @@ class Model:
         if self.classes is not None:
             parts.append(f"{len(self.classes)} classes")
         return f"Model({', '.join(parts)}, {self.precision} on {self.backend.name})"
+
+    @property
+    def given_columns(self) -> tuple[str, ...]:
+        """The names of the columns that are to be given, if they have names."""
+        found = self.columns if self.preprocessing is None else self.preprocessing.columns
+        return found or ()
 
     # ------------------------------------------------------------------ weights
 
@@ -241,10 +260,11 @@ class Model:
 
     def predict(self, X: Any) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
-        the targets. A host array gives a host array; one on the device stays there. Threads may
+        the targets. A data frame, or what `mlp.read` gives, goes by the names of its columns, in
+        any order. A host array gives a host array; one on the device stays there. Threads may
         predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
         """
-        backend = self.backend
+        backend, X = self.backend, inputs_of(X, self.columns, self.preprocessing)
         if isinstance(X, (Dataset, Samples)):
             X = self._checked(X).X
             given_on_device = backend.owns(X)
@@ -317,6 +337,7 @@ class Model:
 
     def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
         names, classes = self.columns, self.classes
+        X = inputs_of(X, names, self.preprocessing)
         return checked(
             self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
         )
@@ -498,7 +519,7 @@ class Predictor:
     def _fed(self, X: Array, chunks: list[slice]) -> Array:
         """The predictions for rows that have to be brought to the backend."""
         samples = Samples(X)
-        kind = kind_of(self.backend, self.dtype, samples, None, self.storage)
+        kind = kind_of(self.backend, self.dtype, samples, None, self.storage, self.scaling)
         if kind in self.fed and len(self.fed[kind][1].of) <= SIZES:
             feed, runs = self.fed[kind]
             feed.load(samples)
@@ -536,7 +557,7 @@ class Predictor:
                 evaluation.run()
                 slot.array = x  # and the caller's rows are let go
                 return evaluation.y
-            if rows.dtype.itemsize > 2:  # none of KEPT
+            if rows.dtype.itemsize > 2 or not (scaling is None or scaling.affine):  # none of KEPT
                 cast(rows, x, scaling)
             else:
                 backend.copy(rows, x)
@@ -616,6 +637,7 @@ def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
         host(model.statistics) if network.statistics else None,
         model.input_scaling,
         model.target_scaling,
+        model.preprocessing,
         beside,
     ).write(path)
 
@@ -624,6 +646,9 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
     """The model of a file, on this backend. Raises InputError if it is no such file."""
     found = content(path)
     with content_of(path):
+        inputs: dict[str, Any] = {"preprocessing": found.preprocessing}
+        if found.preprocessing is None:
+            inputs = {"columns": found.columns, "input_scaling": found.input_scaling}
         return Model(
             found.network,
             found.loss,
@@ -634,9 +659,8 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
             backend=backend,
             dtype=found.dtype,
             classes=found.classes,
-            columns=found.columns,
-            input_scaling=found.input_scaling,
             target_scaling=found.target_scaling,
+            **inputs,
         )
 
 

@@ -89,7 +89,7 @@ def train_run(
     parts = read_parts(config)
     with _naming(config):
         model = new_model(config, parts, chosen)
-        samples = samples_of(model, parts)
+        samples = samples_of(model, parts, config)
     settings = config.settings()
     state = None if resume is None else _state_of(resume, config)
     size = _size(model, settings.make_optimizer().state)
@@ -121,7 +121,7 @@ def plan_run(config: Config, backend: str | None = None) -> Plan:
     parts = read_parts(config)
     with _naming(config):
         model = new_model(config, parts, chosen)
-        samples = samples_of(model, parts)
+        samples = samples_of(model, parts, config)
         watched, settings = samples.get("validation"), config.settings()
         return plan_training(model, samples["train"], validation=watched, settings=settings)
 
@@ -248,7 +248,7 @@ def _write(folder: NewFolder, result: Result, config: Config, metrics: dict[str,
 def resolved(config: Config, model: Model) -> dict[str, Any]:
     """The settings with nothing left open: the backend in use, all units, absolute paths."""
     values: dict[str, Any] = {"seed": config.seed, "backend": None}
-    values |= config.model_dump(mode="json", exclude_none=True)
+    values |= config.model_dump(mode="json", exclude_none=True, by_alias=True)
     values["backend"] = model.backend.name
     if "kind" not in values["layers"][-1]:  # a dense layer
         values["layers"][-1] = {"units": model.network.outputs} | values["layers"][-1]

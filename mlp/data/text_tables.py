@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, cast
@@ -56,8 +57,8 @@ def read_text_table(
 
     path : for messages, and .tsv has tabs.  header : whether the first row holds the names; None
         finds out.  missing : the cells that are gaps, beside empty ones; None is `GAPS`.
-    as_text : columns, or "*" for all, that are numbers only if every cell is spelled as Python
-        spells that number, so that 007 and 1e3 stay what they are.
+    as_text : columns, by name or pattern, that are numbers only if every cell is spelled as Python
+        spells that number, so that 007 and 1e3 stay what they are, and else text.
     wanted : names that are known to be in the header, if there is one.
 
     Raises InputError with the file, the line and the cure.
@@ -375,8 +376,7 @@ def _read(
     notes: list[str],
 ) -> tuple[list[Column], np.ndarray]:
     """All columns, in one pass; those that begin as numbers and go on as text take another."""
-    spelled = set(as_text)
-    states = [_State(name, name in spelled or "*" in spelled, gaps) for name in names]
+    states = [_State(name, _is_among(name, as_text), gaps) for name in names]
     found: list[np.ndarray] = []
     blank = 0
     for lines, columns, passed_over in _blocks(rows, states, after):
@@ -395,6 +395,10 @@ def _read(
         notes.append(f"{rows.path}: {blank} blank row{'s are' if blank > 1 else ' is'} passed over")
     lines = np.concatenate(found) if found else np.empty(0, np.int64)
     return [state.column() for state in states], lines
+
+
+def _is_among(name: str, patterns: Sequence[str]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _blocks(
@@ -555,7 +559,8 @@ class _State:
         if not n:
             return Column(self.name, np.empty(0))
         if self.text:
-            return typed(Column(self.name, np.concatenate(self.parts), gaps))
+            column = Column(self.name, np.concatenate(self.parts), gaps)
+            return column if self.spelled and not _no_values(column) else typed(column)
         if gaps is None and self.whole:
             kinds = {part.dtype for part in self.parts}
             if len(kinds) == 1:
@@ -651,7 +656,7 @@ def _decimal_commas(
     found = []
     points = [c.name for c in columns if c.values.dtype.kind == "f" and _has_fractions(c)]
     for k, column in enumerate(columns):
-        if column.values.dtype.kind != "O" or column.name in as_text or "*" in as_text:
+        if column.values.dtype.kind != "O" or _is_among(column.name, as_text):
             continue
         present = column.values if column.gaps is None else column.values[~column.gaps]
         if len(present) and all(map(COMMA_NUMBER.fullmatch, present)):
@@ -675,6 +680,10 @@ def _decimal_commas(
 def _has_fractions(column: Column) -> bool:
     values = column.values
     return bool((values[np.isfinite(values)] % 1 != 0).any())
+
+
+def _no_values(column: Column) -> bool:
+    return column.gaps is not None and bool(column.gaps.all())
 
 
 def typed(column: Column) -> Column:
