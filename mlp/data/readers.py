@@ -5,23 +5,20 @@ numbers. No file is ever unpickled.
 """
 
 import csv
-import gzip
-import math
 import os
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from mlp.data.array_files import described, image_columns, native, read_idx, read_npy, read_npz
 from mlp.data.finite import check_finite
-from mlp.errors import InputError, did_you_mean
-
-Names = tuple[str, ...]
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+from mlp.data.tables import Names, known
+from mlp.errors import InputError
+from mlp.files import reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +62,7 @@ class Dataset:
             return self.X
         for name in columns:
             if name not in self.columns:
-                raise InputError(
-                    f"{self.source} has no column {name!r}{_known(name, self.columns)}"
-                )
+                raise InputError(f"{self.source} has no column {name!r}{known(name, self.columns)}")
         return self.X[:, [self.columns.index(name) for name in columns]]
 
     def __len__(self) -> int:
@@ -104,15 +99,15 @@ def read(
     """
     path, t = Path(path), None
     columns, names = ((n,) if isinstance(n, str) else tuple(n or ()) for n in (inputs, target))
-    with _disk(path), path.open("rb"):
+    with reading(path), path.open("rb"):
         pass  # whether it is there comes before what it should hold
     if path.suffix.lower() in (".tsv", ".xlsx", ".parquet"):
         raise InputError(f"{path}: a table is read from .csv, with commas; save it so")
     if need_targets:
         source = path if targets_file is None else Path(targets_file)
-        with _disk(source):
+        with reading(source):
             t = _targets(source, names, whole=targets_file is not None)
-    with _disk(path):
+    with reading(path):
         X, columns = _inputs(path, columns, without=names)
     if t is not None and len(t) != len(X):
         raise InputError(
@@ -142,7 +137,7 @@ def _targets(path: Path, names: Names, whole: bool) -> np.ndarray:
     if path.suffix.lower() == ".csv":
         header = _csv_header(path)
         if not (names or whole):
-            raise InputError(f"{path}: name the column to predict in `target`{_known('', header)}")
+            raise InputError(f"{path}: name the column to predict in `target`{known('', header)}")
         names = names or header
         cells = np.vstack([cells for _, cells in _csv_cells(path, names)])
         t = np.column_stack([_target(path, *column) for column in zip(names, cells.T, strict=True)])
@@ -191,7 +186,7 @@ def _csv_cells(path: Path, names: Names) -> Iterator[tuple[Sequence[int], np.nda
     header = _csv_header(path)
     for name in names:
         if name not in header:
-            raise InputError(f"{path} has no column {name!r}{_known(name, header)}")
+            raise InputError(f"{path} has no column {name!r}{known(name, header)}")
     at = [header.index(name) for name in names]
     rows = islice(_csv_rows(path), 1, None)
     while chunk := list(islice(rows, 4096)):
@@ -247,11 +242,11 @@ def _array_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
     images, key = _array(path, (*names, "X") if len(names) == 1 else ("X",))
     if images.ndim < 2 or images.dtype.kind == "U":
         raise InputError(
-            f"{path}: inputs must be rows x columns of numbers, not {_described(images)}; "
+            f"{path}: inputs must be rows x columns of numbers, not {described(images)}; "
             "X.reshape(-1, 1) makes one column"
         )
     X = images.reshape(len(images), -1)
-    columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
+    columns = image_columns(images.shape[1:])
     if names in ((), (key,), columns):
         return X, columns
     place = {name: k for k, name in enumerate(columns)}
@@ -271,96 +266,14 @@ def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, s
 
     only : where an .npz holds a single array, this one will do.
     """
-    numpy_file = path.suffix.lower() in (".npy", ".npz")
-    array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), None)
+    key: str | None = None
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".npy":
+            array = read_npy(file, str(path))
+        elif path.suffix.lower() == ".npz":
+            array, key = read_npz(file, str(path), wanted, only)
+        else:
+            array = read_idx(file, str(path))
     if array.dtype.kind not in "buifU" or not array.ndim or not array.size:
-        raise InputError(f"{path} holds {_described(array)}; save rows of real numbers or of text")
-    return array.astype(array.dtype.newbyteorder("="), copy=False), key
-
-
-def _described(array: np.ndarray) -> str:
-    return f"a {array.dtype} array of shape {array.shape}"
-
-
-def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str | None]:
-    with path.open("rb") as file:
-        try:
-            if path.suffix.lower() == ".npy":
-                return np.lib.format.read_array(file, allow_pickle=False), None
-            with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-                keys = arrays.files
-                for key in keys if only and len(keys) == 1 else wanted:
-                    if key in keys:
-                        return np.asarray(arrays[key]), key
-        except MemoryError:  # the file may be whole
-            raise
-        except Exception as error:  # a damaged header or zip can end in almost any of them
-            what = f"is damaged or not a file of NumPy ({error}); write it again"
-            if "Object arrays" in str(error):
-                what = (
-                    "holds Python objects, which could run code; save it again with a plain dtype"
-                )
-            raise InputError(f"{path} {what}") from error
-    raise InputError(
-        f"{path} has no array {wanted[0]!r}{_known(wanted[0], keys)} "
-        "(`inputs` and `target` name arrays)"
-    )
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file, gzipped or not.
-
-    The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
-    uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
-    """
-    content, known, damage = bytearray(), False, None
-    with path.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-        try:
-            content += stream.read(4)
-            if len(content) == 4:
-                known = not any(content[:2]) and content[2] in IDX_TYPES and content[3] <= 64
-            while known and (some := stream.read1(2**16)):
-                content += some
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            damage = error
-    if not known:
-        raise InputError(
-            f"{path} is neither named .csv, .npy or .npz nor an IDX file: it starts with the bytes "
-            f"'{content.hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 dimensions"
-        ) from damage
-    expected = start = 4 + 4 * content[3]
-    header = " for its header alone"
-    if len(content) >= start:
-        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
-        dtype = np.dtype(IDX_TYPES[content[2]])
-        expected += math.prod(shape) * dtype.itemsize
-        header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
-    if damage or len(content) != expected:
-        raise InputError(
-            f"{path} is damaged: {expected} bytes are expected{header}, {len(content)} are there"
-            f"{f' (gzip: {damage})' if damage else ''}; fetch the file again"
-        ) from damage
-    if 0 in shape:  # NumPy refuses some of these
-        raise InputError(f"{path} holds no values{header}; it needs some")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """What the disk refuses, as an InputError."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"no file {path.absolute()}; check the name") from error
-    except OSError as error:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory; name a file in it") from error
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _known(name: str, names: Sequence[str]) -> str:
-    """The nearest name; where there is none, the names, or of many the first and last."""
-    near = did_you_mean(name, names)
-    many = len(names) > 12 and "did you mean" not in near
-    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
+        raise InputError(f"{path} holds {described(array)}; save rows of real numbers or of text")
+    return native(array), key
