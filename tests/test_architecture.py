@@ -33,7 +33,14 @@ HOUSE = [
     ),
     ("layers", ["tape", "layer", "dropout", "dense"]),
     ("network", ["graph", "backpropagation", "objective"]),
-    ("data", ["finite", "labels", "order", "scaling", "readers", "samples", "feed"]),
+    (
+        "data",
+        [
+            *("finite", "labels", "order", "scaling", "tables", "packed", "columns"),
+            *("array_files", "readers", "text_tables", "columnar_files", "sparse_files", "frames"),
+            *("table_files", "samples", "feed"),
+        ],
+    ),
     ("", ["model_file", "model", "check_gradient"]),
     (
         "training",
@@ -74,6 +81,8 @@ LIBRARIES = {
     "array_api_strict": {"strict_backend"},
     "numba": {"numba_kernel"},
     "safetensors": {"files"},
+    "narwhals": {"data.frames"},
+    "pyarrow": {"data.packed", "data.columnar_files"},
     "pydantic": {"app.config"},
     "threadpoolctl": {"threads"},
     "scipy": {"estimators"},

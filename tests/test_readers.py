@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlp.data.readers import IDX_TYPES, read
+from mlp.data.array_files import IDX_TYPES
+from mlp.data.readers import read
 from mlp.errors import InputError
 
 rng = np.random.default_rng

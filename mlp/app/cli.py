@@ -341,6 +341,34 @@ def evaluate(
     typer.echo(_metrics_table({data.name: measured}))
 
 
+# ------------------------------------------------------------------------------ convert
+
+
+@app.command()
+def convert(
+    data: Annotated[Path, typer.Argument(metavar="IN", help="A file of a table of any kind.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=".npy, .parquet, .feather or .csv.")],
+    array: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The array, where IN is an .npz.")
+    ] = None,
+) -> None:
+    """Write the table in IN as OUT, which is of another kind.
+
+    An .npy holds numbers alone, and no names of columns.
+    """
+    from mlp.data.table_files import check_written, read_table, write_table
+    from mlp.errors import InputError
+
+    check_written(out)
+    if out.exists():
+        raise InputError(f"{out} is there already and stays as it is; name another file")
+    table = read_table(data, array=array)
+    for note in table.notes:
+        _say_warning(note, None, "", 0)
+    write_table(table, out)
+    typer.echo(f"{out} has {len(table)} rows of {len(table.names)} columns")
+
+
 # ------------------------------------------------------------------------------ check
 
 

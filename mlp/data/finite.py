@@ -41,6 +41,17 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
     )
 
 
+def has_nan(X: np.ndarray) -> bool:
+    """Whether a number of X is NaN; an array of integers has none.
+
+    >>> has_nan(np.array([1.0, np.inf])), has_nan(np.array([1.0, np.nan]))
+    (False, True)
+    """
+    if X.dtype.kind != "f" or (X.size > 1 << 12 and math.isfinite(_sum_of_all(X))):
+        return False
+    return bool(np.isnan(X).any())
+
+
 def all_finite(backend: Backend, x: Array) -> bool:
     """Whether no value of an array of the backend's is NaN or infinite; x : (n, d) numbers."""
     xp = backend.xp
