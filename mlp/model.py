@@ -264,7 +264,9 @@ class Model:
         any order. A host array gives a host array; one on the device stays there. Threads may
         predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
         """
-        backend, X = self.backend, inputs_of(X, self.columns, self.preprocessing)
+        backend = self.backend
+        if not isinstance(X, Samples):
+            X = inputs_of(X, self.columns, self.preprocessing)
         if isinstance(X, (Dataset, Samples)):
             X = self._checked(X).X
             given_on_device = backend.owns(X)
@@ -337,7 +339,8 @@ class Model:
 
     def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
         names, classes = self.columns, self.classes
-        X = inputs_of(X, names, self.preprocessing)
+        if not isinstance(X, Samples):
+            X = inputs_of(X, names, self.preprocessing)
         return checked(
             self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
         )

@@ -421,11 +421,13 @@ def _check_finite(table: Table) -> None:
 
 
 def _refuse_gaps(table: Table, names: Sequence[str]) -> None:
-    holes = [c for c in map(table.__getitem__, names) if c.gaps is not None]
+    columns = map(table.__getitem__, names)
+    holes = {column.name: column.gaps for column in columns if column.gaps is not None}
     if not holes:
         return
-    rows = np.count_nonzero(np.logical_or.reduce([c.gaps for c in holes]))
-    where = ", ".join(f"{c.name!r} ({np.count_nonzero(c.gaps)})" for c in holes[:5])
+    rows = np.count_nonzero(np.any(list(holes.values()), axis=0))
+    first = list(holes.items())[:5]
+    where = ", ".join(f"{name!r} ({np.count_nonzero(gaps)})" for name, gaps in first)
     raise InputError(
         f"{table.source}: {rows} of {len(table)} rows have a gap, in column"
         f"{'s' * (len(holes) > 1)} {where}{' and more' * (len(holes) > 5)}; fill them in, or let "

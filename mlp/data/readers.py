@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from mlp.data.array_files import arrays_in
 from mlp.data.finite import check_finite
 from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, matching
 from mlp.data.text_tables import BOOLEANS
 from mlp.errors import InputError, Note
+from mlp.files import reading
 
 Given = str | Sequence[str] | None
 PathLike = str | os.PathLike[str]
@@ -176,7 +178,7 @@ def read_rows(
         missing=missing,
         as_text=(*targets, *as_text),
         wanted=(*plain, *wanted),
-        array=(*chosen, "X") if len(chosen) == 1 else "X",
+        array=_array_name(path, (*chosen, "X") if len(chosen) == 1 else ("X",)),
     )
     notes = [*table.notes]
     if is_arrays(path):
@@ -215,6 +217,22 @@ def read_rows(
 def is_arrays(path: Path) -> bool:
     """Whether a file is of arrays by its name."""
     return path.suffix.lower() in ARRAYS
+
+
+def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
+    """The first of these names that an array of an .npz file has; of another file None. only: where
+    it holds a single array, this one will do."""
+    if path.suffix.lower() != ".npz":
+        return None
+    with reading(path), path.open("rb") as file:
+        names = arrays_in(file, str(path))
+    for name in names if only and len(names) == 1 else wanted:
+        if name in names:
+            return name
+    raise InputError(
+        f"{path} has no array {wanted[0]!r}{known(wanted[0], names)} (`inputs` and `target` name "
+        "arrays)"
+    )
 
 
 def _names(given: Given) -> Names:
@@ -257,7 +275,8 @@ def _own_targets(path: Path, table: Table, names: Names) -> list[Column]:
     if path.suffix.lower() == ".npz":
         if len(names) > 1:
             raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
-        return list(read_table(path, array=names or ("t", "y")).columns.values())
+        array = _array_name(path, names or ("t", "y"))
+        return list(read_table(path, array=array).columns.values())
     if is_arrays(path) or (table.array is not None and not set(names) <= set(table.names)):
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     if not names:
@@ -271,9 +290,8 @@ def _read_targets(
     """The targets in a file of their own."""
     if is_arrays(path) and len(names) > 1:
         raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
-    table = read_table(
-        path, header=header, missing=missing, as_text="*", wanted=names, array=names or ("t", "y")
-    )
+    array = _array_name(path, names or ("t", "y"), only=not names)
+    table = read_table(path, header=header, missing=missing, as_text="*", wanted=names, array=array)
     return table if is_arrays(path) or not names else table.select(names)
 
 
