@@ -1,7 +1,9 @@
-"""The search for values that are not finite: one pass, no second array, and the columns by name."""
+"""The search for values that are missing or not finite: one pass, no second array, and the columns
+by name."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,36 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
         f"infinite value, in column{'s' if len(bad) > 1 else ''} {where}{more}; "
         "fill in these values or leave the rows or columns out"
     )
+
+
+def unmasked(x: Any, what: str) -> Any:
+    """x, of a NumPy masked array its data; InputError if something is masked there.
+
+    >>> unmasked(np.ma.masked_equal([1, 2, 2], 2), "X")
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: X has 2 masked values; fill them, X.filled(...), or leave their rows out
+    """
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    if masked := int(np.ma.count_masked(x)):
+        raise InputError(
+            f"{what} has {masked} masked values; fill them, {what}.filled(...), or leave their "
+            "rows out"
+        )
+    return np.asarray(x.data)
+
+
+def is_gap(cell: Any) -> bool:
+    """Whether a cell of an array of objects has no value: None, NaN, NaT, or NA of pandas.
+
+    >>> [is_gap(cell) for cell in (None, float("nan"), np.datetime64("NaT"), 0, "", (1, 2))]
+    [True, True, True, False, False, False]
+    """
+    if cell is None or type(cell).__name__ == "NAType":
+        return True
+    unequal = cell != cell
+    return isinstance(unequal, (bool, np.bool_)) and bool(unequal)
 
 
 def all_finite(backend: Backend, x: Array) -> bool:
