@@ -13,6 +13,7 @@
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -22,6 +23,7 @@ import numpy as np
 from backends import PRECISIONS, Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
+from mlp.data.finite import is_finite
 from mlp.data.labels import are_numbers, are_text, as_labels, learned_classes
 from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
@@ -263,10 +265,14 @@ class Model:
         the targets. A data frame, or what `mlp.read` gives, goes by the names of its columns, in
         any order. A host array gives a host array; one on the device stays there. Threads may
         predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
+
+        Raises InputError for rows on which the network overflows, so that what comes to the host is
+        finite; what stays on the device is not waited for, nor searched.
         """
         backend = self.backend
         if not isinstance(X, Samples):
             X = inputs_of(X, self.columns, self.preprocessing)
+        given = X
         if isinstance(X, (Dataset, Samples)):
             X = self._checked(X).X
             given_on_device = backend.owns(X)
@@ -282,6 +288,8 @@ class Model:
             self._predictors.append(predictor)
             if not (given_on_device or isinstance(y, np.ndarray)):
                 y = backend.to_numpy(y)
+            if isinstance(y, np.ndarray) and not is_finite(y):
+                raise self._overflow(X, y, given)
             if self.target_scaling is None:
                 return y
             if isinstance(y, np.ndarray):
@@ -301,7 +309,10 @@ class Model:
         ['no', 'yes']
         """
         y = self.predict(X)
-        y = y if isinstance(y, np.ndarray) else self.backend.to_numpy(y)
+        if not isinstance(y, np.ndarray):
+            y = self.backend.to_numpy(y)
+            if not is_finite(y):
+                raise self._overflow(X, y, X)
         kind, outputs = self.objective.targets, self.network.outputs
         if kind not in ("classes", "labels") and self.classes is None:
             raise InputError(
@@ -311,6 +322,41 @@ class Model:
             return (y > 0.5).astype(np.int64)
         index = y.argmax(axis=1) if outputs > 1 else (y[:, 0] > 0.5).astype(np.int64)
         return index if self.classes is None else self.classes[index]
+
+    def _overflow(self, X: Array, y: np.ndarray, given: Any) -> InputError:
+        """What to say of rows whose outputs y, (n, outputs), are not all finite; given: X as the
+        user gave it."""
+        rows = np.flatnonzero(~np.isfinite(y).all(axis=1))
+        row, largest = int(rows[0]), ""
+        if isinstance(X, np.ndarray):
+            units = X[row].astype(np.float64)
+            if self.input_scaling is not None:
+                units = (units - self.input_scaling.shift) / self.input_scaling.scale
+            k = int(np.abs(units).argmax())
+            column = k if self.columns is None else repr(self.columns[k])
+            largest = f", whose largest value is {X[row, k]:.3g} in column {column}"
+        return InputError(
+            f"{getattr(given, 'source', 'X')}: the network overflows {self.precision} on "
+            f"{len(rows)} of {len(y)} rows, the first of them row {row}{largest}; correct these "
+            f"rows{self._wider()}"
+        )
+
+    def _loss_overflow(self, t: Any, y: np.ndarray) -> InputError:
+        """What to say of targets, as in `Samples`, on which the loss is not finite while the
+        outputs y, (n, outputs), are."""
+        where = ""
+        if t.ndim == 2:
+            y = y.astype(np.float64)
+            y = y if self.target_scaling is None else self.target_scaling.invert(y)
+            row, k = np.unravel_index(np.abs(t - y).argmax(), t.shape)
+            where = f", as in row {row}, column {k}: {t[row, k]:.3g}, predicted as {y[row, k]:.3g}"
+        return InputError(
+            f"t: the loss overflows {self.precision} on these rows{where}; correct them, scale "
+            f"inputs and targets{self._wider()}"
+        )
+
+    def _wider(self) -> str:
+        return "" if self.dtype == "float64" else ", or use a model of dtype float64"
 
     def _chunk(self) -> int:
         """Rows that are predicted at once: about a megabyte of the widest layer, and at least as
@@ -470,10 +516,24 @@ class Model:
         return Trace(z, a, delta)
 
     def evaluate(self, X: Any, t: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows."""
+        """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows.
+
+        Raises InputError naming a row on which the network or the loss overflows.
+        """
         samples = self.samples(X, t, sample_weight)
-        with self.backend.scope(), enough_memory(self.backend, "evaluate"):
-            return Evaluator(self, self.feed(samples), samples)()
+        found, y = measure(self, samples)
+        if not is_finite(y):
+            raise self._overflow(samples.X, y, X)
+        if not math.isfinite(found["loss"]):
+            raise self._loss_overflow(samples.t, y)
+        return found
+
+
+def measure(model: Model, samples: Samples) -> tuple[dict[str, float], np.ndarray]:
+    """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs)."""
+    with model.backend.scope(), enough_memory(model.backend, "evaluate"):
+        evaluator = Evaluator(model, model.feed(samples), samples)
+        return evaluator(), evaluator.predictions
 
 
 @dataclass(frozen=True)

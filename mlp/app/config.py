@@ -58,6 +58,7 @@ from mlp.layers import LAYERS, Dense, Layer
 from mlp.names import make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
+from mlp.spellings import ours
 from mlp.training.settings import RENAMED, Settings
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -491,6 +492,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
             if isinstance(value, str):
                 values["data"][name] = str(path.parent / Path(value).expanduser())
     given = [_override(values, text) for text in overrides]
+    _check_paths(values.get("data"), path, "data")
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -513,13 +515,41 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not UTF-8 text; it should be a TOML file") from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise InputError(f"{path} is not {kind}: {error}") from error
+        raise InputError(f"{path} is not {kind}: {error}{_slip(text, str(error), kind)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings, but {type(values).__name__}")
     if path.suffix == ".json" and isinstance(values.get("training"), dict):
         training = values["training"]  # of a run that was made when it had the old name
         values["training"] = {RENAMED.get(name, name): x for name, x in training.items()}
     return values
+
+
+BACKSLASHES = {
+    "TOML": (
+        "in double quotes a backslash begins an escape, as \\n or \\t: write a path in single "
+        "quotes, 'C:\\data\\t.csv', or with forward slashes"
+    ),
+    "JSON": "a backslash begins an escape: write it twice, or write forward slashes",
+}
+
+
+def _slip(text: str, error: str, kind: str) -> str:
+    """The usual slip in the line that the error names, if it is one."""
+    found = re.search(r"line (\d+)", error)
+    line = text.split("\n")[int(found[1]) - 1] if found else ""
+    if re.match(r"\s*\[+\s*layers\s*\]", line):
+        return "; each layer begins with [[layers]], in double brackets"
+    return f"; {BACKSLASHES[kind]}" if re.search(r'"[^"]*\\', line) else ""
+
+
+def _check_paths(values: Any, path: Path, key: str = "") -> None:
+    """InputError for a file name with control characters: its backslashes were read as escapes."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            _check_paths(value, path, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, str) and key.endswith("file") and re.search(r"[\x00-\x1f\x7f]", values):
+        cure = BACKSLASHES["JSON" if path.suffix == ".json" else "TOML"]
+        raise InputError(f"{path}: {key}: {values!r} has control characters; {cure}")
 
 
 # ------------------------------------------------------------------------------ --set key=value
@@ -596,9 +626,13 @@ def _nearest_key(location: tuple[Any, ...], values: Mapping[str, Any]) -> str:
     known = SECTIONS.get(section, Config)
     if section == "layers":
         known = LAYER_SECTIONS[values["layers"][location[1]].get("kind", "dense")]
-    for other, cls in SECTIONS.items():
-        if other != section and name in cls.model_fields:
-            return f"; it belongs under {'[[layers]]' if other == 'layers' else f'[{other}]'}"
+    if ours(name, known.model_fields) is None:
+        for other, cls in SECTIONS.items():
+            place = "[[layers]]" if other == "layers" else f"[{other}]"
+            if other != section and name in cls.model_fields:
+                return f"; it belongs under {place}"
+            if other != section and (same := ours(name, cls.model_fields)):
+                return f"; did you mean '{same}' under {place}?"
     return did_you_mean(name, known.model_fields)
 
 
@@ -611,7 +645,7 @@ EXPECTED = {
     "string_type": "text",
     "dict_type": "a table",
     "list_type": "a list (of tables: [[layers]] in double brackets)",
-    "model_type": "a table of settings",
+    "model_type": "a table of settings (one: [...] in single brackets)",
     "model_attributes_type": "a table of settings",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number from {ge:g} on",
@@ -634,7 +668,7 @@ def _explain(details: Any) -> str:
         near = did_you_mean(
             details["input"], expected.replace(" or ", ", ").replace("'", "").split(", ")
         )
-        return f"expected {expected}, not {value}{near if 'did you mean' in near else ''}"
+        return f"expected {expected}, not {value}{'' if near.startswith('; known') else near}"
     if kind in EXPECTED:
         return f"expected {EXPECTED[kind].format(**context)}, not {value}"
     return f"{details['msg']}, not {value}"

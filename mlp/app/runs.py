@@ -39,7 +39,7 @@ from mlp.app.run_folder import NewFolder, cannot_write, check_free, new_folder, 
 from mlp.data.samples import Samples
 from mlp.errors import InputError, did_you_mean
 from mlp.memory import shortages
-from mlp.model import Model, load_model, save_model
+from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
 from mlp.threads import limited
 from mlp.training.checkpoint import load_state, save_state
@@ -220,7 +220,7 @@ def _measured(result: Result, part: Samples) -> dict[str, float]:
     if result.out_of_memory:
         return {}
     try:
-        return result.model.evaluate(part)
+        return measure(result.model, part)[0]
     except InputError as error:
         if isinstance(error.__cause__, shortages(result.model.backend)):
             return {}  # what was learned is written all the same

@@ -76,11 +76,22 @@ class Scaling:
 
     @classmethod
     def standard(cls, X: np.ndarray) -> "Scaling":
-        """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted."""
+        """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted.
+
+        Raises InputError naming a column whose squares are beyond the range of float64.
+        """
         n, first = len(X), X[0].astype(np.float64)
-        mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n
-        variance = sum(np.square(X[rows] - mean).sum(axis=0) for rows in _chunks(X)) / n
-        deviation = np.sqrt(variance)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n
+            variance = sum(np.square(X[rows] - mean).sum(axis=0) for rows in _chunks(X)) / n
+            deviation = np.sqrt(variance)
+        if not np.isfinite(deviation).all():
+            k = int((~np.isfinite(deviation)).argmax())
+            largest = X[np.abs(X[:, k]).argmax(), k]
+            raise InputError(
+                f"column {k} has values too large to be scaled, as {largest:.3g}; correct them or "
+                "leave the column out"
+            )
         return cls(mean, np.where(deviation > 0, deviation, 1.0))
 
     @classmethod
@@ -277,7 +288,7 @@ def _too_large(x: np.ndarray, scaling: Scaling | None, dtype: np.dtype, what: st
         units = x if scaling is None else scaling.forward(x)
         beyond = ~(np.abs(units) <= largest)
     scaled = "" if scaling is None else "once scaled "
-    cure = "correct them, or use a model of dtype float64"
+    cure = "correct them" + ", or use a model of dtype float64" * (dtype != np.float64)
     if dtype == np.float16:
         cure = "scale the inputs, or use precision 'float32'"
     return InputError(

@@ -112,8 +112,7 @@ class R2:
 
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (Accuracy(), BalancedAccuracy(), MeanSquaredError(), R2())
+    metric.name: metric for metric in (Accuracy(), BalancedAccuracy(), MeanSquaredError(), R2())
 }
 MetricName = Literal["accuracy", "balanced_accuracy", "mse", "r2"]
 
