@@ -325,7 +325,7 @@ def evaluate(
     threads: ThreadsFlag = None,
 ) -> None:
     """Measure the predictions for DATA against its targets."""
-    from mlp.app.prepare import read_evaluated
+    from mlp.app.prepare import is_file_of, read_evaluated
     from mlp.app.runs import load_run
     from mlp.errors import InputError
     from mlp.threads import limited
@@ -338,7 +338,10 @@ def evaluate(
     rows = read_evaluated(config, data, model, targets_file, target, inputs)
     with limited(threads or (config.threads if config else None)):
         measured = {"rows": len(rows)} | model.evaluate(rows)
+    own = config is not None and is_file_of(config, data)
     typer.echo(_metrics_table({data.name: measured}))
+    if own:
+        typer.echo(f"mlp: note: {data.name} is the file that the run was trained on", err=True)
 
 
 # ------------------------------------------------------------------------------ convert

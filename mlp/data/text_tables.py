@@ -296,8 +296,7 @@ def _is_header(
         if asked or _are_positions(names, below):
             return True
         raise InputError(
-            f"{path}: the first row is all numbers ({', '.join(names[:3])}, ...), so it may be "
-            f"names or values; {cure}"
+            f"{path}: the first row is all numbers; put a row of column names above, or {cure}"
         )
     full = [row for row in below[:32] if all(row)]
     alike = any(kinds) and all(list(map(is_number, row)) == kinds for row in full)
