@@ -62,7 +62,10 @@ def _say_warning(
     file: Any = None,
     line: Any = None,
 ) -> None:
-    typer.echo(f"mlp: warning: {message}", err=True)
+    from mlp.errors import Note
+
+    what = "note" if issubclass(category, Note) else "warning"
+    typer.echo(f"mlp: {what}: {message}", err=True)
 
 
 app = typer.Typer(
@@ -103,7 +106,13 @@ SettingsFile = Annotated[Path, typer.Argument(metavar="FILE", help="The TOML fil
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, or a model file.")
 ]
-DataFile = Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .npz, .npy or IDX file.")]
+DataFile = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A table: .csv, .parquet, .npz, ...")
+]
+ArrayName = Annotated[
+    str | None,
+    typer.Option("--inputs", metavar="NAME", help="Of an .npz file: the array of the inputs."),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -270,6 +279,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help=".csv, or .npy for the outputs alone; default: stdout."),
     ] = None,
+    inputs: ArrayName = None,
     backend: BackendFlag = None,
     threads: ThreadsFlag = None,
 ) -> None:
@@ -286,13 +296,13 @@ def predict(
         predictions.check_new(out)
     model, config = load_run(run, backend)
     names = config.data.target if config else None
-    rows = read_more(config, data, model.columns or (), need_targets=False)
+    rows = read_more(config, data, model.given_columns, need_targets=False, inputs=inputs)
     with limited(threads or (config.threads if config else None)):
         if out is None:
-            header, lines = predictions.table(model, rows.X, names)
+            header, lines = predictions.table(model, rows, names)
             typer.echo(predictions.as_csv(header, lines), nl=False)
         else:
-            predictions.write(model, rows.X, names, out)
+            predictions.write(model, rows, names, out)
             typer.echo(f"{len(rows)} predictions are in {out}")
 
 
@@ -310,11 +320,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="The targets of DATA, if they are in another file."),
     ] = None,
+    inputs: ArrayName = None,
     backend: BackendFlag = None,
     threads: ThreadsFlag = None,
 ) -> None:
     """Measure the predictions for DATA against its targets."""
-    from mlp.app.prepare import read_more
+    from mlp.app.prepare import read_evaluated
     from mlp.app.runs import load_run
     from mlp.errors import InputError
     from mlp.threads import limited
@@ -324,7 +335,7 @@ def evaluate(
         raise InputError(f"the targets of {data} are not in it: name them by --targets-file FILE")
     if target is None and targets_file is None and config is None:
         raise InputError(f"{run} is a model alone: name the column to predict by --target NAME")
-    rows = read_more(config, data, model.columns or (), targets_file, target=target)
+    rows = read_evaluated(config, data, model, targets_file, target, inputs)
     with limited(threads or (config.threads if config else None)):
         measured = {"rows": len(rows)} | model.evaluate(rows)
     typer.echo(_metrics_table({data.name: measured}))

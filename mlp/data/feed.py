@@ -65,11 +65,12 @@ def kind_of(
     samples: Samples,
     streamed: bool | None = None,
     storage: str | None = None,
+    scaling: Scaling | None = None,
 ) -> Kind:
     """The kind of these samples, for a feed of the same arguments."""
     X, t, s = samples.X, samples.t, samples.s
     given = dtype_name(X)
-    kept = given in KEPT and hasattr(backend.xp, given)
+    kept = given in KEPT and hasattr(backend.xp, given) and (scaling is None or scaling.affine)
     x_dtype = given if kept else storage or dtype
     if not isinstance(X, np.ndarray):
         streamed = is_sparse(X)
@@ -106,7 +107,7 @@ class Feed:
         self.data: dict[str, Array] = {}
         self.order: Any = None
         self.buffers: dict[str, Array] = {}
-        self.kind = kind_of(backend, dtype, samples, streamed, storage)
+        self.kind = kind_of(backend, dtype, samples, streamed, storage, input_scaling)
         self.labels, self.weighted = self.kind.labels, self.kind.weighted
         self.constants = None  # of what is scaled when it is in a batch
         if self.kind.kept and input_scaling is not None:

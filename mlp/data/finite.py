@@ -1,7 +1,9 @@
-"""The search for values that are not finite: one pass, no second array, and the columns by name."""
+"""The search for values that are missing or not finite: one pass, no second array, and the columns
+by name."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +54,36 @@ def has_nan(X: np.ndarray) -> bool:
     return bool(np.isnan(X).any())
 
 
+def unmasked(x: Any, what: str) -> Any:
+    """x, of a NumPy masked array its data; InputError if something is masked there.
+
+    >>> unmasked(np.ma.masked_equal([1, 2, 2], 2), "X")
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: X has 2 masked values; fill them, X.filled(...), or leave their rows out
+    """
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    if masked := int(np.ma.count_masked(x)):
+        raise InputError(
+            f"{what} has {masked} masked values; fill them, {what}.filled(...), or leave their "
+            "rows out"
+        )
+    return np.asarray(x.data)
+
+
+def is_gap(cell: Any) -> bool:
+    """Whether a cell of an array of objects has no value: None, NaN, NaT, or NA of pandas.
+
+    >>> [is_gap(cell) for cell in (None, float("nan"), np.datetime64("NaT"), 0, "", (1, 2))]
+    [True, True, True, False, False, False]
+    """
+    if cell is None or type(cell).__name__ == "NAType":
+        return True
+    unequal = cell != cell
+    return isinstance(unequal, (bool, np.bool_)) and bool(unequal)
+
+
 def all_finite(backend: Backend, x: Array) -> bool:
     """Whether no value of an array of the backend's is NaN or infinite; x : (n, d) numbers."""
     xp = backend.xp
@@ -63,6 +95,11 @@ def all_finite(backend: Backend, x: Array) -> bool:
             bool(backend.to_numpy(xp.all(xp.isfinite(x[i : min(i + rows, x.shape[0]), :]))))
             for i in range(0, x.shape[0], rows)
         )
+
+
+def is_finite(y: np.ndarray) -> bool:
+    """Whether no value of a host array is NaN or infinite; of a small one in half a microsecond."""
+    return math.isfinite(np.vdot(y, y)) or bool(np.isfinite(y).all())
 
 
 def _sum_of_all(X: np.ndarray) -> float:

@@ -7,13 +7,15 @@ used. What has passed is a `Samples`, and a `Samples` is not searched again.
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from backends import Array, Backend
-from mlp.data.finite import all_finite, check_finite
-from mlp.data.labels import targets_of
+from mlp.data.finite import all_finite, check_finite, is_gap, unmasked
+from mlp.data.labels import targets_of, typed
 from mlp.data.readers import Dataset
 from mlp.errors import InputError
 from mlp.network.objective import Objective
@@ -97,6 +99,7 @@ def checked(
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
     n = X.shape[0]
     if t is not None:
+        t = unmasked(t, of_t)
         t = backend.to_numpy(t) if backend.owns(t) else t
         t = targets_of(t, classes, objective.targets, network.outputs, of_t)
         t = objective.check_targets(t, of_t)
@@ -109,7 +112,7 @@ def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
     """Sample weights as (n,) float64 on the host, or None; InputError if they cannot be weights."""
     if s is None:
         return None
-    s = np.asarray(s)
+    s = typed(s, "sample_weight")
     if s.dtype.kind not in "biuf":
         raise InputError(f"sample_weight must be numbers, not {s.dtype}")
     s = s.astype(np.float64).reshape(-1)
@@ -134,6 +137,7 @@ def check_inputs(
     searched: whether it is known already that all values are finite.
     Raises InputError naming the column and the count of what is not finite.
     """
+    X = unmasked(X, what)
     if not backend.owns(X) and not is_sparse(X):
         X = _where_it_is(backend, X)
     if X.ndim != 2:
@@ -150,6 +154,8 @@ def check_inputs(
     elif isinstance(X, np.ndarray):
         if X.dtype == np.bool_:
             X = X.view(np.uint8)
+        if X.dtype.kind == "O":
+            X = _numbers(X, what)
         if X.dtype.kind not in "iuf":
             raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
         if not searched:
@@ -157,6 +163,24 @@ def check_inputs(
     elif not all_finite(backend, X):
         check_finite(backend.to_numpy(X), columns, what)
     return X
+
+
+def _numbers(X: np.ndarray, what: str) -> np.ndarray:
+    """The cells of an array of objects (n, d) as float64, a gap as NaN; as frames give them that
+    have columns of several kinds, or such as may have gaps."""
+    kinds = set(map(type, X.flat))
+    number = {kind: issubclass(kind, (Real, Decimal, np.bool_)) for kind in kinds}
+    if not all(number.values()):
+        X = X.copy()
+        for at, cell in np.ndenumerate(X):
+            if not number[type(cell)]:
+                if not is_gap(cell):
+                    row, k = at
+                    raise InputError(
+                        f"{what}: inputs must be numbers, not {cell!r} in row {row}, column {k}"
+                    )
+                X[at] = np.nan
+    return X.astype(np.float64)
 
 
 def _check_width(X: Array, inputs: int, what: str) -> None:

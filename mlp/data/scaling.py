@@ -6,7 +6,17 @@ X are n rows of d columns.
     x = x' · scale + shift                                              (2)  and back
     mean = x_0 + Σ (x - x_0) / n        scale² = Σ (x - mean)² / n      (3)  the standard scaling
 
-In (3) x_0 is the first row: a constant column then has deviations of exactly zero.
+In (3) x_0 is the first row: a constant column then has deviations of exactly zero. The other
+scalings are, with q_p the quantile p of the column (linear between the values),
+
+    range       shift = min, scale = max - min
+    robust      shift = q_½, scale = q_¾ - q_¼, or half of max - min where that is 0; then the
+                smooth clip v = u / sqrt(1 + (u / 3)²), which lies in (-3, 3)            (4)
+    log1p       u = sign(x) log(1 + |x|), then standard                                  (5)
+    quantile    z with Φ(z) = the share of the values below x: linear between 256 of them (6)
+
+and a constant column is only shifted. Source of (4): D. Holzmüller, L. Grinsztajn, I. Steinwart,
+"Better by default" (RealMLP), NeurIPS 2024. Each has an inverse, (2) being that of (1).
 
 A user's numbers are float64, or integers of their own: the seconds of an hour, 1.7e9 ± 1800, or
 prices, 500,000 ± 1. float32 tells 29 of such seconds apart, and all of them once they are scaled.
@@ -16,17 +26,18 @@ they go to the device as they are, where (1) is a kernel in the network's dtype,
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from statistics import NormalDist
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from backends import Array, Backend
 from mlp.data.finite import all_finite
-from mlp.errors import InputError
+from mlp.errors import InputError, did_you_mean
 
 AT_ONCE = 1 << 15  # values that are scaled together on the host: 256 kB, which stay in its cache
 ON_DEVICE = 1 << 20  # and on a device
@@ -37,9 +48,19 @@ def dtype_name(x: Array) -> str:
     return str(x.dtype).rpartition(".")[2]
 
 
+ScalingName = Literal["standard", "range", "robust", "log1p", "quantile", "none"]
+SCALINGS: tuple[ScalingName, ...] = get_args(ScalingName)
+CLIP = 3.0  # of (4)
+KNOTS = 256  # of (6)
+
+
 @dataclass(frozen=True, eq=False)
 class Scaling:
     """x' = (x - shift) / scale per column (1); shift and scale : (d,) float64.
+
+    logs : (d,) bool, the columns that go through (5) first, or None.
+    limits : (d,) of (4), infinity for none, or None.
+    knots : by column the values and their z (6), (2, k), in place of (1).
 
     >>> X = np.array([[0, 7], [10, 7]], np.uint8)
     >>> Scaling.standard(X).apply(X, np.float32)
@@ -49,14 +70,28 @@ class Scaling:
 
     shift: np.ndarray
     scale: np.ndarray
+    logs: np.ndarray | None = None
+    limits: np.ndarray | None = None
+    knots: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def standard(cls, X: np.ndarray) -> "Scaling":
-        """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted."""
+        """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted.
+
+        Raises InputError naming a column whose squares are beyond the range of float64.
+        """
         n, first = len(X), X[0].astype(np.float64)
-        mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n
-        variance = sum(np.square(X[rows] - mean).sum(axis=0) for rows in _chunks(X)) / n
-        deviation = np.sqrt(variance)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n
+            variance = sum(np.square(X[rows] - mean).sum(axis=0) for rows in _chunks(X)) / n
+            deviation = np.sqrt(variance)
+        if not np.isfinite(deviation).all():
+            k = int((~np.isfinite(deviation)).argmax())
+            largest = X[np.abs(X[:, k]).argmax(), k]
+            raise InputError(
+                f"column {k} has values too large to be scaled, as {largest:.3g}; correct them or "
+                "leave the column out"
+            )
         return cls(mean, np.where(deviation > 0, deviation, 1.0))
 
     @classmethod
@@ -65,6 +100,38 @@ class Scaling:
         low, high = float(X.min()), float(X.max())
         width = X.shape[1:]
         return cls(np.full(width, low), np.full(width, (high - low) or 1.0))
+
+    @classmethod
+    def fit(cls, X: np.ndarray, names: Sequence[ScalingName]) -> "Scaling":
+        """Each column of X (n, d) by the scaling of its name.
+
+        >>> X = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0], [1000.0, 1.0]])
+        >>> Scaling.fit(X, ["robust", "range"]).apply(X, np.float64).round(2).tolist()
+        [[-0.01, 0.0], [-0.0, 0.0], [0.0, 0.0], [2.4, 0.0]]
+        """
+        d = X.shape[1]
+        if len(names) != d:
+            raise InputError(f"X has {d} columns, {len(names)} scalings are named")
+        shift, scale, knots = np.zeros(d), np.ones(d), {}
+        for k, name in enumerate(names):
+            if name == "none":
+                continue
+            if name not in FITTED:
+                raise InputError(f"scaling: unknown {name!r}{did_you_mean(name, SCALINGS)}")
+            x = X[:, k].astype(np.float64)
+            if name == "quantile":
+                knots[k] = _knots(x)
+                continue
+            shift[k], scale[k] = FITTED[name](x)
+        logs = np.array([name == "log1p" for name in names])
+        clipped = np.array([name == "robust" for name in names])
+        limits = np.where(clipped, CLIP, np.inf) if clipped.any() else None
+        return cls(shift, scale, logs if logs.any() else None, limits, knots)
+
+    @property
+    def affine(self) -> bool:
+        """Whether it is (1) alone."""
+        return self.logs is None and self.limits is None and not self.knots
 
     def __repr__(self) -> str:
         """How many columns, and the range of what they are shifted and divided by."""
@@ -76,7 +143,7 @@ class Scaling:
         )
 
     def apply(self, X: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-        """X (n, d) scaled (1), in `dtype`. Computed in float64: years or prices keep their digits.
+        """X (n, d) scaled, in `dtype`. Computed in float64: years or prices keep their digits.
 
         Raises InputError for X of other columns, and for values that are beyond the dtype's range.
         """
@@ -86,9 +153,103 @@ class Scaling:
         cast(X, scaled, self)
         return scaled
 
+    def forward(self, X: np.ndarray) -> np.ndarray:
+        """X (n, d) scaled, in float64, whatever is in it."""
+        u = X.astype(np.float64) if self.logs is None else np.where(self.logs, log1p(np, X), X)
+        u = (u - self.shift) / self.scale
+        if self.limits is not None:
+            u = clip(np, u, self.limits)
+        for k, (values, z) in self.knots.items():
+            u[:, k] = np.interp(X[:, k], values, z)
+        return u
+
     def invert(self, Y: np.ndarray) -> np.ndarray:
-        """x = x' · scale + shift (2), in the dtype of Y (n, d)."""
-        return (Y * self.scale + self.shift).astype(np.result_type(Y, np.float32), copy=False)
+        """The inverse, (2) for (1), in the dtype of Y (n, d). What (4) and (6) cannot give, as a
+        net's output may be, is the nearest value that they can."""
+        u = Y
+        if self.limits is not None:
+            near = np.clip(Y / self.limits, -INSIDE, INSIDE)
+            u = Y / np.sqrt(1.0 - np.square(near))
+        u = u * self.scale + self.shift
+        if self.logs is not None:
+            u = np.where(self.logs, np.sign(u) * np.expm1(np.abs(u)), u)
+        for k, (values, z) in self.knots.items():
+            u[:, k] = np.interp(Y[:, k], z, values)
+        return u.astype(np.result_type(Y, np.float32), copy=False)
+
+    # ------------------------------------------------------------------ in a file
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All of it as arrays, by name."""
+        found: dict[str, np.ndarray] = {"shift": self.shift, "scale": self.scale}
+        if self.logs is not None:
+            found["logs"] = self.logs.astype(np.uint8)
+        if self.limits is not None:
+            found["limits"] = self.limits
+        if self.knots:
+            found["knots_of"] = np.array(list(self.knots), np.int64)
+            found["knots_at"] = np.cumsum([x.shape[1] for x in self.knots.values()])
+            found["knots"] = np.concatenate(list(self.knots.values()), axis=1)
+        return found
+
+    @classmethod
+    def from_tensors(cls, found: Mapping[str, np.ndarray]) -> "Scaling":
+        """The scaling of `tensors`."""
+        logs, knots = found.get("logs"), {}
+        if "knots" in found:
+            parts = np.split(found["knots"], found["knots_at"][:-1], axis=1)
+            knots = dict(zip(found["knots_of"].tolist(), parts, strict=True))
+        logs = None if logs is None else logs.astype(bool)
+        return cls(found["shift"], found["scale"], logs, found.get("limits"), knots)
+
+
+INSIDE = 1.0 - 2.0**-40  # of (4), where its inverse begins to have no digits
+
+
+def log1p(xp: Any, x: Any) -> Any:
+    """(5), without what comes after it."""
+    return xp.sign(x) * xp.log1p(xp.abs(x))
+
+
+def clip(xp: Any, u: Any, limits: Any) -> Any:
+    """(4); what has no limit stays as it is."""
+    r = u / limits
+    return u / xp.sqrt(1.0 + r * r)
+
+
+def _standard(x: np.ndarray) -> tuple[float, float]:
+    found = Scaling.standard(x[:, None])
+    return float(found.shift[0]), float(found.scale[0])
+
+
+def _range(x: np.ndarray) -> tuple[float, float]:
+    return float(x.min()), float(x.max() - x.min()) or 1.0
+
+
+def _robust(x: np.ndarray) -> tuple[float, float]:
+    low, middle, high = np.quantile(x, [0.25, 0.5, 0.75])
+    return float(middle), float(high - low) or float(x.max() - x.min()) / 2 or 1.0
+
+
+def _log1p(x: np.ndarray) -> tuple[float, float]:
+    return _standard(log1p(np, x))
+
+
+FITTED: dict[str, Callable[[np.ndarray], tuple[float, float]]] = {
+    "standard": _standard,
+    "range": _range,
+    "robust": _robust,
+    "log1p": _log1p,
+}
+
+
+def _knots(x: np.ndarray) -> np.ndarray:
+    """The values and their z of (6), (2, k): both rise, equal values have the mean of their z."""
+    k = min(KNOTS, len(x))
+    share = (np.arange(k) + 0.5) / k
+    z = np.array([NormalDist().inv_cdf(p) for p in share])
+    values, place, often = np.unique(np.quantile(x, share), return_inverse=True, return_counts=True)
+    return np.stack([values, np.bincount(place, z) / often])
 
 
 # ------------------------------------------------------------------------------ on the host
@@ -111,8 +272,11 @@ def cast(x: np.ndarray, out: np.ndarray, scaling: Scaling | None = None, what: s
                 np.copyto(out, x, "unsafe")
                 return
             for rows in _chunks(x, AT_ONCE) if x.size > AT_ONCE else (slice(None),):
-                shifted = x[rows] - scaling.shift
-                np.divide(shifted, scaling.scale, out=out[rows], casting="unsafe")
+                if scaling.affine:
+                    shifted = x[rows] - scaling.shift
+                    np.divide(shifted, scaling.scale, out=out[rows], casting="unsafe")
+                else:
+                    np.copyto(out[rows], scaling.forward(x[rows]), "unsafe")
     except FloatingPointError as error:
         raise _too_large(x, scaling, out.dtype, what) from error
 
@@ -121,10 +285,10 @@ def _too_large(x: np.ndarray, scaling: Scaling | None, dtype: np.dtype, what: st
     """What to say of values that the dtype cannot hold."""
     largest = float(np.finfo(dtype).max)
     with np.errstate(over="ignore"):
-        units = x if scaling is None else (x - scaling.shift) / scaling.scale
+        units = x if scaling is None else scaling.forward(x)
         beyond = ~(np.abs(units) <= largest)
     scaled = "" if scaling is None else "once scaled "
-    cure = "correct them, or use a model of dtype float64"
+    cure = "correct them" + ", or use a model of dtype float64" * (dtype != np.float64)
     if dtype == np.float16:
         cure = "scale the inputs, or use precision 'float32'"
     return InputError(
@@ -176,21 +340,30 @@ def cast_on_device(
     out = backend.empty(x.shape, dtype)
     if not backend.owns(out):  # a device that only counts has no values
         return out
+    if scaling is not None and scaling.knots:
+        cast(backend.to_numpy(x), made := np.empty(x.shape, dtype), scaling, what)
+        return backend.asarray(made, dtype)
     xp, wide = backend.xp, widest(backend)
     if scaling is not None:
         near = scaling.shift.astype(wide)
         shifts = [near] if wide == "float64" else [near, scaling.shift - near]
         shifts = [backend.asarray(shift, wide) for shift in shifts]
         scale = backend.asarray(scaling.scale, wide)
+        logs = None if scaling.logs is None else backend.asarray(scaling.logs)
+        limits = None if scaling.limits is None else backend.asarray(scaling.limits, wide)
     rows = max(1, ON_DEVICE // x.shape[1])
     for i in range(0, x.shape[0], rows):
         part = slice(i, min(i + rows, x.shape[0]))
         values = x[part, :]
         if scaling is not None:
             values = xp.astype(values, getattr(xp, wide))
+            if logs is not None:
+                values = xp.where(logs, log1p(xp, values), values)
             for shift in shifts:
                 values = values - shift
             values = values / scale
+            if limits is not None:
+                values = clip(xp, values, limits)
         backend.copy(values, out[part, :])
     if not all_finite(backend, out):
         raise _too_large(backend.to_numpy(x), scaling, np.dtype(dtype), what)
@@ -200,6 +373,8 @@ def cast_on_device(
 def invert_on_device(backend: Backend, y: Array, scaling: Scaling) -> Array:
     """x = x' · scale + shift (2) of a backend's array, in float64 where the device has it."""
     wide = widest(backend)
+    if not scaling.affine:
+        return backend.asarray(scaling.invert(backend.to_numpy(y).astype(np.float64)), wide)
     scale, shift = (backend.asarray(v, wide) for v in (scaling.scale, scaling.shift))
     return backend.xp.astype(y, getattr(backend.xp, wide)) * scale + shift
 

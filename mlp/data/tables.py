@@ -13,6 +13,7 @@ column of whole numbers with gaps is float64.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
@@ -128,3 +129,17 @@ def known(name: str, names: Sequence[str]) -> str:
     near = did_you_mean(name, names)
     many = len(names) > 12 and "did you mean" not in near
     return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
+
+
+def matching(pattern: str, names: Sequence[str], source: str) -> list[str]:
+    """The names that a name or a pattern with * or ? means. InputError if there are none.
+
+    >>> matching("lab_*", ["lab_a", "age", "lab_b"], "t.csv")
+    ['lab_a', 'lab_b']
+    """
+    if pattern in names:
+        return [pattern]
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise InputError(f"{source} has no column {pattern!r}{known(pattern, names)}")
+    return found

@@ -4,6 +4,7 @@ y are predictions (n, c) in the user's units; t their targets, (n,) class number
 sample weights (n,), not all of them 0, or None. A mean over rows is weighted by s.
 
     accuracy   share of rows whose class, or whose labels all, are right
+    balanced_accuracy   mean over the classes that occur of the share of their rows that are right
     mse        1/(cN) ΣΣ (y - t)²
     r2         1 - Σ (y - t)² / Σ (t - mean t)², the mean over outputs
 
@@ -18,7 +19,7 @@ run is a row of `METRICS` and of `MetricName`.
 >>> evaluate("numbers", np.array([[1.0], [5.0]]), np.array([2, 2]), metrics=[MeanAbsoluteError()])
 {'mae': 2.0}
 >>> evaluate("classes", np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
-{'accuracy': 0.5}
+{'accuracy': 0.5, 'balanced_accuracy': 0.5}
 """
 
 from collections.abc import Iterable
@@ -62,6 +63,29 @@ class Accuracy:
         return float(np.average(right, weights=s))
 
 
+class BalancedAccuracy:
+    """The mean, over the classes that occur, of the share of their rows that are right: 1 over
+    their number for a net that always answers the same; of labels the mean over outputs. Source:
+    K. H. Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010."""
+
+    name, label, targets = "balanced_accuracy", "balanced accuracy", ("classes", "labels")
+    greater_is_better = True
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        if t.ndim == 1:
+            return _mean_recall(y.argmax(axis=1) == t, t, s)
+        pairs = zip((y > 0.5).T, (t > 0.5).T, strict=True)
+        return float(np.mean([_mean_recall(a == b, b.astype(np.int64), s) for a, b in pairs]))
+
+
+def _mean_recall(right: np.ndarray, t: np.ndarray, s: np.ndarray | None) -> float:
+    """The mean over the classes of their share of right rows, weighted by s."""
+    s = np.ones(len(t)) if s is None else s
+    whole = np.bincount(t, s)
+    there = whole > 0.0
+    return float((np.bincount(t, s * right)[there] / whole[there]).mean())
+
+
 class MeanSquaredError:
     """The mean squared error over rows and outputs."""
 
@@ -88,9 +112,9 @@ class R2:
 
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (Accuracy(), MeanSquaredError(), R2())
+    metric.name: metric for metric in (Accuracy(), BalancedAccuracy(), MeanSquaredError(), R2())
 }
-MetricName = Literal["accuracy", "mse", "r2"]
+MetricName = Literal["accuracy", "balanced_accuracy", "mse", "r2"]
 
 
 def evaluate(
