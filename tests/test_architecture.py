@@ -58,6 +58,7 @@ HOUSE = [
         "app",
         [
             *("plots", "progress", "config", "prepare", "run_folder", "runs", "prediction_table"),
+            "table_report",
             *("backend_times", "backend_report", "cli"),
         ],
     ),

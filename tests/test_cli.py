@@ -640,7 +640,9 @@ def test_bad_data_for_a_run(here):
     Path("new.csv").write_text("a,c\n1,2\n")
     assert "new.csv has no column 'b'" in run("predict", "runs/plants", "new.csv", code=2)
     Path("new.csv").write_text("a,b\n1,nan\n")
-    said = CliRunner().invoke(app, ["predict", "runs/plants", "new.csv"]).stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        said = CliRunner().invoke(app, ["predict", "runs/plants", "new.csv"]).stderr
     assert said.startswith("mlp: warning: new.csv: 1 gaps in 'b', which had none in training")
     np.save("new.npy", np.zeros((3, 5)))
     assert "5 columns" in run("predict", "runs/plants", "new.npy", code=2)

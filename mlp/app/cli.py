@@ -372,6 +372,38 @@ def convert(
     typer.echo(f"{out} has {len(table)} rows of {len(table.names)} columns")
 
 
+# ------------------------------------------------------------------------------ tables
+
+
+@app.command()
+def inspect(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A table, or the TOML file that names it.")
+    ],
+    inputs: ArrayName = None,
+) -> None:
+    """Show what is made of a table: kinds of columns and why, values, gaps, doubts.
+
+    Of a TOML file the table that it names, read as it says.
+    """
+    from mlp.app.config import load
+    from mlp.app.prepare import as_read
+    from mlp.app.table_report import report
+    from mlp.data.table_files import read_table
+
+    config = load(data) if data.suffix in (".toml", ".json") else None
+    file = data if config is None else Path(config.data.file)
+    target = (config.data.target or []) if config is not None else []
+    names = config.data.array_inputs if config is not None and file.suffix == ".npz" else None
+    array = inputs or (names[0] if names else None)
+    table = read_table(file, array=array, wanted=target, **as_read(config))
+    rows, doubts = report(table, target)
+    typer.echo(f"{file}: {len(table)} rows, {len(table.columns)} columns\n")
+    typer.echo("\n".join("  ".join(cells).rstrip() for cells in _padded(rows)))
+    for doubt in doubts:
+        _say(f"mlp: note: {doubt}")
+
+
 # ------------------------------------------------------------------------------ check
 
 

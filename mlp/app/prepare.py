@@ -59,7 +59,7 @@ def read_parts(config: Config) -> Parts:
         drop_rows_without_target=about.drop_rows_without_target,
         sample_weight=about.sample_weight,
         beside=_beside(config),
-        **_as_read(config),
+        **as_read(config),
     )
     if about.missing == "error":
         refuse_gaps(whole.X, whole.columns)
@@ -111,7 +111,7 @@ def _beside(config: Config) -> list[str]:
     return list(dict.fromkeys([*names, *([about.groups] if about.groups else [])]))
 
 
-def _as_read(config: Config | None) -> dict[str, Any]:
+def as_read(config: Config | None) -> dict[str, Any]:
     """How the cells of a table are to be read, whichever file it is in."""
     if config is None:
         return {}
@@ -244,7 +244,7 @@ def read_more(
         targets_file=targets_file,
         need_targets=need_targets,
         wanted=columns,
-        **_as_read(config),
+        **as_read(config),
     )
 
 
