@@ -387,7 +387,9 @@ class Training(Section):
     watch: Literal["loss", "validation_loss"] | None = None
     record_steps: bool = Settings.record_steps
     rate_factors: dict[str, float] = {}
-    class_weight: Annotated[dict[str, float] | str | None, PlainValidator(_class_weight)] = None
+    class_weight: Annotated[
+        dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
+    ] = None
 
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
     @classmethod

@@ -38,7 +38,7 @@ from mlp.data.frames import is_frame, table_of
 from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
 from mlp.data.tables import Column, Names, Table, matching
-from mlp.data.text_tables import BOOLEANS, typed
+from mlp.data.text_tables import BOOLEANS, is_number, typed
 from mlp.errors import InputError, did_you_mean
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]
@@ -404,6 +404,24 @@ def kind_of_column(column: Column) -> tuple[Kind, str]:
     return ("leave out" if nearly_unique else "category"), about
 
 
+def odd_cell(column: Column) -> int | None:
+    """The first row whose text is no number in a column of text that seems to be of numbers: most
+    of its different values are, and they are more than 20 or nearly unique. None if it is none.
+
+    >>> ages = [*map(str, range(30)), "3O"]
+    >>> odd_cell(Column("age", np.array(ages, object)))
+    30
+    """
+    present = column.values if column.gaps is None else column.values[~column.gaps]
+    different = set(present)
+    numbers_in_it = {text for text in different if is_number(text)}
+    many = len(different) > 20 or len(different) > max(2, len(present) / 2)
+    if not many or len(numbers_in_it) <= len(different) / 2:
+        return None
+    other = [text not in numbers_in_it and text != "" for text in column.values]
+    return other.index(True) if any(other) else None
+
+
 def _plans(table: Table, given: Mapping[str, str | ColumnPlan]) -> dict[str, ColumnPlan]:
     """The plan of each column."""
     plans = {name: ColumnPlan() for name in table.names}
@@ -442,6 +460,9 @@ def _code(table: Table, column: Column, plan: ColumnPlan) -> ColumnCode:
     kind, why = kind_of_column(column)
     if plan.kind is not None:
         kind, why = plan.kind, "as asked"
+    elif column.values.dtype.kind == "O":
+        if (odd := odd_cell(column)) is not None:
+            raise _not_of_kind(column, "number", odd, table.source, table.lines)
     if kind == "leave out":
         return ColumnCode(column.name, kind, why)
     if kind == "category":
@@ -492,11 +513,7 @@ def as_kind(column: Column, kind: Kind, source: str, lines: np.ndarray | None = 
         texts = [BOOLEANS.get(text, text) for text in values]
         for i, text in enumerate(texts):
             if column.gaps is None or not column.gaps[i]:
-                try:
-                    float(text)
-                except ValueError as error:
-                    raise _not_of_kind(column, kind, i, source, lines) from error
-                if "_" in str(text) or not str(text).isascii():
+                if isinstance(text, str) and not is_number(text):
                     raise _not_of_kind(column, kind, i, source, lines)
         found = np.array([float(text) if text != "" else np.nan for text in texts])
         return Column(column.name, found, column.gaps)

@@ -290,7 +290,7 @@ def _is_header(
     path: Path, line: int, names: list[str], below: list[list[str]], asked: bool, notes: list[str]
 ) -> bool:
     """Whether the first row holds names, not values; InputError where that cannot be told."""
-    kinds = [_is_number(cell) for cell in names]
+    kinds = [is_number(cell) for cell in names]
     cure = "say data.header = true if these are the names, data.header = false if there are none"
     if kinds and all(kinds):
         if asked or _are_positions(names, below):
@@ -300,7 +300,7 @@ def _is_header(
             f"names or values; {cure}"
         )
     full = [row for row in below[:32] if all(row)]
-    alike = any(kinds) and all(list(map(_is_number, row)) == kinds for row in full)
+    alike = any(kinds) and all(list(map(is_number, row)) == kinds for row in full)
     if not alike or not full:
         return True
     again = [
@@ -320,7 +320,8 @@ def _is_header(
     return True
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether the text is a number as a table has it."""
     return bool(_floats([cell], frozenset()))
 
 
