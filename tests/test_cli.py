@@ -25,6 +25,7 @@ from backends.numpy_backend import NumpyBackend
 from mlp.app.cli import app
 from mlp.app.config import load
 from mlp.app.runs import load_run, train_run
+from mlp.app.terminal import printable
 from mlp.check_gradient import gradient_check
 from mlp.model import Evaluator, Model
 
@@ -748,3 +749,62 @@ def test_help_imports_nothing_heavy():
     ).stdout
     for heavy in ("numpy", "pydantic", "safetensors", "rich.progress", "mlp.training"):
         assert f"'{heavy}'" not in names
+
+
+# --- names that a terminal would obey --------------------------------------------------------
+
+CODES = ("\x1b[31m", "\x1b]0;title\x07", "\r", "\x9b2J", "\x7f", "\u202e", "\u2028")
+
+
+def test_what_is_printable_stays_and_everything_else_is_escaped():
+    for code in range(0x110000):
+        character = chr(code)
+        shown = printable(character)
+        assert shown.isprintable()
+        assert shown == character if character.isprintable() else shown.isascii()
+
+
+@pytest.mark.parametrize("code", CODES, ids=ascii)
+def test_control_codes_in_names_never_reach_the_terminal(code, tmp_path, monkeypatch):
+    """Of columns, labels, files and settings; in errors, warnings, tables, and predictions where
+    they are read by eye; a program that reads them gets them as they are."""
+    monkeypatch.chdir(tmp_path)
+    name, label = f"a{code}b", f"l{code}m"
+    rows = [[str(i % 3), "1", label if i % 2 else "n"] for i in range(40)]
+    with open(f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([[name, "other", "kind"], *rows])
+    text = PLANTS.replace('"plants.csv"', json.dumps("t.csv"))
+    Path("t.csv").write_bytes(Path(f"{name}.csv").read_bytes())
+    Path("t.toml").write_text(text)
+
+    def shown(*arguments, code):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, result.output
+        assert all(c.isprintable() or c == "\n" for c in result.output), ascii(result.output)
+        return result.output
+
+    assert "stopped" in shown("train", "t.toml", "--out", f"run{code}", code=0)
+    shown("train", "t.toml", "--set", f"data.target={name}x", code=2)
+    shown("train", "t.toml", "--set", f"data.inputs={name}x", code=2)
+    shown("train", f"{name}.toml", code=2)
+    shown("train", "t.toml", "--set", f"training.{name}=1", code=2)
+    assert "accuracy" in shown("evaluate", f"run{code}", f"{name}.csv", code=0)
+    Path("bad.csv").write_text(f"{name},other\n1,2\n", newline="")
+    shown("evaluate", f"run{code}", "bad.csv", code=2)
+    plain = CliRunner().invoke(app, ["predict", f"run{code}", f"{name}.csv"])
+    assert f"probability_{label}" in plain.stdout
+    monkeypatch.setattr("mlp.app.cli._on_a_terminal", lambda: True)
+    assert "probability" in shown("predict", f"run{code}", f"{name}.csv", code=0)
+
+
+def test_warnings_are_escaped_too(capsys):
+    from mlp.app.cli import _say_warning
+
+    _say_warning("column 'a\x1b[31m'", UserWarning, "f", 1)
+    assert capsys.readouterr().err == "mlp: warning: column 'a\\x1b[31m'\n"
+
+
+def test_all_that_is_said_goes_one_way():
+    sources = {path: path.read_text() for path in (Path(mlp.__file__).parent / "app").glob("*.py")}
+    count = {path.name: text.count("typer.echo(") for path, text in sources.items()}
+    assert {name: n for name, n in count.items() if n} == {"terminal.py": 1}

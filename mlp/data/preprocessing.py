@@ -33,7 +33,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from mlp.data.array_files import array_table
 from mlp.data.finite import check_finite
 from mlp.data.frames import is_frame, table_of
 from mlp.data.readers import Dataset, numbers
@@ -353,19 +352,15 @@ def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
 
 def as_table(X: Any, names: Sequence[str] = ()) -> Table:
     """A table of a table, a data frame, or an array (n, d), whose columns have these names."""
+    X = table_of(X, "X", names) if is_frame(X) else X
     if isinstance(X, Table):
         made_up = X.names == tuple(f"x_{k}" for k in range(len(X.names)))
-        if made_up and names and len(names) == len(X.names) and X.array is not None:
+        if not (made_up and names and len(names) == len(X.names)):
+            return X
+        if X.array is not None:
             return replace(Table.of_array(X.array, names, X.source), lines=X.lines)
-        return X
-    if isinstance(X, np.ma.MaskedArray) and X.ndim == 2:
-        table = array_table(X, "X")
-        if len(names) == len(table.names):
-            columns = zip(names, table.columns.values(), strict=True)
-            table = replace(table, columns={name: replace(c, name=name) for name, c in columns})
-        return table
-    if is_frame(X):
-        return table_of(X, "X", names)
+        columns = zip(names, X.columns.values(), strict=True)
+        return replace(X, columns={name: replace(column, name=name) for name, column in columns})
     X = np.asarray(X)
     if X.ndim != 2:
         raise InputError(f"X has shape {X.shape}; a table has rows and columns")
