@@ -189,6 +189,7 @@ class Arrays(Section):
     target: str
 
 
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 LAST = re.compile(r"last (\d+(?:\.\d+)?) ?%")
 
 
@@ -201,8 +202,10 @@ def _part(value: Any) -> Any:
         if not found or not 0.0 < float(found[1]) < 100.0:
             raise InputError(f"expected a share of the rows or 'last 20%', not {value!r}")
         return value
-    _check_type(Annotated[float, Field(gt=0.0, lt=1.0)], "a share of the rows", value)
-    return value
+    try:
+        return TypeAdapter(Share, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        raise InputError(_explain(error.errors()[0])) from error
 
 
 def share_of(part: Any) -> float:

@@ -60,7 +60,10 @@ class ColumnPlan:
     """What to do with the columns of a name: the settings of one entry of `[data.columns]`.
 
     kind : None finds out.  scaling : of its numbers; None is the one of all.  coding : of a
-    category.
+    category. Raises InputError for other names.
+
+    >>> ColumnPlan("category", coding="ordinal")
+    ColumnPlan(kind='category', scaling=None, coding='ordinal')
     """
 
     kind: Kind | None = None

@@ -119,7 +119,7 @@ class Scaling:
         for k, name in enumerate(names):
             if name in ("none", "standard"):
                 continue
-            if name not in FITTED:
+            if name not in SCALINGS:
                 raise InputError(f"scaling: unknown {name!r}{did_you_mean(name, SCALINGS)}")
             x = X[:, k].astype(np.float64)
             if name == "quantile":
@@ -158,7 +158,8 @@ class Scaling:
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """X (n, d) scaled, in float64, whatever is in it."""
-        u = X.astype(np.float64) if self.logs is None else np.where(self.logs, log1p(np, X), X)
+        X = X.astype(np.float64)
+        u = X if self.logs is None else np.where(self.logs, log1p(np, X), X)
         u = (u - self.shift) / self.scale
         if self.limits is not None:
             u = clip(np, u, self.limits)
