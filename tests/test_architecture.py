@@ -57,16 +57,8 @@ HOUSE = [
     (
         "app",
         [
-            *(
-                "terminal",
-                "plots",
-                "progress",
-                "config",
-                "prepare",
-                "run_folder",
-                "runs",
-                "prediction_table",
-            ),
+            *("terminal", "plots", "progress", "config", "prepare", "run_folder", "runs"),
+            *("prediction_table", "table_report"),
             *("backend_times", "backend_report", "cli"),
         ],
     ),

@@ -328,6 +328,8 @@ def test_masked_values_are_counted():
 
 def test_a_cell_that_is_no_number_is_named():
     frame = pd.DataFrame({"a": [1, 2], "b": [3, "much"]})
+    with pytest.raises(InputError, match=r"X: .*'b' holds cells of the types int, str"):
+        numbers_model().predict(frame)
     with pytest.raises(InputError, match=r"X: .* not 'much' in row 1, column 1"):
         numbers_model().predict(np.array(frame, object))
 

@@ -336,7 +336,7 @@ def evaluate(
     threads: ThreadsFlag = None,
 ) -> None:
     """Measure the predictions for DATA against its targets."""
-    from mlp.app.prepare import read_evaluated
+    from mlp.app.prepare import is_file_of, read_evaluated
     from mlp.app.runs import load_run
     from mlp.errors import InputError
     from mlp.threads import limited
@@ -350,6 +350,8 @@ def evaluate(
     with limited(threads or (config.threads if config else None)):
         measured = {"rows": len(rows)} | model.evaluate(rows)
     say(_metrics_table({printable(data.name): measured}))
+    if config is not None and is_file_of(config, data):
+        say(f"mlp: note: {data.name} is the file that the run was trained on", err=True)
 
 
 # ------------------------------------------------------------------------------ convert
@@ -378,6 +380,39 @@ def convert(
         _say_warning(note, None, "", 0)
     write_table(table, out)
     say(f"{out} has {len(table)} rows of {len(table.names)} columns")
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+@app.command()
+def inspect(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A table, or the TOML file that names it.")
+    ],
+    inputs: ArrayName = None,
+) -> None:
+    """Show what is made of a table: kinds of columns and why, values, gaps, doubts.
+
+    Of a TOML file the table that it names, read as it says.
+    """
+    from mlp.app.config import load
+    from mlp.app.prepare import as_read
+    from mlp.app.table_report import report
+    from mlp.data.table_files import read_table
+
+    config = load(data) if data.suffix in (".toml", ".json") else None
+    file = data if config is None else Path(config.data.file)
+    target = (config.data.target or []) if config is not None else []
+    names = config.data.array_inputs if config is not None and file.suffix == ".npz" else None
+    array = inputs or (names[0] if names else None)
+    table = read_table(file, array=array, wanted=target, **as_read(config))
+    rows, doubts = report(table, target)
+    say(f"{file}: {len(table)} rows, {len(table.columns)} columns\n")
+    cells = _padded([list(map(printable, row)) for row in rows])
+    say("\n".join("  ".join(row).rstrip() for row in cells))
+    for doubt in doubts:
+        say(f"mlp: note: {doubt}", err=True)
 
 
 # ------------------------------------------------------------------------------ check

@@ -18,8 +18,8 @@ from mlp.data.finite import has_nan
 from mlp.data.packed import (
     believable,
     beyond_belief,
+    fill,
     packing,
-    read_up_to,
     size_of,
     start_of,
     unpacked,
@@ -133,8 +133,8 @@ def read_idx(file: BinaryIO, source: str) -> np.ndarray:
     The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
     uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
     """
-    size, stream = size_of(file), unpacked(file, source)
-    content, damage = read_up_to(stream, 4)
+    limit, stream, content = believable(size_of(file)), unpacked(file, source), bytearray()
+    damage = fill(content, stream, 4)
     if not is_idx(content):
         raise InputError(
             f"{source} is neither named .csv, .npy or .npz nor an IDX file: it starts with the "
@@ -143,18 +143,13 @@ def read_idx(file: BinaryIO, source: str) -> np.ndarray:
         ) from damage
     expected = start = 4 + 4 * content[3]
     header, shape = " for its header alone", ()
-    if damage is None:
-        dimensions, damage = read_up_to(stream, 4 * content[3])
-        content += dimensions
+    damage = damage or fill(content, stream, start)
     if len(content) == start:
-        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
+        shape = tuple(np.frombuffer(bytes(content), ">u4", content[3], offset=4).tolist())
         dtype = np.dtype(IDX_TYPES[content[2]])
         expected += math.prod(shape) * dtype.itemsize
         header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
-        limit = believable(size)
-        if damage is None:
-            values, damage = read_up_to(stream, min(expected, limit) - start + 1)
-            content += values
+        damage = damage or fill(content, stream, min(expected, limit) + 1)
         if len(content) > limit:
             raise beyond_belief(source, limit)
     if damage is not None or len(content) != expected:

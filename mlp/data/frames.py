@@ -80,11 +80,11 @@ def table_of(frame: Any, source: str = "X", wanted: Iterable[str] = ()) -> Table
 
 def _listed(name: str, cells: Any) -> Column:
     """A column of a dictionary: an array, a list, or a series of a library's own."""
-    import narwhals as nw
-
     if isinstance(cells, list | tuple):
         return of_cells(name, cells)
     if not isinstance(cells, np.ndarray):
+        import narwhals as nw
+
         try:
             return _series_column(name, nw.from_native(cells, series_only=True))
         except TypeError as error:

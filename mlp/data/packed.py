@@ -61,7 +61,7 @@ def _zstandard(file: BinaryIO, source: str) -> Any:
         raise InputError(
             f"{source}: reading .zst needs pyarrow: pip install 'array-mlp[tables]'"
         ) from error
-    return pyarrow.CompressedInputStream(file, "zstd")
+    return pyarrow.CompressedInputStream(pyarrow.BufferReader(file.read()), "zstd")
 
 
 def believable(size: int) -> int:
@@ -89,24 +89,24 @@ def size_of(file: BinaryIO) -> int:
     return size
 
 
-def read_up_to(stream: Any, limit: int) -> tuple[bytearray, Exception | None]:
-    """What a stream holds, but not more than `limit` bytes, and what damage ended it before.
+def fill(content: bytearray, stream: Any, size: int) -> Exception | None:
+    """Add what a stream holds until there are `size` bytes; gives the damage that ends it before.
 
-    The memory that is asked for grows with what comes, not with the limit.
+    The memory that is asked for grows with what comes, not with the size.
     """
-    content = bytearray()
     try:
-        while len(content) < limit and (some := stream.read1(min(CHUNK, limit - len(content)))):
+        while len(content) < size and (some := stream.read1(min(CHUNK, size - len(content)))):
             content += some
     except DAMAGE as error:
-        return content, error
-    return content, None
+        return error
+    return None
 
 
 def unpack(file: BinaryIO, source: str) -> bytes:
     """All that a packed file holds. InputError if it is damaged or unpacks beyond belief."""
     limit = believable(size_of(file))
-    content, damage = read_up_to(unpacked(file, source), limit + 1)
+    content = bytearray()
+    damage = fill(content, unpacked(file, source), limit + 1)
     if len(content) > limit:
         raise beyond_belief(source, limit)
     if damage is not None:

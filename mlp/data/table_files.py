@@ -19,7 +19,7 @@ import numpy as np
 from mlp.data.array_files import array_table, arrays_in, is_idx, read_idx, read_npy, read_npz
 from mlp.data.columnar_files import ARROW, PARQUET, read_arrow, read_parquet, write_arrow
 from mlp.data.columns import EXACT
-from mlp.data.packed import packing, read_up_to, start_of, unpack, unpacked
+from mlp.data.packed import fill, packing, start_of, unpack, unpacked
 from mlp.data.sparse_files import read_libsvm
 from mlp.data.tables import Column, Table, known
 from mlp.data.text_tables import read_text_table
@@ -151,7 +151,7 @@ def _read(
         raise InputError(f"{source}: `array` names an array in an .npz file, which this is not")
     if kind == ".idx":
         return array_table(read_idx(file, source), source, wanted)
-    if packing(start_of(file)) and kind not in CONVERSIONS:
+    if packing(start_of(file)) and (kind == ".zip" or kind not in CONVERSIONS):
         file = io.BytesIO(unpack(file, source))
     if kind == ".zip":
         kind = _kind_of_zip(file)
@@ -178,7 +178,8 @@ def _read(
 def _unpacked_start(file: BinaryIO, source: str) -> bytes:
     """The first bytes of a file, or of what is packed in it; as many as are not damaged."""
     file.seek(0)
-    content, _ = read_up_to(unpacked(file, source), START)
+    content = bytearray()
+    fill(content, unpacked(file, source), START)
     file.seek(0)
     return bytes(content)
 
