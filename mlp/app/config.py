@@ -244,10 +244,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _target_is_no_input(self) -> "Data":
-        both = [name for name in self.target or [] if name in (self.inputs or [])]
+        inputs = set(self.inputs or [])
+        both = [name for name in self.target or [] if name in inputs]
         if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
             raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
-        out = [name for name in self.inputs or [] if name in (self.exclude or [])]
+        out = [name for name in self.exclude or [] if name in inputs]
         if out:
             raise InputError(f"{out[0]!r} is in inputs and in exclude; leave it in one of them")
         if self.scale_targets == "robust":

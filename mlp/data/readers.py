@@ -256,10 +256,10 @@ def _names(given: Given) -> Names:
 def _chosen(table: Table, inputs: Names, others: Names, exclude: Names) -> list[str]:
     """The names of the inputs."""
     no_inputs = {
-        name for pattern in exclude for name in matching(pattern, table.names, table.source)
+        name for pattern in exclude for name in matching(pattern, table.columns, table.source)
     }
     if inputs:
-        asked = [name for given in inputs for name in matching(given, table.names, table.source)]
+        asked = [name for given in inputs for name in matching(given, table.columns, table.source)]
         return [name for name in dict.fromkeys(asked) if name not in no_inputs]
     return [name for name in table.names if name not in no_inputs.union(others)]
 

@@ -254,7 +254,7 @@ def _header(
     line, cells = first[0]
     names = [cell.strip() for cell in cells]
     below = [[cell.strip() for cell in row] for _, row in first[1:]]
-    asked = bool(wanted) and all(name in set(names) for name in wanted)
+    asked = bool(wanted) and set(wanted) <= set(names)
     made_up = bool(wanted) and all(re.fullmatch(r"x_\d+", name) for name in wanted) and not asked
     if header is None:
         header = not made_up and _is_header(path, line, names, below, asked, notes)
