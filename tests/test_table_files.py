@@ -129,17 +129,16 @@ def test_what_is_written_is_read(tmp_path, kind, gaps, suffix):
 @pytest.mark.parametrize("gaps", [False, True])
 def test_each_format_against_each(tmp_path, gaps):
     """From one to the next to the next, as many columns as CSV can give back."""
-    kinds = ["i8", "f8", "b", "M", "text"]
+    kinds = ["f8" if gaps else "i8", "f8", "b", "M", "text"]
     expected = table(kinds, gaps)
-    for columns in (kinds, ["f8"]):
-        current = expected.select([made(kind, kinds.index(kind)).name for kind in columns])
-        last = current
+    for names in (expected.names, expected.names[1:2]):
+        last = current = expected.select(names)
         for k, suffix in enumerate([".parquet", ".csv", ".feather", ".csv", ".arrow", ".parquet"]):
-            last = read_table(written(tmp_path / f"{k}{len(columns)}{suffix}", last))
+            last = read_table(written(tmp_path / f"{k}{len(names)}{suffix}", last))
             assert_same(last, current)
 
 
-CSV_KEEPS = [kind for kind in KINDS if kind not in ("u8", "empty text")]
+CSV_KEEPS = [kind for kind in KINDS if kind not in ("i8", "u8", "empty text")]
 
 
 @pytest.mark.parametrize("kind", CSV_KEEPS)
@@ -441,6 +440,7 @@ def test_types_of_pandas_own():
         (np.array([1j, 0]), "holds complex128"),
         (np.array([1, 2], "m8[s]"), r"holds timedelta64\[s\]"),
         (np.array([b"\xff", b""]), "holds bytes that are not UTF-8"),
+        (np.array([0xD800, 0x110000], "u4").view("U1"), "holds codes that are no characters"),
         (np.eye(2), r"has the shape \(2, 2\)"),
         (3, "is a int; give an array or a list"),
     ],
@@ -472,9 +472,10 @@ def test_masks_and_fields(kind):
     assert is_frame(fields)
     assert found.names == ("a", "t", "p_0_0", "p_0_1", "p_1_0", "p_1_1")
     assert_same_column(found["a"], column("a", values))
-    hidden = np.ma.array(fields)
-    hidden.mask["a"] = mask
-    assert_same_column(table_of(hidden)["a"], expected)
+    with np.errstate(over="ignore"):  # NumPy's own default for what is masked is beyond float16
+        hidden = np.ma.array(fields)
+        hidden.mask["a"] = mask
+        assert_same_column(table_of(hidden)["a"], expected)
 
 
 # --- arrays ------------------------------------------------------------------------------------
@@ -803,7 +804,7 @@ def test_a_bomb_is_refused_and_its_memory_never_asked_for(tmp_path, name):
 
 def seeds(folder):
     """Small files of every kind."""
-    whole = table(["i8", "f8", "b", "M", "text"], True)
+    whole = table(["i4", "f8", "b", "M", "text"], True)
     for suffix in WRITTEN:
         some = table(["f4", "f4"], False) if suffix == ".npy" else whole
         content = written(folder / f"seed{suffix}", some).read_bytes()
