@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mlp.app.cli import app
 from mlp.data.array_files import IDX_TYPES
 from mlp.data.columns import column
 from mlp.data.frames import is_frame, table_of
@@ -735,6 +737,44 @@ def test_without_pyarrow(tmp_path, suffix, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"needs pyarrow: pip install 'array-mlp\[tables\]'"):
         read_table(path)
+
+
+# --- mlp convert -------------------------------------------------------------------------------
+
+
+def convert(*words):
+    done = CliRunner().invoke(app, ["convert", *map(str, words)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_mlp_convert(tmp_path):
+    """From each kind to each; what is there already stays."""
+    names = [f"t{suffix}" for suffix in (".csv", ".parquet", ".feather", ".npy")]
+    first = written(tmp_path / names[0], table(["f8", "f8"], True))
+    expected = read_table(first)
+    for name, new in zip(names, [*names[1:], "t2.csv"], strict=True):
+        code, out, _ = convert(tmp_path / name, tmp_path / new)
+        assert (code, out) == (0, f"{tmp_path / new} has {N} rows of 2 columns\n")
+        found = read_table(tmp_path / new)
+        assert_same(found, expected, names=not new.endswith((".npy", "2.csv")))
+        before = (tmp_path / new).read_bytes()
+        code, _, err = convert(first, tmp_path / new)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "is there already and stays as it is; name another file" in err
+        assert (tmp_path / new).read_bytes() == before
+
+
+def test_mlp_convert_says_what_it_cannot(tmp_path):
+    arrays = write(tmp_path / "a.npz", npz(a=np.eye(2), b=np.ones(3)))
+    assert convert(arrays, tmp_path / "a.npy")[2].count("name one; known: a, b\n") == 1
+    assert convert(arrays, tmp_path / "a.npy", "--array", "b")[0] == 0
+    assert np.load(tmp_path / "a.npy").tolist() == [[1], [1], [1]]
+    assert "is written as .npy, .parquet" in convert(arrays, tmp_path / "a.xlsx")[2]
+    odd = tmp_path / "odd.parquet"
+    parquet.write_table(pa.table({"a": [1], "l": [[1]]}), odd)
+    code, _, err = convert(odd, tmp_path / "odd.csv")
+    assert code == 0
+    assert err.startswith("mlp: note: column 'l' is left out: it holds list<")
 
 
 # --- bombs -------------------------------------------------------------------------------------

@@ -190,6 +190,10 @@ def _arrow_file(source: str, kind: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(
+            f"{source} asks for more memory than there is; it is damaged, or too large to be read"
+        ) from error
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
             f"{source} is damaged or no {kind} file ({' '.join(str(error).split())}); write it "

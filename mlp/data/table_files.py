@@ -82,11 +82,11 @@ CONVERSIONS = {
     ),
     ".mat": (
         "import numpy, scipy.io; f = scipy.io.loadmat({0}); "
-        + ARRAYS.format("f[k]", "k[0] != '_'"),
+        + ARRAYS.format("f[k]", "k[0].isalpha()"),
         "scipy",
     ),
     ".mat73": (
-        "import numpy, h5py; f = h5py.File({0}); " + ARRAYS.format("f[k][:].T", "k[0] != '#'"),
+        "import numpy, h5py; f = h5py.File({0}); " + ARRAYS.format("f[k][:].T", "k[0].isalpha()"),
         "h5py",
     ),
     ".h5": (
