@@ -120,6 +120,16 @@ def write(path, content):
 # --- writing and reading -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".csv", ".npy"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] not in "f"])
+def test_a_column_without_any_value_is_numbers_in_every_format(tmp_path, kind, suffix):
+    empty = column("a", KINDS[kind](rng(0)), np.ones(N, bool))
+    both = Table({"a": empty, "b": Column("b", np.arange(N) + 0.5)})
+    found = read_table(written(tmp_path / f"t{suffix}", both))
+    assert_same(found, both, names=suffix != ".npy")
+    assert np.isnan(empty.values).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
@@ -245,7 +255,10 @@ def times(*texts):
 
 
 ARROW = [
-    (pa.array([1.5, None], pa.float16()), np.array([1.5, np.nan], "f2")),
+    (
+        pa.array(np.array([1.5, 0], "f2"), mask=np.array([False, True])),
+        np.array([1.5, np.nan], "f2"),
+    ),
     (pa.array([-(2**53), None]), [-(2.0**53), np.nan]),
     (pa.array([2**53 + 1, None]), ["9007199254740993", ""]),
     (pa.array([2**64 - 1, None], pa.uint64()), ["18446744073709551615", ""]),
@@ -273,7 +286,11 @@ ARROW = [
     (pa.array([7, None, 7]).dictionary_encode(), ["7", "", "7"]),
     (pa.array([True, None]).dictionary_encode(), [True, False]),
     (pa.nulls(3), [np.nan] * 3),
-    (pa.nulls(2, pa.dictionary(pa.int32(), pa.string())), ["", ""]),
+    *(
+        (pa.nulls(2, kind), [np.nan] * 2)
+        for kind in (pa.string(), pa.bool_(), pa.int8(), pa.date32(), pa.decimal128(5))
+    ),
+    (pa.nulls(2, pa.dictionary(pa.int32(), pa.string())), [np.nan] * 2),
 ]
 
 
@@ -319,7 +336,7 @@ CELLS = {
     "kind": ["b", None, "a"],
     "time": [LEAP, None, LEAP],
     "zoned": [LEAP.replace(tzinfo=UTC), None, LEAP.replace(tzinfo=UTC)],
-    "price": [decimal.Decimal("0.10"), None, decimal.Decimal("3")],
+    "price": [decimal.Decimal("0.10"), None, decimal.Decimal("3.00")],
 }
 GAPS = np.array([False, True, False])
 MEANT = {
@@ -764,6 +781,7 @@ def test_mlp_convert(tmp_path):
         assert (tmp_path / new).read_bytes() == before
 
 
+@pytest.mark.filterwarnings("default")  # as outside of tests
 def test_mlp_convert_says_what_it_cannot(tmp_path):
     arrays = write(tmp_path / "a.npz", npz(a=np.eye(2), b=np.ones(3)))
     assert convert(arrays, tmp_path / "a.npy")[2].count("name one; known: a, b\n") == 1

@@ -6,7 +6,7 @@ What the kinds of `mlp.data.tables` leave open is decided here, for every format
     whole numbers with gaps    float64 if that keeps every digit, else the text of the digits
     points in time             rounded down to microseconds, in UTC; without a time zone as they are
     Python's objects           numbers if all are numbers, and so on; never a mixture
-    objects that are all gaps   numbers
+    no value at all            numbers, all of them gaps, whatever the type
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -52,13 +52,20 @@ def column(name: str, values: np.ndarray, gaps: np.ndarray | None = None) -> Col
         gaps = missing if gaps is None else gaps | missing
     if gaps is None or not gaps.any():
         return Column(name, values)
+    if kind != "f" and gaps.all():
+        return without_value(name, len(gaps))
     if kind in "iu":
         there = values[~gaps]
-        if there.size and (there.max() > EXACT or there.min() < -EXACT):
+        if there.max() > EXACT or there.min() < -EXACT:
             return of_text(name, values.astype(str), gaps)
         values = values.astype(np.float64)
     blank = {"b": False, "M": np.datetime64("NaT")}.get(kind, np.nan)
     return Column(name, np.where(gaps, np.array(blank, values.dtype), values), gaps)
+
+
+def without_value(name: str, n: int) -> Column:
+    """The column of n cells none of which has a value."""
+    return column(name, np.full(n, np.nan))
 
 
 def native(array: np.ndarray) -> np.ndarray:
@@ -71,6 +78,8 @@ def of_text(name: str, values: Any, gaps: np.ndarray | None = None) -> Column:
     texts = np.array(values, object)
     if gaps is None or not gaps.any():
         return Column(name, texts)
+    if gaps.all():
+        return without_value(name, len(gaps))
     texts[gaps] = ""
     return Column(name, texts, gaps)
 
