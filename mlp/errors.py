@@ -33,7 +33,8 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
         return f"; did you mean '{same}'?"
     if near := ours(name, known, NEAR):
         return f"; there is none here, the nearest is '{near}'"
-    alike = get_close_matches(fold(name), by_letters := {fold(own): own for own in known}, n=1)
+    by_letters = {fold(own): own for own in known}
+    alike = get_close_matches(fold(name), by_letters, n=1) if fold(name) else []
     return f"; did you mean '{by_letters[alike[0]]}'?" if alike else f"; known: {', '.join(known)}"
 
 

@@ -57,7 +57,8 @@ HOUSE = [
     (
         "app",
         [
-            *("plots", "progress", "config", "prepare", "run_folder", "runs", "prediction_table"),
+            *("terminal", "plots", "progress", "config", "prepare", "run_folder", "runs"),
+            *("prediction_table", "table_report"),
             *("backend_times", "backend_report", "cli"),
         ],
     ),
@@ -89,7 +90,7 @@ LIBRARIES = {
     "sklearn": {"estimators", "accelerate"},
     "matplotlib": {"app.plots"},
     "rich": {"app.progress", "app.cli"},
-    "typer": {"app.cli"},
+    "typer": {"app.cli", "app.terminal"},
 }
 
 OURS = {"mlp", "backends", "numpy", "array_api_compat"}

@@ -445,6 +445,7 @@ def test_evaluate(backend):
         {
             "loss": -np.log(y[np.arange(12), t]).mean(),
             "accuracy": (y.argmax(axis=1) == t).mean(),
+            "balanced_accuracy": np.mean([(y.argmax(axis=1) == k)[t == k].mean() for k in set(t)]),
         },
         rel=1e-12,
     )
@@ -462,7 +463,10 @@ def test_evaluate(backend):
     y, labels = model.predict(X), (T > 0).astype(int)
     loss = -np.log(np.where(labels, y, 1 - y)).sum(axis=1).mean()
     right = ((y > 0.5) == labels).all(axis=1).mean()
-    assert model.evaluate(X, labels) == pytest.approx({"loss": loss, "accuracy": right})
+    recalls = [((y > 0.5) == labels)[labels[:, k] == c, k].mean() for k in (0, 1) for c in (0, 1)]
+    assert model.evaluate(X, labels) == pytest.approx(
+        {"loss": loss, "accuracy": right, "balanced_accuracy": np.mean(recalls)}
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

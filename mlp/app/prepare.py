@@ -18,7 +18,7 @@ from backends import Backend, BackendError, choose
 from mlp.app.config import Arrays, Config, Where, share_of
 from mlp.data.labels import are_text, class_weights, encode, learned_classes
 from mlp.data.parts import Rows, common_rows, last_rows, rows_where, split_rows
-from mlp.data.preprocessing import Preprocessing, as_kind
+from mlp.data.preprocessing import Preprocessing, as_kind, refuse_gaps
 from mlp.data.readers import Dataset, is_arrays, numbers, read_rows
 from mlp.data.samples import Samples
 from mlp.data.scaling import Scaling
@@ -59,8 +59,10 @@ def read_parts(config: Config) -> Parts:
         drop_rows_without_target=about.drop_rows_without_target,
         sample_weight=about.sample_weight,
         beside=_beside(config),
-        **_as_read(config),
+        **as_read(config),
     )
+    if about.missing == "error":
+        refuse_gaps(whole.X, whole.columns)
     if not about.columns:
         whole = replace(whole, X=_compact(whole.X))
     kind = _kind(config)
@@ -87,6 +89,7 @@ def read_parts(config: Config) -> Parts:
     if isinstance(about.train, Where):
         _, kept = _asked(config, "train", lambda: rows_where_is(parts["train"], about.train))
         parts["train"] = parts["train"].take(kept)
+    parts = {name: _as_array(part) for name, part in parts.items()}
     return Parts(
         train=parts["train"],
         validation=parts.get("validation"),
@@ -108,7 +111,7 @@ def _beside(config: Config) -> list[str]:
     return list(dict.fromkeys([*names, *([about.groups] if about.groups else [])]))
 
 
-def _as_read(config: Config | None) -> dict[str, Any]:
+def as_read(config: Config | None) -> dict[str, Any]:
     """How the cells of a table are to be read, whichever file it is in."""
     if config is None:
         return {}
@@ -125,6 +128,13 @@ def _compact(table: Table) -> Table:
     if any(c.gaps is not None or not c.numeric for c in table.columns.values()):
         return table
     return replace(Table.of_array(numbers(table), table.names, table.source), lines=table.lines)
+
+
+def _as_array(data: Dataset) -> Dataset:
+    """A data set of plain numbers with X as an array; its values have been searched."""
+    if not isinstance(data.X, Table) or data.X.array is None:
+        return data
+    return replace(data, X=data.X.array, checked=True)
 
 
 def _of_kind(t: np.ndarray | None, kind: str) -> np.ndarray | None:
@@ -234,7 +244,7 @@ def read_more(
         targets_file=targets_file,
         need_targets=need_targets,
         wanted=columns,
-        **_as_read(config),
+        **as_read(config),
     )
 
 
@@ -248,7 +258,7 @@ def read_evaluated(
 ) -> Dataset:
     """Rows to measure a model on, with their targets; what it was trained on is said, or refused
     where arrays for it were named."""
-    own = config is not None and os.path.exists(file) and _is_file_of(config, file)
+    own = config is not None and os.path.exists(file) and is_file_of(config, file)
     if own and config is not None and inputs is None and file.suffix.lower() == ".npz":
         part = config.data.test
         if not isinstance(part, Arrays):
@@ -257,13 +267,12 @@ def read_evaluated(
                 "by --inputs NAME and --target NAME"
             )
         inputs, target = part.inputs, [part.target]
-    elif own and inputs is None:
-        warnings.warn(f"{file} is the file that was trained on", Note, stacklevel=2)
     data = read_more(config, file, model.given_columns, targets_file, target=target, inputs=inputs)
     return replace(data, t=_of_kind(data.t, model.objective.targets))
 
 
-def _is_file_of(config: Config, file: Path) -> bool:
+def is_file_of(config: Config, file: Path) -> bool:
+    """Whether this is the file that a run was trained on."""
     return os.path.exists(config.data.file) and os.path.samefile(file, config.data.file)
 
 
@@ -333,7 +342,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
 def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]:
     """The parts as the model takes them, by name, those to train on with the weights of their
     classes; InputError for what does not fit it."""
-    samples = {name: model.samples(part, part.t, part.s) for name, part in parts.by_name().items()}
+    samples = {name: model.samples(part) for name, part in parts.by_name().items()}
     weights = config.training.class_weight
     if weights is not None:
         train = samples["train"]

@@ -22,7 +22,7 @@ from mlp.data.tables import Column, Table
 from mlp.errors import InputError
 
 EXACT = 2**53  # whole numbers up to here are float64 without loss
-NumberLike = (Real, Decimal)
+NumberLike = (Real, Decimal)  # True and False beside numbers are 1 and 0
 
 
 class NoColumn(Exception):
@@ -121,10 +121,10 @@ def _of_one_kind(cells: Sequence[Any]) -> np.ndarray:
         return np.array([str(cell) for cell in cells], object)
     if all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
         return np.array(cells, bool)
-    if all(issubclass(kind, Integral) and kind is not bool for kind in kinds):
+    if all(issubclass(kind, (Integral, np.bool_)) for kind in kinds):
         return _whole([int(cell) for cell in cells])
-    if all(issubclass(kind, NumberLike) and kind is not bool for kind in kinds):
-        return _floats(cells)
+    if all(issubclass(kind, (*NumberLike, np.bool_)) for kind in kinds):
+        return _floats([int(cell) if isinstance(cell, np.bool_) else cell for cell in cells])
     if all(issubclass(kind, (date, np.datetime64)) for kind in kinds):
         return _times(cells)
     raise NoColumn(

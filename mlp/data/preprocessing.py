@@ -223,7 +223,7 @@ class Preprocessing:
         plans = _plans(table, columns or {})
         _check_finite(table)
         if gaps == "error":
-            _refuse_gaps(table, [name for name in table.names if plans[name].kind != "leave out"])
+            refuse_gaps(table, [name for name in table.names if plans[name].kind != "leave out"])
         codes = tuple(_code(table, column, plans[name]) for name, column in table.columns.items())
         found = cls(codes, strict=gaps == "error")
         if not found.names:
@@ -285,7 +285,7 @@ class Preprocessing:
         if self.plain and table.array is not None:
             return table.array
         if self.strict:
-            _refuse_gaps(table, self.columns)
+            refuse_gaps(table, self.columns)
         used = [code for code in self.codes if code.kind != "leave out"]
         if new := [text for code in used for text in code.unknown(table[code.name])]:
             warnings.warn(f"{table.source}: {'; '.join(new)}", stacklevel=3)
@@ -352,13 +352,15 @@ def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
 
 def as_table(X: Any, names: Sequence[str] = ()) -> Table:
     """A table of a table, a data frame, or an array (n, d), whose columns have these names."""
+    X = table_of(X, "X", names) if is_frame(X) else X
     if isinstance(X, Table):
         made_up = X.names == tuple(f"x_{k}" for k in range(len(X.names)))
-        if made_up and names and len(names) == len(X.names) and X.array is not None:
+        if not (made_up and names and len(names) == len(X.names)):
+            return X
+        if X.array is not None:
             return replace(Table.of_array(X.array, names, X.source), lines=X.lines)
-        return X
-    if is_frame(X):
-        return table_of(X)
+        columns = zip(names, X.columns.values(), strict=True)
+        return replace(X, columns={name: replace(column, name=name) for name, column in columns})
     X = np.asarray(X)
     if X.ndim != 2:
         raise InputError(f"X has shape {X.shape}; a table has rows and columns")
@@ -373,7 +375,7 @@ def by_name(table: Table, names: Names) -> Table:
     if missing:
         more = [name for name in table.names if name not in set(names)]
         raise InputError(
-            f"{table.source} lacks {_listed(missing)}, which the model was trained with"
+            f"{table.source} has no column {_listed(missing)}, which the model was trained with"
             + (f"; it has {_listed(more)} beside" if more else "")
         )
     return table.select(names)
@@ -438,7 +440,8 @@ def _check_finite(table: Table) -> None:
         check_finite(table.array, table.names, table.source)
 
 
-def _refuse_gaps(table: Table, names: Sequence[str]) -> None:
+def refuse_gaps(table: Table, names: Sequence[str]) -> None:
+    """InputError if one of these columns has gaps, naming them."""
     columns = map(table.__getitem__, names)
     holes = {column.name: column.gaps for column in columns if column.gaps is not None}
     if not holes:
@@ -458,9 +461,8 @@ def _code(table: Table, column: Column, plan: ColumnPlan) -> ColumnCode:
     kind, why = kind_of_column(column)
     if plan.kind is not None:
         kind, why = plan.kind, "as asked"
-    elif column.values.dtype.kind == "O":
-        if (odd := odd_cell(column)) is not None:
-            raise _not_of_kind(column, "number", odd, table.source, table.lines)
+    elif column.values.dtype.kind == "O" and (odd := odd_cell(column)) is not None:
+        raise _not_of_kind(column, "number", odd, table.source, table.lines)
     if kind == "leave out":
         return ColumnCode(column.name, kind, why)
     if kind == "category":
@@ -508,12 +510,11 @@ def as_kind(column: Column, kind: Kind, source: str, lines: np.ndarray | None = 
     if (kind, dtype) == ("date-time", "M"):
         return column
     if kind == "number" and dtype == "O":
-        texts = [BOOLEANS.get(text, text) for text in values]
+        texts = ["nan" if text == "" else BOOLEANS.get(text, text) for text in values]
         for i, text in enumerate(texts):
-            if column.gaps is None or not column.gaps[i]:
-                if isinstance(text, str) and not is_number(text):
-                    raise _not_of_kind(column, kind, i, source, lines)
-        found = np.array([float(text) if text != "" else np.nan for text in texts])
+            if isinstance(text, str) and text != "nan" and not is_number(text):
+                raise _not_of_kind(column, kind, i, source, lines)
+        found = np.array(list(map(float, texts)))
         return Column(column.name, found, column.gaps)
     first = 0 if column.gaps is None else int(np.argmin(column.gaps))
     raise _not_of_kind(column, kind, first, source, lines)
@@ -586,7 +587,7 @@ def inputs_of(X: Any, columns: Names | None, preprocessing: Preprocessing | None
         names = preprocessing.names if preprocessing is not None else columns or table.names
         made = preprocessing.encode(table) if preprocessing else numbers(table.select(names))
         return replace(X, X=made, columns=names)
-    if isinstance(X, Table) or is_frame(X):
+    if isinstance(X, Table) or (is_frame(X) and not isinstance(X, np.ma.MaskedArray)):
         table = as_table(X, columns or ())
         if preprocessing is not None:
             return preprocessing.encode(table)

@@ -182,7 +182,8 @@ def read_rows(
     )
     notes = [*table.notes]
     if is_arrays(path):
-        X = _of_array(table, chosen)
+        named = len(chosen) == 1 and path.suffix.lower() == ".npz" and table.names != chosen
+        X = _of_array(table, () if named else chosen)
     else:
         names = _chosen(table, chosen, (*own, *others), left_out)
         if not names:
@@ -193,7 +194,8 @@ def read_rows(
     if need_targets and targets_file is not None:
         source = Path(targets_file)
         of_targets = _read_targets(source, targets, header, missing)
-        found = list(of_targets.columns.values())
+        made_up = of_targets.array is not None and not targets
+        found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
         notes += of_targets.notes
     elif need_targets:
         found = _own_targets(path, table, targets)
@@ -206,12 +208,24 @@ def read_rows(
     if sample_weight is not None and (need_targets or sample_weight in table.columns):
         s = _weights(table[sample_weight], str(path))
     kept = table.select(beside) if beside else None
+    _check_infinite(X)
     data = Dataset(X, None, X.names, str(path), s=s, beside=kept)
     if found:
         data = _with_targets(data, found, str(source), drop_rows_without_target, notes)
     for note in notes:
         warnings.warn(note, Note, stacklevel=3)
     return data
+
+
+def _check_infinite(table: Table) -> None:
+    """InputError for numbers that are infinite; what is NaN is a gap."""
+    if table.array is not None:
+        check_finite(table.array, table.names, table.source)
+        return
+    for column in table.columns.values():
+        if column.values.dtype.kind == "f" and np.isinf(column.values).any():
+            infinite = np.where(np.isinf(column.values), np.inf, 0.0)
+            check_finite(infinite[:, None], [column.name], table.source)
 
 
 def is_arrays(path: Path) -> bool:
@@ -252,19 +266,18 @@ def _chosen(table: Table, inputs: Names, others: Names, exclude: Names) -> list[
 
 def _of_array(table: Table, names: Names) -> Table:
     """The inputs of an array: the columns of these names, or all of them under these names."""
-    if table.array is None:  # text, or gaps
-        return table if not names or names == table.names else table.select(names)
-    if len(names) <= 1 or names == table.names:
-        return table if len(names) != 1 or names[0] not in table.names else table.select(names)
-    if set(names) <= set(table.names):
-        return table.select(names)
+    if not names or set(names) <= set(table.names):
+        return table.select(names or table.names)
     if len(names) != len(table.names):
         asked = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise InputError(
             f"{table.source} has {len(table.names)} columns without names, but {len(names)} inputs "
             f"are asked for ({asked}); it must have as many"
         )
-    return Table.of_array(table.array, names, table.source)
+    if table.array is not None:
+        return Table.of_array(table.array, names, table.source)
+    columns = zip(names, table.columns.values(), strict=True)
+    return replace(table, columns={name: replace(column, name=name) for name, column in columns})
 
 
 # ------------------------------------------------------------------------------ targets
@@ -276,7 +289,7 @@ def _own_targets(path: Path, table: Table, names: Names) -> list[Column]:
         if len(names) > 1:
             raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
         array = _array_name(path, names or ("t", "y"))
-        return list(read_table(path, array=array).columns.values())
+        return _numbered(read_table(path, array=array))
     if is_arrays(path) or (table.array is not None and not set(names) <= set(table.names)):
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     if not names:
@@ -293,6 +306,11 @@ def _read_targets(
     array = _array_name(path, names or ("t", "y"), only=not names)
     table = read_table(path, header=header, missing=missing, as_text="*", wanted=names, array=array)
     return table if is_arrays(path) or not names else table.select(names)
+
+
+def _numbered(table: Table) -> list[Column]:
+    """The columns of an array of targets, which have no names."""
+    return [replace(c, name=f"target {k}") for k, c in enumerate(table.columns.values())]
 
 
 def _with_targets(
@@ -314,25 +332,25 @@ def _with_targets(
         notes.append(f"{source}: {many} rows without a target are left out")
         rows = np.flatnonzero(~gaps)
         data, columns = data.take(rows), [column.take(rows) for column in columns]
-    parts = [_target(column, len(columns) > 1, source) for column in columns]
+    parts = [_target(column, len(columns), source) for column in columns]
     names = tuple(column.name for column in columns)
     t = parts[0] if len(parts) == 1 else np.column_stack(parts)
     check_finite(t.reshape(len(t), -1), names, source)
     return replace(data, t=t)
 
 
-def _target(column: Column, one_of_many: bool, source: str) -> np.ndarray:
-    """A column of targets: numbers, or text; of several columns True and False are 1 and 0."""
+def _target(column: Column, many: int, source: str) -> np.ndarray:
+    """One of so many columns of targets: numbers or text; of several True and False are 1, 0."""
     values = column.values
-    if one_of_many and values.dtype.kind == "O":
+    if many > 1 and values.dtype.kind == "O":
         if not set(values) <= set(BOOLEANS):
             first = next(value for value in values if value not in BOOLEANS)
             raise InputError(
-                f"{source}: of several columns of targets all must be numbers, not text "
-                f"({first!r} in column {column.name!r})"
+                f"{source}: of {many} columns of targets all must be numbers, not text ({first!r} "
+                f"in column {column.name!r})"
             )
         values = np.array([BOOLEANS[value] for value in values])
-    if one_of_many and values.dtype.kind == "b":
+    if many > 1 and values.dtype.kind == "b":
         return values.astype(np.uint8)
     if values.dtype.kind == "M":
         return np.datetime_as_string(values)
@@ -355,23 +373,23 @@ def numbers(table: Table) -> np.ndarray:
 
     Raises InputError for the first column of another kind, or with gaps.
     """
-    if table.array is not None and table.array.dtype.kind in "fiu":
+    if table.array is not None:
         return table.array
     for column in table.columns.values():
-        what = None
         if column.values.dtype.kind not in "fiub":
-            what = "is of text" if column.values.dtype.kind == "O" else "is of dates"
-        elif column.gaps is not None:
-            what = f"has {np.count_nonzero(column.gaps)} gaps"
-        if what is not None:
+            what = "dates" if column.values.dtype.kind == "M" else f"text ({column.values[0]!r})"
             raise InputError(
-                f"{table.source}: column {column.name!r} {what}, this needs numbers; code it by "
-                "mlp.Preprocessing.fit(...), leave it out, or fill it in"
+                f"{table.source}: column {column.name!r} is of {what}, this needs numbers; leave "
+                "it out, or give the model an mlp.Preprocessing that codes it"
             )
-    dtype = np.result_type(*{column.values.dtype for column in table.columns.values()})
-    if dtype.kind not in "fiub" or dtype.itemsize == 8:
+    columns = table.columns.values()
+    dtype = np.result_type(*{column.values.dtype for column in columns})
+    if dtype.itemsize == 8 or any(column.gaps is not None for column in columns):
         dtype = np.dtype(np.float64)
-    X = np.empty((len(table), len(table.columns)), np.uint8 if dtype.kind == "b" else dtype)
-    for k, column in enumerate(table.columns.values()):
+    X = np.empty((len(table), len(columns)), np.uint8 if dtype.kind == "b" else dtype)
+    for k, column in enumerate(columns):
         X[:, k] = column.values
+        if column.gaps is not None:
+            X[column.gaps, k] = np.nan
+    check_finite(X, table.names, table.source)
     return X

@@ -95,6 +95,7 @@ def checked(
     if isinstance(X, Dataset):
         name, of_t = X.source, X.source if t is None else of_t
         t, searched = X.t if t is None else t, X.checked
+        sample_weight = X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
     n = X.shape[0]

@@ -113,8 +113,11 @@ class Scaling:
         if len(names) != d:
             raise InputError(f"X has {d} columns, {len(names)} scalings are named")
         shift, scale, knots = np.zeros(d), np.ones(d), {}
+        if standard := [k for k, name in enumerate(names) if name == "standard"]:
+            found = cls.standard(X if len(standard) == d else X[:, standard])
+            shift[standard], scale[standard] = found.shift, found.scale
         for k, name in enumerate(names):
-            if name == "none":
+            if name in ("none", "standard"):
                 continue
             if name not in FITTED:
                 raise InputError(f"scaling: unknown {name!r}{did_you_mean(name, SCALINGS)}")
@@ -236,7 +239,6 @@ def _log1p(x: np.ndarray) -> tuple[float, float]:
 
 
 FITTED: dict[str, Callable[[np.ndarray], tuple[float, float]]] = {
-    "standard": _standard,
     "range": _range,
     "robust": _robust,
     "log1p": _log1p,

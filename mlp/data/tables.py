@@ -131,8 +131,9 @@ class Table:
 def known(name: str, names: Sequence[str]) -> str:
     """The nearest name; where there is none, the names, or of many the first and last."""
     near = did_you_mean(name, names)
-    many = len(names) > 12 and "did you mean" not in near
-    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
+    if len(names) <= 12 or "did you mean" in near:
+        return near
+    return f"; known: {', '.join(names[:4])}, ..., {', '.join(names[-4:])}"
 
 
 def matching(pattern: str, names: Sequence[str], source: str) -> list[str]:

@@ -296,8 +296,7 @@ def _is_header(
         if asked or _are_positions(names, below):
             return True
         raise InputError(
-            f"{path}: the first row is all numbers ({', '.join(names[:3])}, ...), so it may be "
-            f"names or values; {cure}"
+            f"{path}: the first row is all numbers; put a row of column names above, or {cure}"
         )
     full = [row for row in below[:32] if all(row)]
     alike = any(kinds) and all(list(map(is_number, row)) == kinds for row in full)
@@ -490,8 +489,11 @@ class _State:
 
     @property
     def fallen(self) -> bool:
-        """Whether it began as numbers and is text."""
-        return self.text and any(part.dtype.kind != "O" for part in self.parts)
+        """Whether it began as numbers and is text, as whole numbers are that a float would round
+        where there are gaps."""
+        numbers = any(part.dtype.kind != "O" for part in self.parts)
+        gaps = any(mask is not None for mask in self.masks)
+        return numbers and (self.text or (self.whole and gaps and any(map(_beyond, self.parts))))
 
     @property
     def kind(self) -> str:
@@ -575,6 +577,11 @@ class _State:
         return Column(self.name, values, gaps)
 
 
+def _beyond(values: np.ndarray) -> bool:
+    """Whether a whole number is beyond those that float64 holds."""
+    return int(values.max()) > EXACT or int(values.min()) < -EXACT
+
+
 def _same(spellings: Iterable[str], cells: Cells, gaps: np.ndarray | None) -> bool:
     """Whether the cells that are no gaps are these texts."""
     marks: Iterable[bool] = repeat(False) if gaps is None else gaps.tolist()
@@ -613,10 +620,7 @@ def _ints(cells: Cells, gaps: frozenset[str]) -> tuple[np.ndarray, np.ndarray | 
         return None
     for dtype in (np.int64, np.uint64):
         with suppress(OverflowError):
-            found = np.array(values, dtype)
-            if marks is not None and abs(int(max(values, key=abs))) > EXACT:
-                return None
-            return found, marks
+            return np.array(values, dtype), marks
     return None
 
 
