@@ -370,14 +370,14 @@ def convert(
     An .npy holds numbers alone, and no names of columns.
     """
     from mlp.data.table_files import check_written, read_table, write_table
-    from mlp.errors import InputError
+    from mlp.errors import InputError, Note
 
     check_written(out)
     if out.exists():
         raise InputError(f"{out} is there already and stays as it is; name another file")
     table = read_table(data, array=array)
     for note in table.notes:
-        _say_warning(note, None, "", 0)
+        warnings.warn(note, Note, stacklevel=2)
     write_table(table, out)
     say(f"{out} has {len(table)} rows of {len(table.names)} columns")
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mlp.data.columns import Makers, column, table_of_columns
+from mlp.data.columns import Makers, column, native, table_of_columns
 from mlp.data.finite import has_nan
 from mlp.data.packed import (
     believable,
@@ -24,7 +24,7 @@ from mlp.data.packed import (
     start_of,
     unpacked,
 )
-from mlp.data.tables import Column, Names, Table, known
+from mlp.data.tables import Column, Names, Table
 from mlp.errors import InputError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -49,23 +49,17 @@ def read_npy(file: BinaryIO, source: str) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_npz(
-    file: BinaryIO, source: str, wanted: Sequence[str], only: bool = False
-) -> tuple[np.ndarray, str]:
-    """The first wanted array that is in an .npz file, and its name.
-
-    only : where it holds a single array, this one will do.
-    """
+def read_npz(file: BinaryIO, source: str, name: str) -> np.ndarray:
+    """The array of this name in an .npz file, as `arrays_in` lists it."""
+    limit = believable(size_of(file))
     with _numpy_file(source), zipfile.ZipFile(file) as archive:
-        members = _members(archive)
-        keys = tuple(members)
-        for key in keys if only and len(keys) == 1 else wanted:
-            if key in members:
-                return _read_member(archive, members[key], believable(size_of(file)), source), key
-    raise InputError(
-        f"{source} has no array {wanted[0]!r}{known(wanted[0], keys)} "
-        "(`inputs` and `target` name arrays)"
-    )
+        member = _members(archive)[name]
+        if member.file_size > limit:
+            raise beyond_belief(source, limit)
+        with archive.open(member) as stream:
+            _check_header(stream, member.file_size)
+        with archive.open(member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def arrays_in(file: BinaryIO, source: str) -> Names:
@@ -77,17 +71,6 @@ def arrays_in(file: BinaryIO, source: str) -> Names:
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     files = archive.infolist()
     return {f.filename.removesuffix(".npy"): f for f in files if f.filename.endswith(".npy")}
-
-
-def _read_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int, source: str
-) -> np.ndarray:
-    if member.file_size > limit:
-        raise beyond_belief(source, limit)
-    with archive.open(member) as stream:
-        _check_header(stream, member.file_size)
-    with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _check_header(stream: Any, size: int) -> None:
@@ -128,19 +111,13 @@ def is_idx(start: bytes | bytearray) -> bool:
 
 
 def read_idx(file: BinaryIO, source: str) -> np.ndarray:
-    """The array of an IDX file, packed or not.
+    """The array of an IDX file, as `is_idx` knows it, packed or not.
 
     The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
     uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
     """
     limit, stream, content = believable(size_of(file)), unpacked(file, source), bytearray()
     damage = fill(content, stream, 4)
-    if not is_idx(content):
-        raise InputError(
-            f"{source} is neither named .csv, .npy or .npz nor an IDX file: it starts with the "
-            f"bytes '{content.hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 "
-            "dimensions"
-        ) from damage
     expected = start = 4 + 4 * content[3]
     header, shape = " for its header alone", ()
     damage = damage or fill(content, stream, start)
@@ -187,11 +164,6 @@ def array_table(array: np.ndarray, source: str, wanted: Iterable[str] = ()) -> T
     if X.dtype.kind in "biuf" and not _masked(X) and not has_nan(X):
         return Table.of_array(np.asarray(native(X)), names, source)
     return table_of_columns(_columns(names, X), source, wanted)
-
-
-def native(array: np.ndarray) -> np.ndarray:
-    """The array in the order of bytes of this machine."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def image_columns(shape: Sequence[int]) -> Names:

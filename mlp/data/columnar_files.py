@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mlp.data.columns import Makers, NoColumn, column, of_text, table_of_columns
+from mlp.data.columns import Makers, NoColumn, column, of_text, table_of_columns, without_value
 from mlp.data.packed import believable, beyond_belief, size_of, start_of
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError
@@ -84,7 +84,7 @@ def arrow_column(name: str, values: Any) -> Column:
         return _dictionary(name, values)
     gaps = values.is_null().to_numpy() if values.null_count else None
     if kinds.is_null(kind):
-        return Column(name, np.full(len(values), np.nan), np.ones(len(values), bool))
+        return without_value(name, len(values))
     if _is_text(kind):
         return of_text(name, values.cast(pa.large_string()).to_numpy(), gaps)
     if kinds.is_decimal(kind):  # by its digits, which are rounded once
@@ -126,7 +126,7 @@ def _dictionary(name: str, values: Any) -> Column:
     if words.gaps is not None:
         gaps = gaps | words.gaps[places]
     if not len(words):
-        return Column(name, np.full(len(values), "", object), np.ones(len(values), bool))
+        return without_value(name, len(values))
     chosen = words.values[places]
     return of_text(name, chosen, gaps) if chosen.dtype == object else column(name, chosen, gaps)
 
@@ -190,6 +190,10 @@ def _arrow_file(source: str, kind: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(
+            f"{source} asks for more memory than there is; it is damaged, or too large to be read"
+        ) from error
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
             f"{source} is damaged or no {kind} file ({' '.join(str(error).split())}); write it "

@@ -6,7 +6,7 @@ What the kinds of `mlp.data.tables` leave open is decided here, for every format
     whole numbers with gaps    float64 if that keeps every digit, else the text of the digits
     points in time             rounded down to microseconds, in UTC; without a time zone as they are
     Python's objects           numbers if all are numbers, and so on; never a mixture
-    objects that are all gaps   numbers
+    no value at all            numbers, all of them gaps, whatever the type
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp.data.finite import is_gap
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError
 
@@ -43,7 +44,7 @@ def column(name: str, values: np.ndarray, gaps: np.ndarray | None = None) -> Col
         return _text(name, values, gaps)
     if kind not in "biufM":
         raise NoColumn(f"holds {values.dtype}, which no column is; leave it out or convert it")
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    values = native(values)
     if kind == "M":
         values = _microseconds(values)
     if kind in "fM":
@@ -51,13 +52,25 @@ def column(name: str, values: np.ndarray, gaps: np.ndarray | None = None) -> Col
         gaps = missing if gaps is None else gaps | missing
     if gaps is None or not gaps.any():
         return Column(name, values)
+    if kind != "f" and gaps.all():
+        return without_value(name, len(gaps))
     if kind in "iu":
         there = values[~gaps]
-        if there.size and (there.max() > EXACT or there.min() < -EXACT):
+        if there.max() > EXACT or there.min() < -EXACT:
             return of_text(name, values.astype(str), gaps)
         values = values.astype(np.float64)
     blank = {"b": False, "M": np.datetime64("NaT")}.get(kind, np.nan)
     return Column(name, np.where(gaps, np.array(blank, values.dtype), values), gaps)
+
+
+def without_value(name: str, n: int) -> Column:
+    """The column of n cells none of which has a value."""
+    return column(name, np.full(n, np.nan))
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in the order of bytes of this machine."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def of_text(name: str, values: Any, gaps: np.ndarray | None = None) -> Column:
@@ -65,6 +78,8 @@ def of_text(name: str, values: Any, gaps: np.ndarray | None = None) -> Column:
     texts = np.array(values, object)
     if gaps is None or not gaps.any():
         return Column(name, texts)
+    if gaps.all():
+        return without_value(name, len(gaps))
     texts[gaps] = ""
     return Column(name, texts, gaps)
 
@@ -75,7 +90,7 @@ def of_cells(name: str, cells: Sequence[Any], gaps: np.ndarray | None = None) ->
     >>> of_cells("price", [Decimal("0.1"), None, 3])
     Column(name='price', values=array([0.1, nan, 3. ]), gaps=array([False,  True, False]))
     """
-    missing = np.fromiter((_is_gap(cell) for cell in cells), bool, len(cells))
+    missing = np.fromiter((is_gap(cell) for cell in cells), bool, len(cells))
     gaps = missing if gaps is None else gaps | missing
     there = [cell for cell, gap in zip(cells, gaps, strict=True) if not gap]
     return spread(Column(name, _of_one_kind(there)), gaps)
@@ -95,16 +110,6 @@ def spread(there: Column, gaps: np.ndarray) -> Column:
     whole[~gaps] = there.gaps if there.gaps is not None else False
     make = of_text if values.dtype == object else column
     return make(there.name, values, whole)
-
-
-def _is_gap(cell: Any) -> bool:
-    if cell is None or type(cell).__name__ in ("NAType", "NaTType", "MaskedConstant"):
-        return True
-    if isinstance(cell, Decimal):
-        return cell.is_nan()
-    if isinstance(cell, np.datetime64):
-        return bool(np.isnat(cell))
-    return isinstance(cell, (float, np.floating)) and bool(cell != cell)
 
 
 def _of_one_kind(cells: Sequence[Any]) -> np.ndarray:
@@ -170,6 +175,10 @@ def _text(name: str, values: np.ndarray, gaps: np.ndarray | None) -> Column:
             return of_text(name, np.char.decode(values, "utf-8"), gaps)
         except UnicodeDecodeError as error:
             raise NoColumn("holds bytes that are not UTF-8 text; leave it out") from error
+    if values.dtype.kind == "U":
+        codes = np.ascontiguousarray(native(values)).view(np.uint32)
+        if codes.size and (codes.max() > 0x10FFFF or (codes & 0xFFFFF800 == 0xD800).any()):
+            raise NoColumn("holds codes that are no characters; write it again")
     return of_cells(name, values.tolist(), gaps)
 
 

@@ -82,11 +82,11 @@ CONVERSIONS = {
     ),
     ".mat": (
         "import numpy, scipy.io; f = scipy.io.loadmat({0}); "
-        + ARRAYS.format("f[k]", "k[0] != '_'"),
+        + ARRAYS.format("f[k]", "k[0].isalpha()"),
         "scipy",
     ),
     ".mat73": (
-        "import numpy, h5py; f = h5py.File({0}); " + ARRAYS.format("f[k][:].T", "k[0] != '#'"),
+        "import numpy, h5py; f = h5py.File({0}); " + ARRAYS.format("f[k][:].T", "k[0].isalpha()"),
         "h5py",
     ),
     ".h5": (
@@ -232,11 +232,12 @@ def _kind_of_zip(file: BinaryIO) -> str:
 def _chosen(file: BinaryIO, source: str, array: str | None) -> np.ndarray:
     """The array of this name in an .npz; without a name X, or the only one."""
     names = arrays_in(file, source)
-    if array is None and "X" not in names and len(names) != 1:
+    name = array or (names[0] if len(names) == 1 else "X")
+    if array is None and name not in names:
         raise InputError(f"{source} holds {len(names)} arrays: name one{known('', names)}")
-    if array is not None and array not in names:
-        raise InputError(f"{source} has no array {array!r}{known(array, names)}")
-    return read_npz(file, source, (array or "X",), only=array is None)[0]
+    if name not in names:
+        raise InputError(f"{source} has no array {name!r}{known(name, names)}")
+    return read_npz(file, source, name)
 
 
 def cure(path: Path, kind: str) -> str:

@@ -98,6 +98,10 @@ class Table:
 
     def __getitem__(self, name: str) -> Column:
         if name not in self.columns:
+            start = f"column {name!r} is left out"
+            for note in self.notes:
+                if note.startswith(start):
+                    raise InputError(f"{self.source}: {note}")
             raise InputError(f"{self.source} has no column {name!r}{known(name, self.names)}")
         return self.columns[name]
 
