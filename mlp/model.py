@@ -270,7 +270,7 @@ class Model:
         finite; what stays on the device is not waited for, nor searched.
         """
         backend = self.backend
-        if not isinstance(X, Samples):
+        if not isinstance(X, (Dataset, Samples)):
             X = inputs_of(X, self.columns, self.preprocessing)
         given = X
         if isinstance(X, (Dataset, Samples)):

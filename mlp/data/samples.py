@@ -16,7 +16,7 @@ import numpy as np
 from backends import Array, Backend
 from mlp.data.finite import all_finite, check_finite, is_gap, unmasked
 from mlp.data.labels import targets_of, typed
-from mlp.data.readers import Dataset
+from mlp.data.readers import Dataset, targets_for
 from mlp.errors import InputError
 from mlp.network.objective import Objective
 
@@ -94,7 +94,9 @@ def checked(
         return Samples(X.X, objective.check_targets(X.t, of_t), X.s, fits)
     if isinstance(X, Dataset):
         name, of_t = X.source, X.source if t is None else of_t
-        t, searched = X.t if t is None else t, X.checked
+        if t is None and X.t is not None:
+            t = targets_for(X.t, objective.targets, classes)
+        searched = X.checked
         sample_weight = X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)

@@ -275,12 +275,8 @@ def _header(
         )
     row = _trimmed(below[0])
     if len(row) > len(names):
-        labels = {row[0] for row in below}
-        if (
-            len(names) > 1
-            and len(labels) == len(below)
-            and {len(_trimmed(row)) for row in below} == {len(names) + 1}
-        ):
+        labels, widths = {row[0] for row in below}, {len(_trimmed(row)) for row in below}
+        if len(names) > 1 and len(labels) == len(below) and widths == {len(names) + 1}:
             return ["", *names], line  # R writes no name above the names of its rows
         raise InputError(
             f"{path}, line {first[1][0]} has {len(row)} cells, the header has {len(names)} (line "
