@@ -423,13 +423,15 @@ def test_types_of_pandas_own():
             "u1": np.array([1, 2, 3], "u1"),
             "mixed": pandas.Series([1, "a", None], dtype=object),
             "numbers": pandas.Series([1, 2.5, decimal.Decimal("0.1")], dtype=object),
+            "ones": pandas.Series([1, True, np.False_], dtype=object),
             "huge": pandas.Series([2**64, 1, None], dtype=object),
             "period": pandas.period_range("2020", periods=3),
             "span": pandas.to_timedelta(["1 s", "2 s", "3 s"]),
         }
     )
     found = table_of(frame, "X")
-    assert found.names == ("0", "sparse", "u1", "numbers", "huge")
+    assert found.names == ("0", "sparse", "u1", "numbers", "ones", "huge")
+    assert found["ones"].values.tolist() == [1, 1, 0]
     assert found["0"].values.tolist() == ["5", "3", ""]
     assert found["numbers"].values.tolist() == [1, 2.5, 0.1]
     assert found["huge"].values.tolist() == ["18446744073709551616", "1", ""]
@@ -449,7 +451,7 @@ def test_types_of_pandas_own():
     ("cells", "message"),
     [
         ([1, "a"], "holds cells of the types int, str"),
-        ([True, 1], "holds cells of the types bool, int"),
+        ([True, "a"], "holds cells of the types bool, str"),
         ([[1], [2]], "holds cells of the type list, which no column is"),
         ([2**53 + 1, 0.5], "holds 9007199254740993 among fractions, which float64 would round"),
         ([decimal.Decimal("1e999"), 0.5], "holds numbers beyond"),
@@ -872,6 +874,11 @@ def seeds(folder):
     file = io.BytesIO()
     parquet.write_table(words, file)
     yield ".parquet", file.getvalue()
+    for packing in ("lz4", "zstd"):
+        file, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=packing)
+        with pa.ipc.new_file(file, words.schema, options=options) as batches:
+            batches.write_table(words)
+        yield ".feather", file.getvalue()
     file = io.BytesIO()
     with pa.ipc.new_stream(file, words.schema) as batches:
         batches.write_table(words)
