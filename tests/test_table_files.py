@@ -697,8 +697,16 @@ def test_a_kind_that_is_not_read_is_known_by_its_suffix(tmp_path, kind):
         read_table(write(tmp_path / f"t{kind}", "whatever"))
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", '"$HOME`x`', "ü!"])
-@pytest.mark.parametrize("kind", [".json", ".jsonl", ".arff", ".mat", ".sqlite", ".dta", ".pkl"])
+CONVERTED = [".jsonl", ".arff", ".mat", ".sqlite", ".dta", ".pkl"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((".json", name) for name in ("a b", "it's", '"$HOME`x`', "ü!")),
+        *((kind, "it's \"$HOME`x` ü!") for kind in CONVERTED),
+    ],
+)
 def test_the_command_converts(tmp_path, kind, name):
     """As it stands in the message, by a shell: the values come out, and no file is overwritten."""
     pandas, scipy_io = pytest.importorskip("pandas"), pytest.importorskip("scipy.io")
@@ -826,6 +834,22 @@ def long_parquet():
     return file.getvalue()
 
 
+def packed_feather():
+    zeros = pa.record_batch({"a": np.zeros(1 << 20)})
+    file, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(file, zeros.schema, options=options) as batches:
+        for _ in range(32):
+            batches.write_batch(zeros)
+    return file.getvalue()
+
+
+def packed_parquet():
+    file = io.BytesIO()
+    words = pa.table({"a": ["\0" * ZEROS]})
+    parquet.write_table(words, file, compression="zstd", write_statistics=False)
+    return file.getvalue()
+
+
 # What claims more than it holds, holds more than it claims, or both.
 BOMBS = {
     "claim.npy": lambda zeros: npy_head(2**16, 2**16),
@@ -842,6 +866,8 @@ BOMBS = {
     "zeros.csv.xz": lambda zeros: lzma.compress(zeros, preset=0),
     "zeros.csv.zst": zstandard,
     "long.parquet": lambda zeros: long_parquet(),
+    "zeros.parquet": lambda zeros: packed_parquet(),
+    "zeros.feather": lambda zeros: packed_feather(),
 }
 
 
