@@ -423,13 +423,15 @@ def test_types_of_pandas_own():
             "u1": np.array([1, 2, 3], "u1"),
             "mixed": pandas.Series([1, "a", None], dtype=object),
             "numbers": pandas.Series([1, 2.5, decimal.Decimal("0.1")], dtype=object),
+            "ones": pandas.Series([1, True, np.False_], dtype=object),
             "huge": pandas.Series([2**64, 1, None], dtype=object),
             "period": pandas.period_range("2020", periods=3),
             "span": pandas.to_timedelta(["1 s", "2 s", "3 s"]),
         }
     )
     found = table_of(frame, "X")
-    assert found.names == ("0", "sparse", "u1", "numbers", "huge")
+    assert found.names == ("0", "sparse", "u1", "numbers", "ones", "huge")
+    assert found["ones"].values.tolist() == [1, 1, 0]
     assert found["0"].values.tolist() == ["5", "3", ""]
     assert found["numbers"].values.tolist() == [1, 2.5, 0.1]
     assert found["huge"].values.tolist() == ["18446744073709551616", "1", ""]
@@ -449,6 +451,7 @@ def test_types_of_pandas_own():
     ("cells", "message"),
     [
         ([1, "a"], "holds cells of the types int, str"),
+        ([True, "a"], "holds cells of the types bool, str"),
         ([[1], [2]], "holds cells of the type list, which no column is"),
         ([2**53 + 1, 0.5], "holds 9007199254740993 among fractions, which float64 would round"),
         ([decimal.Decimal("1e999"), 0.5], "holds numbers beyond"),
@@ -694,8 +697,16 @@ def test_a_kind_that_is_not_read_is_known_by_its_suffix(tmp_path, kind):
         read_table(write(tmp_path / f"t{kind}", "whatever"))
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", '"$HOME`x`', "ü!"])
-@pytest.mark.parametrize("kind", [".json", ".jsonl", ".arff", ".mat", ".sqlite", ".dta", ".pkl"])
+CONVERTED = [".jsonl", ".arff", ".mat", ".sqlite", ".dta", ".pkl"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((".json", name) for name in ("a b", "it's", '"$HOME`x`', "ü!")),
+        *((kind, "it's \"$HOME`x` ü!") for kind in CONVERTED),
+    ],
+)
 def test_the_command_converts(tmp_path, kind, name):
     """As it stands in the message, by a shell: the values come out, and no file is overwritten."""
     pandas, scipy_io = pytest.importorskip("pandas"), pytest.importorskip("scipy.io")
@@ -823,6 +834,22 @@ def long_parquet():
     return file.getvalue()
 
 
+def packed_feather():
+    zeros = pa.record_batch({"a": np.zeros(1 << 20)})
+    file, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(file, zeros.schema, options=options) as batches:
+        for _ in range(32):
+            batches.write_batch(zeros)
+    return file.getvalue()
+
+
+def packed_parquet():
+    file = io.BytesIO()
+    words = pa.table({"a": ["\0" * ZEROS]})
+    parquet.write_table(words, file, compression="zstd", write_statistics=False)
+    return file.getvalue()
+
+
 # What claims more than it holds, holds more than it claims, or both.
 BOMBS = {
     "claim.npy": lambda zeros: npy_head(2**16, 2**16),
@@ -839,6 +866,8 @@ BOMBS = {
     "zeros.csv.xz": lambda zeros: lzma.compress(zeros, preset=0),
     "zeros.csv.zst": zstandard,
     "long.parquet": lambda zeros: long_parquet(),
+    "zeros.parquet": lambda zeros: packed_parquet(),
+    "zeros.feather": lambda zeros: packed_feather(),
 }
 
 
@@ -871,6 +900,11 @@ def seeds(folder):
     file = io.BytesIO()
     parquet.write_table(words, file)
     yield ".parquet", file.getvalue()
+    for packing in ("lz4", "zstd"):
+        file, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=packing)
+        with pa.ipc.new_file(file, words.schema, options=options) as batches:
+            batches.write_table(words)
+        yield ".feather", file.getvalue()
     file = io.BytesIO()
     with pa.ipc.new_stream(file, words.schema) as batches:
         batches.write_table(words)

@@ -38,7 +38,9 @@ def read_parquet(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Tab
         file.seek(0)
         opened = parquet.ParquetFile(file, read_dictionary=text)
         about = opened.metadata
-        if 8 * about.num_rows * about.num_columns > believable(size_of(file)):
+        groups = map(about.row_group, range(about.num_row_groups))
+        unpacked = sum(group.total_byte_size for group in groups)
+        if max(unpacked, 8 * about.num_rows * about.num_columns) > believable(size_of(file)):
             raise beyond_belief(source, believable(size_of(file)))
         table = opened.read()
         table.validate(full=True)
@@ -49,11 +51,24 @@ def read_arrow(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Table
     """The table in an Arrow file or stream, which Feather is too."""
     pa = need_pyarrow("reading .feather and .arrow")
     with _arrow_file(source, "Arrow"):
+        limit, batches = believable(size_of(file)), []
         opened = pa.ipc.open_file if start_of(file) == b"ARROW1" else pa.ipc.open_stream
-        with opened(file) as batches:
-            table = batches.read_all()
+        with opened(file) as reader:
+            for batch in _batches(reader):
+                batches.append(batch)
+                limit -= batch.nbytes
+                if limit < 0:
+                    raise beyond_belief(source, believable(size_of(file)))
+            table = pa.Table.from_batches(batches, reader.schema)
         table.validate(full=True)
     return arrow_table(table, source, wanted)
+
+
+def _batches(reader: Any) -> Iterable[Any]:
+    """The record batches of an Arrow file, which are found by number, or of a stream."""
+    if not hasattr(reader, "num_record_batches"):
+        return reader
+    return map(reader.get_batch, range(reader.num_record_batches))
 
 
 def arrow_table(table: Any, source: str, wanted: Iterable[str] = ()) -> Table:
