@@ -115,7 +115,8 @@ def get_backend(name: "str | Backend" = "numpy") -> Backend:
 def _made(name: str) -> Backend:
     library, _, device = name.partition(":")
     if library not in BACKENDS:
-        near = get_close_matches(library, BACKENDS, n=1)
+        asked = library.lower()
+        near = get_close_matches(MEANT.get(asked, asked), BACKENDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(BACKENDS)}"
         raise BackendError(f"unknown backend {name!r}; {hint}")
     backend = BACKENDS[library](device)
@@ -218,6 +219,8 @@ def _try_out(backend: Backend) -> None:
             raise BackendError(f"backend '{backend.name}' computes a wrong product")
 
 
+# What is written for some of them.
+MEANT = {"np": "numpy", "cpu": "numpy", "cp": "cupy", "gpu": "cuda", "pytorch": "torch"}
 BACKENDS: dict[str, Callable[[str], Backend]] = {
     "numpy": _numpy,
     "cupy": _cupy,

@@ -86,3 +86,16 @@ def content_of(path: PathLike) -> Iterator[None]:
         raise InputError(
             f"{path} is damaged or of another version of the library ({error!r})"
         ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the disk refuses when a file is read, as an InputError that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path.absolute()}; check the name") from error
+    except OSError as error:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; name a file in it") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error

@@ -13,6 +13,7 @@
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -22,8 +23,10 @@ import numpy as np
 from backends import PRECISIONS, Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
+from mlp.data.finite import is_finite
 from mlp.data.labels import are_numbers, are_shares, are_text, as_labels, learned_classes
 from mlp.data.order import BlockOrder
+from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples, check_inputs, checked
@@ -60,7 +63,8 @@ class Model:
     classes: labels of
     the outputs, in their order. columns: names of the inputs. input_scaling, target_scaling:
     applied to what comes in and undone on what goes out, so that X, t and predictions are in the
-    user's own units.
+    user's own units. preprocessing: of a table whose columns are not all numbers, in place of
+    columns and input_scaling; X is then such a table.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Model:
         columns: tuple[str, ...] | None = None,
         input_scaling: Scaling | None = None,
         target_scaling: Scaling | None = None,
+        preprocessing: Preprocessing | None = None,
     ):
         self.network, self.loss = network, loss
         self.objective = Objective(network, loss, reduction, shared_penalties)
@@ -92,6 +97,16 @@ class Model:
                 f"there are {len(self.classes)} classes for {network.outputs} outputs; name one "
                 "for each, or two for a single one"
             )
+        self.preprocessing = preprocessing
+        if preprocessing is not None:
+            if columns is not None or input_scaling is not None:
+                raise InputError("preprocessing has columns and a scaling; give it alone")
+            columns, input_scaling = preprocessing.names, preprocessing.scaling
+            if len(columns) != network.inputs:
+                raise InputError(
+                    f"the preprocessing makes {len(columns)} columns, the network has "
+                    f"{network.inputs} inputs"
+                )
         self.columns = columns
         self.input_scaling, self.target_scaling = input_scaling, target_scaling
         self._predictors: list[Predictor] = []  # those that no thread is using
@@ -129,6 +144,12 @@ class Model:
         if self.classes is not None:
             parts.append(f"{len(self.classes)} classes")
         return f"Model({', '.join(parts)}, {self.precision} on {self.backend.name})"
+
+    @property
+    def given_columns(self) -> tuple[str, ...]:
+        """The names of the columns that are to be given, if they have names."""
+        found = self.columns if self.preprocessing is None else self.preprocessing.columns
+        return found or ()
 
     # ------------------------------------------------------------------ weights
 
@@ -244,12 +265,19 @@ class Model:
 
     def predict(self, X: Any) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
-        the targets. A host array gives a host array; one on the device stays there. Threads may
+        the targets. A data frame, or what `mlp.read` gives, goes by the names of its columns, in
+        any order. A host array gives a host array; one on the device stays there. Threads may
         predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
+
+        Raises InputError for rows on which the network overflows, so that what comes to the host is
+        finite; what stays on the device is not waited for, nor searched.
         """
         backend = self.backend
         if isinstance(X, StoredDataset):
             X = replace(X, t=None, s=None)
+        elif not isinstance(X, (Dataset, Samples)):
+            X = inputs_of(X, self.columns, self.preprocessing)
+        given = X
         if isinstance(X, (Dataset, StoredDataset, Samples)):
             X = self._checked(X).X
             given_on_device = backend.owns(X)
@@ -265,6 +293,8 @@ class Model:
             self._predictors.append(predictor)
             if not (given_on_device or isinstance(y, np.ndarray)):
                 y = backend.to_numpy(y)
+            if isinstance(y, np.ndarray) and not is_finite(y):
+                raise self._overflow(X, y, given)
             if self.target_scaling is None:
                 return y
             if isinstance(y, np.ndarray):
@@ -284,7 +314,10 @@ class Model:
         ['no', 'yes']
         """
         y = self.predict(X)
-        y = y if isinstance(y, np.ndarray) else self.backend.to_numpy(y)
+        if not isinstance(y, np.ndarray):
+            y = self.backend.to_numpy(y)
+            if not is_finite(y):
+                raise self._overflow(X, y, X)
         kind, outputs = self.objective.targets, self.network.outputs
         if kind not in ("classes", "labels") and self.classes is None:
             raise InputError(
@@ -294,6 +327,41 @@ class Model:
             return (y > 0.5).astype(np.int64)
         index = y.argmax(axis=1) if outputs > 1 else (y[:, 0] > 0.5).astype(np.int64)
         return index if self.classes is None else self.classes[index]
+
+    def _overflow(self, X: Array, y: np.ndarray, given: Any) -> InputError:
+        """What to say of rows whose outputs y, (n, outputs), are not all finite; given: X as the
+        user gave it."""
+        rows = np.flatnonzero(~np.isfinite(y).all(axis=1))
+        row, largest = int(rows[0]), ""
+        if isinstance(X, np.ndarray):
+            units = X[row].astype(np.float64)
+            if self.input_scaling is not None:
+                units = (units - self.input_scaling.shift) / self.input_scaling.scale
+            k = int(np.abs(units).argmax())
+            column = k if self.columns is None else repr(self.columns[k])
+            largest = f", whose largest value is {X[row, k]:.3g} in column {column}"
+        return InputError(
+            f"{getattr(given, 'source', 'X')}: the network overflows {self.precision} on "
+            f"{len(rows)} of {len(y)} rows, the first of them row {row}{largest}; correct these "
+            f"rows{self._wider()}"
+        )
+
+    def _loss_overflow(self, t: Any, y: np.ndarray) -> InputError:
+        """What to say of targets, as in `Samples`, on which the loss is not finite while the
+        outputs y, (n, outputs), are."""
+        where = ""
+        if t.ndim == 2:
+            y = y.astype(np.float64)
+            y = y if self.target_scaling is None else self.target_scaling.invert(y)
+            row, k = np.unravel_index(np.abs(t - y).argmax(), t.shape)
+            where = f", as in row {row}, column {k}: {t[row, k]:.3g}, predicted as {y[row, k]:.3g}"
+        return InputError(
+            f"t: the loss overflows {self.precision} on these rows{where}; correct them, scale "
+            f"inputs and targets{self._wider()}"
+        )
+
+    def _wider(self) -> str:
+        return "" if self.dtype == "float64" else ", or use a model of dtype float64"
 
     def _chunk(self) -> int:
         """Rows that are predicted at once: about a megabyte of the widest layer, and at least as
@@ -322,6 +390,8 @@ class Model:
 
     def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
         names, classes = self.columns, self.classes
+        if not isinstance(X, Samples):
+            X = inputs_of(X, names, self.preprocessing)
         return checked(
             self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
         )
@@ -455,10 +525,27 @@ class Model:
         return Trace(z, a, delta)
 
     def evaluate(self, X: Any, t: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows."""
+        """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows.
+
+        Raises InputError naming a row on which the network or the loss overflows.
+        """
         samples = self.samples(X, t, sample_weight)
-        with self.backend.scope(), enough_memory(self.backend, "evaluate"):
-            return Evaluator(self, self.feed(samples), samples)()
+        found, y = measure(self, samples)
+        if y is None and not math.isfinite(found["loss"]):
+            raise InputError("the network or the loss overflows on some of these rows")
+        if y is not None and not is_finite(y):
+            raise self._overflow(samples.X, y, X)
+        if y is not None and not math.isfinite(found["loss"]):
+            raise self._loss_overflow(samples.t, y)
+        return found
+
+
+def measure(model: Model, samples: Samples) -> tuple[dict[str, float], np.ndarray | None]:
+    """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs), but
+    for rows on disk."""
+    with model.backend.scope(), enough_memory(model.backend, "evaluate"):
+        evaluator = Evaluator(model, model.feed(samples), samples)
+        return evaluator(), evaluator.predictions
 
 
 @dataclass(frozen=True)
@@ -481,6 +568,7 @@ class Predictor:
         self.backend, self.dtype, self.w = model.backend, model.dtype, model.w
         self.statistics = model.statistics
         self.objective, self.scaling = model.objective, model.input_scaling
+        self.columns = model.columns
         self.storage = PRECISIONS[model.precision].storage
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
@@ -506,8 +594,8 @@ class Predictor:
 
     def _fed(self, X: Array, chunks: list[slice]) -> Array:
         """The predictions for rows that have to be brought to the backend."""
-        samples = Samples(X)
-        kind = kind_of(self.backend, self.dtype, samples, None, self.storage)
+        samples = Samples(X, columns=self.columns)
+        kind = kind_of(self.backend, self.dtype, samples, None, self.storage, self.scaling)
         if kind in self.fed and len(self.fed[kind][1].of) <= SIZES:
             feed, runs = self.fed[kind]
             feed.load(samples)
@@ -532,7 +620,7 @@ class Predictor:
             self.runs.clear()
         # Nothing here refers to this object, as above.
         backend, evaluation, scaling = self.backend, self._make(n), self.scaling
-        dtype = self.dtype
+        dtype, columns = self.dtype, self.columns
         x: Any = evaluation.x
         slot = evaluation.input
         rescaled: Callable[[], None] | None = None
@@ -545,8 +633,8 @@ class Predictor:
                 evaluation.run()
                 slot.array = x  # and the caller's rows are let go
                 return evaluation.y
-            if rows.dtype.itemsize > 2:  # none of KEPT
-                cast(rows, x, scaling)
+            if rows.dtype.itemsize > 2 or not (scaling is None or scaling.affine):  # none of KEPT
+                cast(rows, x, scaling, "X", columns)
             else:
                 backend.copy(rows, x)
                 if scaling is not None:
@@ -639,6 +727,7 @@ def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
         host(model.statistics) if network.statistics else None,
         model.input_scaling,
         model.target_scaling,
+        model.preprocessing,
         beside,
     ).write(path)
 
@@ -647,6 +736,9 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
     """The model of a file, on this backend. Raises InputError if it is no such file."""
     found = content(path)
     with content_of(path):
+        inputs: dict[str, Any] = {"preprocessing": found.preprocessing}
+        if found.preprocessing is None:
+            inputs = {"columns": found.columns, "input_scaling": found.input_scaling}
         return Model(
             found.network,
             found.loss,
@@ -657,9 +749,8 @@ def load_model(path: PathLike, backend: str | Backend | None = None) -> Model:
             backend=backend,
             dtype=found.dtype,
             classes=found.classes,
-            columns=found.columns,
-            input_scaling=found.input_scaling,
             target_scaling=found.target_scaling,
+            **inputs,
         )
 
 

@@ -4,7 +4,8 @@
 
     w, statistics                           flat, in the order that the layers declare
     input_shift, input_scale, target_...    the scalings, where there are any
-    about                                   network, loss, dtype, columns, classes, as JSON
+    about                                   network, loss, dtype, columns with their codings,
+                                            classes, as JSON
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp.data.preprocessing import Preprocessing
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.files import PathLike, content_of, read, write
@@ -45,6 +47,7 @@ class Content:
     statistics: np.ndarray | None
     input_scaling: Scaling | None
     target_scaling: Scaling | None
+    preprocessing: Preprocessing | None = None
     beside: Any = None
 
     def write(self, path: PathLike) -> None:
@@ -60,6 +63,8 @@ class Content:
             "columns": self.columns,
             "classes": self.classes,
         }
+        if self.preprocessing is not None:
+            about["preprocessing"] = self.preprocessing.about()
         if self.beside is not None:
             about["beside"] = self.beside
         tensors = {"w": self.w}
@@ -67,7 +72,7 @@ class Content:
             tensors["statistics"] = self.statistics
         for name, scaling in (("input", self.input_scaling), ("target", self.target_scaling)):
             if scaling is not None:
-                tensors[f"{name}_shift"], tensors[f"{name}_scale"] = scaling.shift, scaling.scale
+                tensors |= {f"{name}_{key}": x for key, x in scaling.tensors().items()}
         write(path, MODEL, about, tensors)
 
 
@@ -75,6 +80,7 @@ def content(path: PathLike) -> Content:
     """What a file holds. Raises InputError if it is no such file."""
     about, tensors = read(path, MODEL)
     with content_of(path):
+        scaling = _scaling(tensors, "input")
         return Content(
             Network(about["inputs"], [_layer_from_json(layer) for layer in about["layers"]]),
             about["loss"],
@@ -85,8 +91,9 @@ def content(path: PathLike) -> Content:
             about["classes"],
             tensors["w"],
             tensors.get("statistics"),
-            _scaling(tensors, "input"),
+            scaling,
             _scaling(tensors, "target"),
+            _preprocessing(about.get("preprocessing"), scaling),
             about.get("beside"),
         )
 
@@ -108,7 +115,13 @@ def model_file(path: PathLike) -> Path:
 def _scaling(tensors: Mapping[str, np.ndarray], name: str) -> Scaling | None:
     if f"{name}_shift" not in tensors:
         return None
-    return Scaling(tensors[f"{name}_shift"], tensors[f"{name}_scale"])
+    head = f"{name}_"
+    found = {key.removeprefix(head): x for key, x in tensors.items() if key.startswith(head)}
+    return Scaling.from_tensors(found)
+
+
+def _preprocessing(about: Any, scaling: Scaling | None) -> Preprocessing | None:
+    return None if about is None else Preprocessing.of_about(about, scaling)
 
 
 def _layer_to_json(layer: Layer) -> dict[str, Any]:

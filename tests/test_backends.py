@@ -33,6 +33,10 @@ def test_a_name_gives_the_same_backend_each_time():
     [
         ("nunpy", "unknown backend 'nunpy'; did you mean 'numpy'?"),
         ("coda:1", "unknown backend 'coda:1'; did you mean 'cuda'?"),
+        ("NumPy", "unknown backend 'NumPy'; did you mean 'numpy'?"),
+        ("gpu", "unknown backend 'gpu'; did you mean 'cuda'?"),
+        ("cpu", "unknown backend 'cpu'; did you mean 'numpy'?"),
+        ("PyTorch:0", "unknown backend 'PyTorch:0'; did you mean 'torch'?"),
         ("", "unknown backend ''; known: numpy, cupy, cuda, torch, strict, auto"),
         (None, "a backend is named by text, as 'numpy' or 'cupy:1', not None"),
         ("numpy:1", "backend 'numpy:1': NumPy has one device; write 'numpy'"),

@@ -25,6 +25,7 @@ from backends.numpy_backend import NumpyBackend
 from mlp.app.cli import app
 from mlp.app.config import load
 from mlp.app.runs import load_run, train_run
+from mlp.app.terminal import printable
 from mlp.check_gradient import gradient_check
 from mlp.model import Evaluator, Model
 
@@ -157,7 +158,7 @@ def test_train_prints_progress_and_a_summary(here):
     assert memory.startswith("memory: ")
     assert [line[:9] for line in lines[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     summary = "\n".join(lines[3:])
-    assert lines[4].split() == ["rows", "loss", "accuracy"]
+    assert lines[4].split() == ["rows", "loss", "accuracy", "balanced_accuracy"]
     assert [line.split()[:2] for line in lines[5:8]] == [
         ["train", "36"],
         ["validation", "12"],
@@ -368,8 +369,8 @@ def test_predictions_of_classes_have_labels_and_probabilities(here):
         assert row["label"] == names[int(np.argmax(shares))].removeprefix("probability_")
     right = np.mean([row["label"] == kind for row, kind in zip(rows, truth, strict=True)])
     table = run("evaluate", "runs/plants", "plants.csv").split()
-    assert table[:5] == ["rows", "loss", "accuracy", "plants.csv", "60"]
-    assert float(table[-1]) == pytest.approx(right, abs=1e-4)
+    assert table[:6] == ["rows", "loss", "accuracy", "balanced_accuracy", "plants.csv", "60"]
+    assert float(table[-2]) == pytest.approx(right, abs=1e-4)
     assert right > 0.8
 
 
@@ -523,18 +524,17 @@ BAD = {
     "empty data": ([], {"plants.csv": ""}, ["plants.csv"]),
     "a header alone": ([], {"plants.csv": "a,b,kind\n"}, ["plants.csv"]),
     "NaN": (
-        [],
+        ["--set", "data.missing=error"],
         {"plants.csv": HEAD + "nan,1,fern\n,1,fern\n"},
         ["plants.csv: 2 of 4 rows", "'a' (2)"],
     ),
     "infinity": ([], {"plants.csv": HEAD + "1,inf,fern\n"}, ["plants.csv", "'b' (1)"]),
-    "text among numbers": ([], {"plants.csv": HEAD + "1,x,fern\n"}, ["line 4", "'b'", "'x'"]),
-    "a row too short": ([], {"plants.csv": HEAD + "1,fern\n"}, ["line 4 has 2 cells"]),
-    "a table with tabs": (
-        ["--set", "data.file=plants.tsv"],
-        {"plants.tsv": HEAD.replace(",", "\t")},
-        ["plants.tsv: a table is read from .csv, with commas"],
+    "text among numbers": (
+        ["--set", "data.columns.b=number"],
+        {"plants.csv": HEAD + "1,x,fern\n"},
+        ["line 4", "'b'", "'x'"],
     ),
+    "a row too short": ([], {"plants.csv": HEAD + "1,fern\n"}, ["line 4 has 2 cells"]),
     "the target among the inputs": (
         ["--set", "data.inputs=['a', 'kind']"],
         {},
@@ -641,7 +641,10 @@ def test_bad_data_for_a_run(here):
     Path("new.csv").write_text("a,c\n1,2\n")
     assert "new.csv has no column 'b'" in run("predict", "runs/plants", "new.csv", code=2)
     Path("new.csv").write_text("a,b\n1,nan\n")
-    assert "'b' (1)" in run("predict", "runs/plants", "new.csv", code=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        said = CliRunner().invoke(app, ["predict", "runs/plants", "new.csv"]).stderr
+    assert said.startswith("mlp: warning: new.csv: 1 gaps in 'b', which had none in training")
     np.save("new.npy", np.zeros((3, 5)))
     assert "5 columns" in run("predict", "runs/plants", "new.npy", code=2)
     Path("new.csv").write_text("a,b,kind\n1,2,fir\n")
@@ -746,3 +749,62 @@ def test_help_imports_nothing_heavy():
     ).stdout
     for heavy in ("numpy", "pydantic", "safetensors", "rich.progress", "mlp.training"):
         assert f"'{heavy}'" not in names
+
+
+# --- names that a terminal would obey --------------------------------------------------------
+
+CODES = ("\x1b[31m", "\x1b]0;title\x07", "\r", "\x9b2J", "\x7f", "\u202e", "\u2028")
+
+
+def test_what_is_printable_stays_and_everything_else_is_escaped():
+    for code in range(0x110000):
+        character = chr(code)
+        shown = printable(character)
+        assert shown.isprintable()
+        assert shown == character if character.isprintable() else shown.isascii()
+
+
+@pytest.mark.parametrize("code", CODES, ids=ascii)
+def test_control_codes_in_names_never_reach_the_terminal(code, tmp_path, monkeypatch):
+    """Of columns, labels, files and settings; in errors, warnings, tables, and predictions where
+    they are read by eye; a program that reads them gets them as they are."""
+    monkeypatch.chdir(tmp_path)
+    name, label = f"a{code}b", f"l{code}m"
+    rows = [[str(i % 3), "1", label if i % 2 else "n"] for i in range(40)]
+    with open(f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([[name, "other", "kind"], *rows])
+    text = PLANTS.replace('"plants.csv"', json.dumps("t.csv"))
+    Path("t.csv").write_bytes(Path(f"{name}.csv").read_bytes())
+    Path("t.toml").write_text(text)
+
+    def shown(*arguments, code):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, result.output
+        assert all(c.isprintable() or c == "\n" for c in result.output), ascii(result.output)
+        return result.output
+
+    assert "stopped" in shown("train", "t.toml", "--out", f"run{code}", code=0)
+    shown("train", "t.toml", "--set", f"data.target={name}x", code=2)
+    shown("train", "t.toml", "--set", f"data.inputs={name}x", code=2)
+    shown("train", f"{name}.toml", code=2)
+    shown("train", "t.toml", "--set", f"training.{name}=1", code=2)
+    assert "accuracy" in shown("evaluate", f"run{code}", f"{name}.csv", code=0)
+    Path("bad.csv").write_text(f"{name},other\n1,2\n", newline="")
+    shown("evaluate", f"run{code}", "bad.csv", code=2)
+    plain = CliRunner().invoke(app, ["predict", f"run{code}", f"{name}.csv"])
+    assert f"probability_{label}" in plain.stdout
+    monkeypatch.setattr("mlp.app.cli._on_a_terminal", lambda: True)
+    assert "probability" in shown("predict", f"run{code}", f"{name}.csv", code=0)
+
+
+def test_warnings_are_escaped_too(capsys):
+    from mlp.app.cli import _say_warning
+
+    _say_warning("column 'a\x1b[31m'", UserWarning, "f", 1)
+    assert capsys.readouterr().err == "mlp: warning: column 'a\\x1b[31m'\n"
+
+
+def test_all_that_is_said_goes_one_way():
+    sources = {path: path.read_text() for path in (Path(mlp.__file__).parent / "app").glob("*.py")}
+    count = {path.name: text.count("typer.echo(") for path, text in sources.items()}
+    assert {name: n for name, n in count.items() if n} == {"terminal.py": 1}

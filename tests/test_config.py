@@ -66,7 +66,7 @@ def test_what_is_left_out_is_what_the_library_has_as_usual(write):
 
 def test_every_setting_of_the_library_can_be_written():
     assert set(DenseLayer.model_fields) - {"kind"} == set(Dense.__dataclass_fields__)
-    assert set(Training.model_fields) - {"loss", "reduction"} == (
+    assert set(Training.model_fields) - {"loss", "reduction", "class_weight"} == (
         set(Settings.__dataclass_fields__) - {"seed"}
     )
 
@@ -293,7 +293,7 @@ def test_all_mistakes_of_a_file_come_at_once(write):
     message = refusal(path)
     assert message.startswith(f"{path} has 3 mistakes:\n  layers.0.activation: ")
     assert "\n  training.epochs: " in message
-    assert "\n  training.lr: unknown key; known: loss, " in message
+    assert "\n  training.lr: unknown key; did you mean 'learning_rate'?" in message
 
 
 def test_no_layers(write):
@@ -384,3 +384,57 @@ def test_rate_factors_that_are_refused(write, line, said):
 def test_rate_factors_arrive(write):
     config = load(write(("epochs = 7", "rate_factors = {bias = 0, weight = 2.5}")))
     assert config.settings().rate_factors == {"bias": 0.0, "weight": 2.5}
+
+
+# ------------------------------------------------------------------------------ usual slips
+
+
+WINDOWS = [r"C:\Users\me\t.csv", r"data\new\t.csv", r"C:\data" + "\\"]
+
+
+@pytest.mark.parametrize("quoted", WINDOWS)
+@pytest.mark.parametrize("key", ["file", "targets_file", "validation_file", "test_file"])
+def test_a_path_with_backslashes_in_double_quotes(write, key, quoted):
+    """Whether TOML refuses the escapes or reads control characters; in single quotes it is read."""
+    path = write(('file = "plants.csv"', f'{key} = "{quoted}"'))
+    assert "in double quotes a backslash begins an escape" in refusal(path)
+    assert "single quotes, 'C:" in refusal(path)
+    if key == "file":
+        single = load(write(('file = "plants.csv"', f"file = '{quoted}'")))
+        assert single.data.file.endswith(quoted)
+        assert load(write(), [f"data.file={quoted}"]).data.file.endswith(quoted)
+
+
+@pytest.mark.parametrize("quoted", WINDOWS)
+def test_a_path_with_backslashes_in_json(tmp_path, quoted):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"data": {{"file": "{quoted}"}}}}')
+    assert "write it twice, or write forward slashes" in refusal(path)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("written", ["[layers]", "[ layers ]", "[[layers]"])
+def test_layers_in_single_brackets(write, count, written):
+    text = GOOD.replace("[[layers]]", written, count)
+    assert "[[layers]]" in refusal(write(text=text))
+
+
+@pytest.mark.parametrize("table", ["data", "training"])
+def test_a_table_in_double_brackets(write, table):
+    said = refusal(write((f"[{table}]", f"[[{table}]]")))
+    assert f"{table}: expected a table of settings (one: [...] in single brackets)" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (EPOCHS, "lr = 0.1", "training.lr: unknown key; did you mean 'learning_rate'?"),
+        (EPOCHS, "neurons = 5", "training.neurons: unknown key; did you mean 'units' under [[la"),
+        (UNITS, "max_iter = 5", "max_iter: unknown key; did you mean 'epochs' under [training]"),
+        ("[data]", "batch = 5\n[data]", "unknown key; did you mean 'batch_size' under [training]"),
+        ("[data]", "random_state = 5\n[data]", "random_state: unknown key; did you mean 'seed'?"),
+        ("[data]", "precision = 'double'\n[data]", "not 'double'; did you mean 'float64'?"),
+    ],
+)
+def test_keys_that_have_other_names_elsewhere(write, old, new, said):
+    assert said in refusal(write((old, new)))

@@ -253,6 +253,47 @@ def test_own_validation_rows_stop_early():
     assert clf.best_validation_score_ == clf.score(X[1::2], Y[1::2])
 
 
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("labels", [[0, 1, 2], ["ant", "bee", "cat"], [True, False]])
+def test_validation_labels_are_those_of_the_model(labels, warm_start):
+    """Some of them, in any order; one that is not in y is refused by name."""
+    y = np.array(labels)[np.arange(len(X)) % len(labels)]
+    clf = mlp.MLPClassifier(warm_start=warm_start, **KW)
+    for some in ([0], [1], [1, 0], list(range(len(labels)))):
+        rows = np.isin(y, np.array(labels)[some])
+        clf.fit(X, y, X_val=X[rows], y_val=y[rows])
+        assert clf.validation_scores_[-1] == clf.score(X[rows], y[rows])
+    if len(labels) == 3:
+        known = y != labels[2]
+        with pytest.raises(ValueError, match=f"y_val has the label {labels[2]!r}, which is not"):
+            mlp.MLPClassifier(**KW).fit(X[known], y[known], X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("estimator", [mlp.MLPClassifier, mlp.MLPRegressor])
+def test_half_a_validation_set_is_refused(estimator):
+    for given, missing in (({"X_val": X}, "y_val"), ({"y_val": Y}, "X_val")):
+        with pytest.raises(mlp.InputError, match=f"X_val and y_val .*: give {missing} too"):
+            estimator(max_iter=1).fit(X, Y, **given)
+
+
+def test_masked_values_are_refused():
+    masked = np.ma.masked_equal(np.arange(len(X)) % 3, 0)
+    holes = np.ma.masked_less(X, X.min() + 1e-9)
+    clf = mlp.MLPClassifier(**KW)
+    for arguments, options, name in (
+        ((holes, Y), {}, "X"),
+        ((X, masked), {}, "y"),
+        ((X, Y, masked), {}, "sample_weight"),
+        ((X, Y), {"X_val": holes, "y_val": Y}, "X_val"),
+        ((X, Y), {"X_val": X, "y_val": masked}, "y_val"),
+    ):
+        with pytest.raises(mlp.InputError, match=rf"^{name} has \d+ masked values"):
+            clf.fit(*arguments, **options)
+    clf.fit(np.ma.array(X), np.ma.array(Y))  # nothing is masked
+    with pytest.raises(mlp.InputError, match=r"^X has 1 masked values"):
+        clf.predict(holes)
+
+
 @pytest.mark.parametrize(
     "scoring", ["f1_macro", lambda e, X, y: f1_score(y, e.predict(X), average="macro")]
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, mean_squared_error, r2_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_squared_error, r2_score
 
 from mlp.formulas.metrics import METRICS, evaluate
 from mlp.formulas.target_kinds import TARGET_KINDS
@@ -35,8 +35,17 @@ def decided(kind, y):
     return y.argmax(axis=1) if kind == "classes" else (y > 0.5).astype(int)
 
 
+def columns(kind, y, t):
+    """(targets, decisions) of each output of labels, or of the classes."""
+    decisions = decided(kind, y)
+    return [(t, decisions)] if kind == "classes" else zip(t.T, decisions.T, strict=True)
+
+
 PEERS = {
     "accuracy": lambda kind, y, t, s: accuracy_score(t, decided(kind, y), sample_weight=s),
+    "balanced_accuracy": lambda kind, y, t, s: np.mean(
+        [balanced_accuracy_score(a, b, sample_weight=s) for a, b in columns(kind, y, t)]
+    ),
     "mse": lambda kind, y, t, s: mean_squared_error(t, y, sample_weight=s),
     "r2": lambda kind, y, t, s: r2_score(t, y, sample_weight=s),
 }

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import sys
 import threading
 import tracemalloc
@@ -13,6 +14,7 @@ from backends import BackendError, get_backend
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, gradient_check, load, read, train
 from mlp.data.scaling import Scaling
+from mlp.formulas.losses import LOSSES
 from mlp.model import Evaluator
 
 
@@ -443,6 +445,7 @@ def test_evaluate(backend):
         {
             "loss": -np.log(y[np.arange(12), t]).mean(),
             "accuracy": (y.argmax(axis=1) == t).mean(),
+            "balanced_accuracy": np.mean([(y.argmax(axis=1) == k)[t == k].mean() for k in set(t)]),
         },
         rel=1e-12,
     )
@@ -460,7 +463,10 @@ def test_evaluate(backend):
     y, labels = model.predict(X), (T > 0).astype(int)
     loss = -np.log(np.where(labels, y, 1 - y)).sum(axis=1).mean()
     right = ((y > 0.5) == labels).all(axis=1).mean()
-    assert model.evaluate(X, labels) == pytest.approx({"loss": loss, "accuracy": right})
+    recalls = [((y > 0.5) == labels)[labels[:, k] == c, k].mean() for k in (0, 1) for c in (0, 1)]
+    assert model.evaluate(X, labels) == pytest.approx(
+        {"loss": loss, "accuracy": right, "balanced_accuracy": np.mean(recalls)}
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -647,3 +653,63 @@ def test_weights_that_are_not_finite_are_refused():
     net = Network(1, [Dense(1)])
     with pytest.raises(InputError, match="w has values that are NaN or infinite"):
         Model(net, "mean_squared_error", w=[np.nan, 0.0])
+
+
+# --- beyond the range of the dtype -----------------------------------------------------------
+
+UNITS = {"binary_cross_entropy": "sigmoid", "cross_entropy": "softmax", "poisson": "exp"}
+
+
+def overflowing(loss, dtype, columns=None, scaled=False):
+    """A model that predicts small inputs and overflows on large ones."""
+    net = Network(3, [Dense(8, "relu"), Dense(2, UNITS.get(loss, "identity"))])
+    w = np.ones(net.parameters)
+    scaling = Scaling(np.zeros(3), np.full(3, 0.5)) if scaled else None
+    return Model(net, loss, w=w, dtype=dtype, columns=columns, input_scaling=scaling)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_predicted_is_finite_or_an_error_that_names_the_place(loss, dtype, given, scaled):
+    model = overflowing(loss, dtype, ("a", "b", "c"), scaled)
+    t = np.array([0, 1, 0, 1]) if loss == "cross_entropy" else np.zeros((4, 2))
+    X = np.zeros((4, 3), given)
+    for value in (1.0, 1e30, *(float(np.finfo(given).max) / share for share in (9.0, 3.0, 1.0))):
+        X[2, 1] = value
+        for answer in (model.predict, lambda X: model.evaluate(X, t)["loss"]):
+            try:
+                found, said = answer(X), ""
+            except InputError as error:
+                found, said = 0.0, str(error)
+            assert np.isfinite(found).all()
+            if said:
+                assert re.search(r"row 2.* column 'b'|e\+[0-9]* in column 'b';|t: the loss", said)
+                assert ("dtype float64" in said) == (dtype == "float32")
+                assert value > 10 or loss == "poisson"
+
+
+def test_a_row_on_which_the_network_overflows_is_named(backend):
+    model = overflowing("mean_squared_error", "float32").to(backend)
+    X = np.zeros((9, 3), np.float32)
+    X[4:6, 1] = 3e38
+    said = r"X: the network overflows float32 on 2 of 9 rows, .* row 4, .* 3e\+38 in column 1;"
+    for answer in (model.predict, lambda X: model.evaluate(X, np.zeros((9, 2)))):
+        with pytest.raises(InputError, match=said):
+            answer(X)
+
+
+def test_targets_whose_loss_overflows_are_named():
+    model = overflowing("mean_squared_error", "float32")
+    t = np.zeros((4, 2))
+    t[3, 1] = -1e30
+    with pytest.raises(
+        InputError, match=r"t: the loss .* row 3, column 1: -1e\+30, predicted as 9;"
+    ):
+        model.evaluate(np.zeros((4, 3)), t)
+
+
+def test_a_column_too_large_to_be_scaled_is_named():
+    with pytest.raises(InputError, match=r"column 1 has values too large to be scaled, as 1e\+300"):
+        Scaling.standard(np.array([[1.0, 1e300], [2.0, 0.0]]))

@@ -7,7 +7,8 @@ from typing import Literal, get_args, get_origin
 import numpy as np
 import pytest
 
-from mlp.errors import InputError
+from mlp.app.config import Config, Data, DenseLayer, Training
+from mlp.errors import InputError, did_you_mean
 from mlp.formulas.activations import ACTIVATIONS, ActivationName
 from mlp.formulas.initializers import INITIALIZERS, InitializerName
 from mlp.formulas.losses import LOSSES, LossName
@@ -15,7 +16,11 @@ from mlp.formulas.metrics import METRICS, MetricName
 from mlp.formulas.optimizers import OPTIMIZERS, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, ScheduleName
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
+from mlp.layers import LAYERS, Dense
 from mlp.names import make, settings_of, spec
+from mlp.network.graph import Network
+from mlp.spellings import NEAR, SAME
+from mlp.training.settings import Settings
 
 TABLES = {
     "activation": ACTIVATIONS,
@@ -119,3 +124,71 @@ def test_what_is_written_makes_the_same_thing(kind, name):
 def test_what_is_not_a_specification(given, message):
     with pytest.raises(InputError, match=message):
         make(SCHEDULES, given, "schedule")
+
+
+# --- what others call it ---------------------------------------------------------------------
+
+# Every list of names that a user may choose from.
+CHOICES = {
+    **{kind: list(table) for kind, table in TABLES.items()},
+    "layer": list(LAYERS),
+    "metric": list(METRICS),
+    "top level": list(Config.model_fields),
+    "[data]": list(Data.model_fields),
+    "[[layers]]": list(DenseLayer.model_fields),
+    "[training]": list(Training.model_fields),
+    "Settings": [field.name for field in fields(Settings)],
+    **{
+        f"Literal {key}": list(names)
+        for key, names in {
+            "precision": get_args(Config.model_fields["precision"].annotation),
+            "reduction": ("sum", "mean"),
+            "watch": ("loss", "validation_loss"),
+            "scale_inputs": ("standard", "range", "none"),
+        }.items()
+    },
+    **{f"settings of {kind} {name}": settings_of(TABLES[kind][name]) for kind, name in ENTRIES},
+    "settings of dropout": settings_of(LAYERS["dropout"]),
+}
+FOREIGN = [
+    (own, other, answer)
+    for table, answer in (
+        (SAME, "; did you mean '{}'?"),
+        (NEAR, "; there is none here, the nearest is '{}'"),
+    )
+    for own, others in table.items()
+    for other in others.split(", ")
+]
+
+
+@pytest.mark.parametrize(("own", "other", "answer"), FOREIGN, ids=[o for _, o, _ in FOREIGN])
+def test_a_name_from_elsewhere_is_answered_with_ours(own, other, answer):
+    """In every list that has it, unless the name is ours there too; however it is written."""
+    lists = [known for known in CHOICES.values() if own in known and other not in known]
+    assert lists, f"{own} is no name of ours"
+    for known in lists:
+        for written in (other, other.upper(), f"torch.nn.{other}"):
+            assert did_you_mean(written, known) == answer.format(own)
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_our_names_in_other_letters_are_recognised(kind):
+    for name in CHOICES[kind]:
+        camel = "".join(word.capitalize() for word in name.split("_"))
+        for written in (name.upper(), camel, name.replace("_", "-"), f"keras.{camel}"):
+            assert did_you_mean(written, CHOICES[kind]) == f"; did you mean '{name}'?"
+
+
+def test_names_from_elsewhere_are_answered_wherever_a_name_is_looked_up():
+    for kind, table in TABLES.items():
+        for own, other, answer in FOREIGN:
+            if own in table and other not in table:
+                with pytest.raises(InputError) as error:
+                    make(table, other, kind)
+                assert str(error.value) == f"unknown {kind} {other!r}{answer.format(own)}"
+    with pytest.raises(InputError, match="no setting 'lr'; did you mean 'learning_rate'"):
+        Settings.check_names(["lr"])
+    with pytest.raises(InputError, match="unknown activation 'ReLU'; did you mean 'relu'"):
+        Network(2, [Dense(3, "ReLU")])
+    with pytest.raises(InputError, match="unknown initializer 'kaiming'; did you mean 'he_unif"):
+        Network(2, [Dense(3, initializer="kaiming")])

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlp.data.readers import IDX_TYPES, read
+from mlp.data.array_files import IDX_TYPES
+from mlp.data.readers import read
 from mlp.errors import InputError
 
 rng = np.random.default_rng
@@ -58,7 +59,7 @@ def test_csv_columns_come_in_the_order_asked_for(tmp_path):
 
 @pytest.mark.parametrize(
     ("cells", "dtype"),
-    [(["1", "2"], np.int64), (["1", "2.0"], np.float64), (["1", "b"], "U"), (["1", 2**70], float)],
+    [(["1", "2"], np.int64), (["1", "2.0"], np.float64), (["1", "b"], "U"), (["1", 2**70], "U")],
 )
 def test_csv_target_has_the_type_its_cells_allow(tmp_path, cells, dtype):
     path = write(tmp_path / "a.csv", f"a,t\n1,{cells[0]}\n2,{cells[1]}\n")
@@ -77,13 +78,10 @@ def test_predict_needs_no_target_and_leaves_it_out(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b,t\n1,2,3\n4,red,6\n", "line 3, column 'b': 'red' is not a number; .*`inputs`"),
-        ('a,b,t\n"1\n",2,3\n4,red,6\n', "line 4, column 'b': 'red'"),
         ("a,b,t\n1,2,3\n4,5\n", "line 3 has 2 cells, the header has 3; complete the row"),
-        ("a,b,t\n1,2,3\n4,,6\n7, ,9\nnan,1,1\n", r"3 of 4 rows .* 'a' \(1\), 'b' \(2\); fill"),
         ("a,b,t\n1,inf,3\n", r"1 of 1 rows has .* 'b' \(1\)"),
         ("a,b,t\n1,2,\n4,5,\n7,8,9\n", "2 of 3 rows have no value in the target column 't'; fill"),
-        ("a,b,t\n1,2,nan\n", r"1 of 1 rows .*column 't' \(1\)"),
+        ("a,b,t\n1,2,nan\n", "1 of 1 rows have no value in the target column 't'"),
         ("a,b,t\n", "is too short; it needs a row of column names and rows"),
         ("t\n5\n", "no column of inputs beside t; add one"),
         ("", "is too short; it needs a row of column names and rows of values"),
@@ -91,7 +89,7 @@ def test_predict_needs_no_target_and_leaves_it_out(tmp_path):
         ("a,a,t\n1,2,3\n", "two columns are named 'a'; rename one"),
         ("a,b,target\n1,2,3\n", "no column 't'; known: a, b, target"),
         ("a,b,tt\n1,2,3\n", "no column 't'; did you mean 'tt'?"),
-        (b"a,b,t\n\xff,2,3\n", "not UTF-8 text; save it as CSV in UTF-8"),
+        (b"a,b,t\n\xff\0,2,3\n", "not text: it holds bytes that are 0; save it as CSV in UTF-8"),
         ("a,b,t\n" + "1" * 200_000 + ",2,3\n", "line 2 is not CSV: field larger"),
     ],
 )
@@ -210,10 +208,8 @@ def test_names_of_columns_that_are_names_of_arrays(tmp_path):
     [
         (np.array([[1, "a"]], object), "Python objects, .*; save it again with a plain dtype"),
         (np.array([[1j]]), r"a complex128 array of shape \(1, 1\); save rows of real"),
-        (np.array([["a"]]), "inputs must be rows x columns of numbers, not a <U1 array"),
-        (np.arange(3.0), r"not a float64 array of shape \(3,\); X.reshape\(-1, 1\)"),
         (np.empty((0, 10**12)), r"a float64 array of shape \(0, 1000000000000\); save rows"),
-        (np.array([[1, np.inf], [np.nan, 2]]), r"2 of 2 rows have .*'x_0' \(1\), 'x_1' \(1\)"),
+        (np.array([[1, np.inf], [-np.inf, 2]]), r"2 of 2 rows have .*'x_0' \(1\), 'x_1' \(1\)"),
     ],
 )
 @pytest.mark.parametrize("name", ["bad.npy", "bad.npz"])
@@ -292,20 +288,19 @@ def test_damaged_gzip_counts_its_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "start"),
+    "content",
     [
-        (b"\x89PNG rest", "'89 50 4e 47'"),
-        (b"a,b\n1,2\n", "'61 2c 62 0a'"),
-        (b"\0\0\x07\1" + bytes(9), "'00 00 07 01'"),  # no such type
-        (struct.pack(">BBBB65IB", 0, 0, 8, 65, *[1] * 65, 7), "'00 00 08 41'"),  # 65 dimensions
-        (b"\0\0\x08", "'00 00 08'"),
-        (b"", "''"),
+        b"\x89PNG rest",
+        b"\0\0\x07\1" + bytes(9),  # no such type
+        struct.pack(">BBBB65IB", 0, 0, 8, 65, *[1] * 65, 7),  # 65 dimensions
+        b"\0\0\x08",
+        b"",
     ],
 )
 @pytest.mark.parametrize("name", ["a-ubyte", "a.txt", "a.gz"])
-def test_not_an_idx_file(tmp_path, content, start, name):
+def test_not_an_idx_file_nor_a_table(tmp_path, content, name):
     path = write(tmp_path / name, gzip.compress(content) if name == "a.gz" else content)
-    with pytest.raises(InputError, match=rf"neither named \.csv, .* bytes {start}, not with 00 00"):
+    with pytest.raises(InputError, match=r"is (no table that is read|not text|too short)"):
         read(path, need_targets=False)
 
 
@@ -362,7 +357,7 @@ def test_rows_of_inputs_and_targets_must_match(tmp_path):
 def test_targets_are_checked_too(tmp_path):
     X = np.ones((2, 2))
     np.savez(tmp_path / "a.npz", X=X, t=np.array([[1.0, 2], [3, np.nan]]))
-    with pytest.raises(InputError, match=r"a\.npz: 1 of 2 rows has .*'target 1' \(1\)"):
+    with pytest.raises(InputError, match=r"a\.npz: 1 of 2 rows have no value .*'target 1'"):
         read(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", X=X, t=np.float64(3))
     with pytest.raises(InputError, match=r"holds a float64 array of shape \(\); save rows"):

@@ -533,7 +533,7 @@ BAD_DATA = {  # model, X, t: message
     "t_columns": (regression, X, np.zeros((20, 2)), r"t has 2 columns, the last layer has 1 units"),
     "t_axes": (regression, X, np.zeros((20, 1, 1)), r"t has shape \(20, 1, 1\), expected \(rows, "),
     "t_one_number": (regression, X, 1.0, r"t has shape \(1, 1\)|t has shape \(\)"),
-    "t_text": (regression, X, ["a"] * 20, r"t: targets must be numbers, not <U1; encode the lab"),
+    "t_text": (regression, X, ["a"] * 20, r"t: targets must be numbers, not 'a'; encode the lab"),
     "t_nan": (regression, X, np.where(T > 0, T, np.nan), r"t: \d+ values are NaN or infinite"),
     "class_above": (classifier, X, LABELS * 2, r"t: 2 is not a class number from 0 to 1 \(the la"),
     "class_below": (classifier, X, LABELS - 1, r"t: -1 is not a class number from 0 to 1"),

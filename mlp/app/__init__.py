@@ -5,6 +5,7 @@ config.py             the file, checked
 prepare.py            from settings to data and an untrained model
 runs.py               a run into its folder, and back
 run_folder.py         a folder that is whole or not there
+terminal.py           what is printed, without control codes
 progress.py           what is shown while training
 plots.py              the history as a picture
 prediction_table.py   predictions as a table

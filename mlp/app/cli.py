@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mlp.app.terminal import printable, say
+
 if TYPE_CHECKING:
     from mlp.app.runs import Finished
 
@@ -34,7 +36,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo("mlp: interrupted", err=True)
+            say("mlp: interrupted", err=True)
             raise typer.Exit(130) from error
         except _mistakes() as error:
             if ctx.params["debug"]:
@@ -51,7 +53,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 
 def _say_error(message: str) -> None:
-    typer.echo(f"mlp: error: {message}", err=True)
+    say(f"mlp: error: {message}", err=True)
 
 
 def _say_warning(
@@ -62,7 +64,10 @@ def _say_warning(
     file: Any = None,
     line: Any = None,
 ) -> None:
-    typer.echo(f"mlp: warning: {message}", err=True)
+    from mlp.errors import Note
+
+    what = "note" if issubclass(category, Note) else "warning"
+    say(f"mlp: {what}: {message}", err=True)
 
 
 app = typer.Typer(
@@ -103,14 +108,20 @@ SettingsFile = Annotated[Path, typer.Argument(metavar="FILE", help="The TOML fil
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, or a model file.")
 ]
-DataFile = Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .npz, .npy or IDX file.")]
+DataFile = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A table: .csv, .parquet, .npz, ...")
+]
+ArrayName = Annotated[
+    str | None,
+    typer.Option("--inputs", metavar="NAME", help="Of an .npz file: the array of the inputs."),
+]
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         import mlp
 
-        typer.echo(f"array-mlp {mlp.__version__}")
+        say(f"array-mlp {mlp.__version__}")
         raise typer.Exit
 
 
@@ -164,7 +175,7 @@ def train(
     config = load(file, _with_threads(overrides, threads))
     if plan:
         found = plan_run(config, backend)
-        typer.echo(str(found))
+        say(str(found))
         found.check()
         return
     with _ended_gently(), progress(quiet) as callbacks:
@@ -178,7 +189,7 @@ def train(
         raise typer.Exit(2)
     if not quiet:
         try:
-            typer.echo(_summary(finished, config.data.file))
+            say(_summary(finished, config.data.file))
             sys.stdout.flush()
         except OSError as error:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
@@ -230,6 +241,10 @@ def _summary(finished: "Finished", data: str) -> str:
     return "\n".join(lines)
 
 
+def _on_a_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def _metrics_table(parts: dict[str, dict[str, Any]]) -> str:
     """A line for each part of the data, a column for each number."""
     columns = list(dict.fromkeys(name for values in parts.values() for name in values))
@@ -270,6 +285,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help=".csv, or .npy for the outputs alone; default: stdout."),
     ] = None,
+    inputs: ArrayName = None,
     backend: BackendFlag = None,
     threads: ThreadsFlag = None,
 ) -> None:
@@ -286,14 +302,19 @@ def predict(
         predictions.check_new(out)
     model, config = load_run(run, backend)
     names = config.data.target if config else None
-    rows = read_more(config, data, model.columns or (), need_targets=False)
+    rows = read_more(config, data, model.given_columns, need_targets=False, inputs=inputs)
     with limited(threads or (config.threads if config else None)):
         if out is None:
-            header, lines = predictions.table(model, rows.X, names)
-            typer.echo(predictions.as_csv(header, lines), nl=False)
+            header, lines = predictions.table(model, rows, names)
+            text = predictions.as_csv(header, lines)
+            if _on_a_terminal():
+                say(text, nl=False)
+            else:  # data, for a program: as they are
+                sys.stdout.write(text)
+                sys.stdout.flush()
         else:
-            predictions.write(model, rows.X, names, out)
-            typer.echo(f"{len(rows)} predictions are in {out}")
+            predictions.write(model, rows, names, out)
+            say(f"{len(rows)} predictions are in {out}")
 
 
 @app.command()
@@ -310,11 +331,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="The targets of DATA, if they are in another file."),
     ] = None,
+    inputs: ArrayName = None,
     backend: BackendFlag = None,
     threads: ThreadsFlag = None,
 ) -> None:
     """Measure the predictions for DATA against its targets."""
-    from mlp.app.prepare import read_more
+    from mlp.app.prepare import is_file_of, read_evaluated
     from mlp.app.runs import load_run
     from mlp.errors import InputError
     from mlp.threads import limited
@@ -324,10 +346,73 @@ def evaluate(
         raise InputError(f"the targets of {data} are not in it: name them by --targets-file FILE")
     if target is None and targets_file is None and config is None:
         raise InputError(f"{run} is a model alone: name the column to predict by --target NAME")
-    rows = read_more(config, data, model.columns or (), targets_file, target=target)
+    rows = read_evaluated(config, data, model, targets_file, target, inputs)
     with limited(threads or (config.threads if config else None)):
         measured = {"rows": len(rows)} | model.evaluate(rows)
-    typer.echo(_metrics_table({data.name: measured}))
+    say(_metrics_table({printable(data.name): measured}))
+    if config is not None and is_file_of(config, data):
+        say(f"mlp: note: {data.name} is the file that the run was trained on", err=True)
+
+
+# ------------------------------------------------------------------------------ convert
+
+
+@app.command()
+def convert(
+    data: Annotated[Path, typer.Argument(metavar="IN", help="A file of a table of any kind.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=".npy, .parquet, .feather or .csv.")],
+    array: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The array, where IN is an .npz.")
+    ] = None,
+) -> None:
+    """Write the table in IN as OUT, which is of another kind.
+
+    An .npy holds numbers alone, and no names of columns.
+    """
+    from mlp.data.table_files import check_written, read_table, write_table
+    from mlp.errors import InputError, Note
+
+    check_written(out)
+    if out.exists():
+        raise InputError(f"{out} is there already and stays as it is; name another file")
+    table = read_table(data, array=array)
+    for note in table.notes:
+        warnings.warn(note, Note, stacklevel=2)
+    write_table(table, out)
+    say(f"{out} has {len(table)} rows of {len(table.names)} columns")
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+@app.command()
+def inspect(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A table, or the TOML file that names it.")
+    ],
+    inputs: ArrayName = None,
+) -> None:
+    """Show what is made of a table: kinds of columns and why, values, gaps, doubts.
+
+    Of a TOML file the table that it names, read as it says.
+    """
+    from mlp.app.config import load
+    from mlp.app.prepare import as_read
+    from mlp.app.table_report import report
+    from mlp.data.table_files import read_table
+
+    config = load(data) if data.suffix in (".toml", ".json") else None
+    file = data if config is None else Path(config.data.file)
+    target = (config.data.target or []) if config is not None else []
+    names = config.data.array_inputs if config is not None and file.suffix == ".npz" else None
+    array = inputs or (names[0] if names else None)
+    table = read_table(file, array=array, wanted=target, **as_read(config))
+    rows, doubts = report(table, target)
+    say(f"{file}: {len(table)} rows, {len(table.columns)} columns\n")
+    cells = _padded([list(map(printable, row)) for row in rows])
+    say("\n".join("  ".join(row).rstrip() for row in cells))
+    for doubt in doubts:
+        say(f"mlp: note: {doubt}", err=True)
 
 
 # ------------------------------------------------------------------------------ check
@@ -362,9 +447,9 @@ def check(
     with limited(config.threads):
         rows = model.samples(parts.train).rows(some, chosen)
         found = gradient_check(model, rows, seed=config.seed)
-    typer.echo(f"{found} ({chosen.name}, {len(some)} rows)")
+    say(f"{found} ({chosen.name}, {len(some)} rows)")
     if not found.passed:
-        typer.echo("a unit with a kink (relu) can do this by chance: try --set seed=1", err=True)
+        say("a unit with a kink (relu) can do this by chance: try --set seed=1", err=True)
         raise typer.Exit(1)
 
 
@@ -398,7 +483,7 @@ def backends(
 
         report = BackendCheck(get_backend(name or "auto"), QUICK if quick else None)
         for line in report.lines():
-            typer.echo(line)
+            say(line)
         raise typer.Exit(1 if report.failed else 0)
     rows = [["backend", "usable", "device", "free", "total", "version"]]
     reasons = []
@@ -409,12 +494,12 @@ def backends(
         else:
             rows.append([info.name, "no", "see below", "", "", ""])
             reasons.append((info.name, info.reason))
-    if sys.stdout.isatty():
+    if _on_a_terminal():
         _print_table(rows, dict(reasons))
         return
-    typer.echo("\n".join("  ".join(cells).rstrip() for cells in _padded(rows)))
+    say("\n".join("  ".join(cells).rstrip() for cells in _padded(rows)))
     for name, reason in reasons:
-        typer.echo(f"\n{name}: {reason}")
+        say(f"\n{name}: {reason}")
 
 
 def _padded(rows: list[list[str]]) -> list[list[str]]:
@@ -459,7 +544,7 @@ def init(
         raise InputError(f"{file} is there already; name another file") from error
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror or error}") from error
-    typer.echo(
+    say(
         f"{file} is written; name your data in it, or train at once:\n"
         f"mlp train {_quoted(file)} --set data.file=YOURS.csv --set data.target=YOUR_COLUMN"
     )

@@ -24,6 +24,7 @@ all mistakes of a file come in one message.
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ from pydantic import (
     model_validator,
 )
 
+from mlp.data.preprocessing import KINDS, Coding, ColumnPlan, Kind
+from mlp.data.scaling import ScalingName
 from mlp.errors import InputError, did_you_mean
 from mlp.formulas.activations import ACTIVATIONS, get_activation
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
@@ -57,6 +60,7 @@ from mlp.memory import size_of
 from mlp.names import make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
+from mlp.spellings import ours
 from mlp.training.settings import RENAMED, Settings
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -104,6 +108,27 @@ def _one_or_more(value: Any) -> Any:
     return names
 
 
+def _missing(value: Any) -> Any:
+    """The cells that are gaps, or whether there may be none."""
+    words = isinstance(value, list) and all(isinstance(word, str) for word in value)
+    if value is not None and value != "error" and not words:
+        raise InputError(
+            f"expected a list of the texts that stand for a gap, or 'error', not {value!r}"
+        )
+    return value
+
+
+def _class_weight(value: Any) -> Any:
+    """Weights of classes by name, or those that give each class the same weight."""
+    if isinstance(value, dict):
+        numbers = (isinstance(x, (int, float)) and not isinstance(x, bool) for x in value.values())
+        if value and all(numbers) and all(x >= 0 for x in value.values()):
+            return {name: float(x) for name, x in value.items()}
+    elif value is None or value == "balanced":
+        return value
+    raise InputError(f"expected 'balanced' or a table of weights by class, not {value!r}")
+
+
 def _batch_size(value: Any) -> Any:
     if value != "full" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InputError(f"expected a whole number from 1 on, or 'full', not {value!r}")
@@ -136,55 +161,156 @@ def _memory(text: str) -> str:
 
 
 Names = Annotated[list[str], BeforeValidator(_one_or_more)]
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Spec = str | dict[str, Any]
 
 
 # ------------------------------------------------------------------------------ the file's tables
 
 
+class ColumnSettings(Section):
+    """As `ColumnPlan`: what a column is taken for."""
+
+    kind: Kind | None = None
+    scaling: ScalingName | None = None
+    coding: Coding = ColumnPlan.coding
+
+
+def _column(value: Any) -> Any:
+    """A kind, or a table of settings."""
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, dict):
+        raise InputError(
+            f"expected a kind of column ({', '.join(KINDS)}) or a table, not {value!r}"
+        )
+    return value
+
+
+class Where(Section):
+    """The rows whose cell in a column is this."""
+
+    column: str
+    value: Annotated[str, BeforeValidator(lambda x: x if isinstance(x, str) else str(x))] = Field(
+        alias="is"
+    )
+
+
+class Arrays(Section):
+    """Arrays of an .npz file, by name."""
+
+    inputs: str
+    target: str
+
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+LAST = re.compile(r"last (\d+(?:\.\d+)?) ?%")
+
+
+def _part(value: Any) -> Any:
+    """A share of the rows, the last ones, those of a column's value, or arrays."""
+    if isinstance(value, dict):
+        return (Where if "column" in value or "is" in value else Arrays).model_validate(value)
+    if isinstance(value, str):
+        found = LAST.fullmatch(value)
+        if not found or not 0.0 < float(found[1]) < 100.0:
+            raise InputError(f"expected a share of the rows or 'last 20%', not {value!r}")
+        return value
+    try:
+        return TypeAdapter(Share, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        raise InputError(_explain(error.errors()[0])) from error
+
+
+def share_of(part: Any) -> float:
+    """The share of the rows that a part takes, as far as it is known before they are read."""
+    if isinstance(part, str) and (found := LAST.fullmatch(part)):
+        return float(found[1]) / 100.0
+    return part if isinstance(part, float) else 0.0
+
+
+Part = Annotated[Any, PlainValidator(_part)]
+
+
 class Data(Section):
-    """Where the data are, what is held out, and how columns are scaled."""
+    """Where the data are, what is held out, and how columns are coded and scaled."""
 
     file: str
     inputs: Names | None = None
+    exclude: Names | None = None
     target: Names | None = None
     targets_file: str | None = None
-    validation: Share | None = None
+    header: bool | None = None
+    missing: Annotated[list[str] | Literal["error"] | None, PlainValidator(_missing)] = None
+    drop_rows_without_target: bool = False
+    columns: dict[str, Annotated[ColumnSettings, BeforeValidator(_column)]] = {}
+    groups: str | None = None
+    sample_weight: str | None = None
+    train: Part | None = None
+    validation: Part | None = None
     validation_file: str | None = None
     validation_targets_file: str | None = None
-    test: Share | None = None
+    test: Part | None = None
     test_file: str | None = None
     test_targets_file: str | None = None
     memory: Annotated[str, AfterValidator(_memory)] | None = None
-    scale_inputs: Literal["standard", "range", "none"] = "standard"
-    scale_targets: Literal["standard", "none"] = "none"
+    scale_inputs: ScalingName = "standard"
+    scale_targets: ScalingName = "none"
 
     @model_validator(mode="after")
     def _target_is_no_input(self) -> "Data":
-        both = [name for name in self.target or [] if name in (self.inputs or [])]
+        inputs = set(self.inputs or [])
+        both = [name for name in self.target or [] if name in inputs]
         if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
             raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
+        out = [name for name in self.exclude or [] if name in inputs]
+        if out:
+            raise InputError(f"{out[0]!r} is in inputs and in exclude; leave it in one of them")
+        if self.scale_targets == "robust":
+            raise InputError(
+                "scale_targets: 'robust' has a smooth clip, beyond which no number can be "
+                "predicted; write 'standard' or 'quantile'"
+            )
         return self
 
     @model_validator(mode="after")
     def _one_source_each(self) -> "Data":
+        if isinstance(self.train, (float, str)):
+            raise InputError("train is {column = ..., is = ...} or {inputs = ..., target = ...}")
         for part in ("validation", "test"):
-            share, file = getattr(self, part), getattr(self, f"{part}_file")
-            if share is not None and file is not None:
+            given, file = getattr(self, part), getattr(self, f"{part}_file")
+            if given is not None and file is not None:
                 raise InputError(f"give {part} (a share of the rows) or {part}_file, not both")
             targets = getattr(self, f"{part}_targets_file")
             if targets is not None and file is None:
                 raise InputError(f"{part}_targets_file needs {part}_file, the inputs")
             if file is not None and targets is None and self.targets_file is not None:
                 raise InputError(f"give {part}_targets_file too, as targets_file is given")
-        held_out = (self.validation or 0.0) + (self.test or 0.0)
+            if isinstance(given, str) and self.groups is not None:
+                raise InputError(
+                    f"{part} = {given!r} cuts through groups; give a share of the rows"
+                )
+        held_out = share_of(self.validation) + share_of(self.test)
         if held_out >= 1.0:
             raise InputError(
                 f"validation and test together hold out {held_out:g} of the rows; it must be below "
                 "1, so that some are left to train on"
             )
         return self
+
+    @property
+    def array_inputs(self) -> list[str] | None:
+        """The inputs, of an .npz file the array of the rows to train on."""
+        return [self.train.inputs] if isinstance(self.train, Arrays) else self.inputs
+
+    @property
+    def array_target(self) -> list[str] | None:
+        """The target, of an .npz file the array of the rows to train on."""
+        return [self.train.target] if isinstance(self.train, Arrays) else self.target
+
+    @property
+    def plans(self) -> dict[str, ColumnPlan]:
+        """What the columns are to be taken for, by name or pattern."""
+        return {name: ColumnPlan(**about.model_dump()) for name, about in self.columns.items()}
 
 
 FILES = ("file", *(name for name in Data.model_fields if name.endswith("_file")))
@@ -279,6 +405,9 @@ class Training(Section):
     watch: Literal["loss", "validation_loss"] | None = None
     record_steps: bool = Settings.record_steps
     rate_factors: dict[str, float] = {}
+    class_weight: Annotated[
+        dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
+    ] = None
 
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
     @classmethod
@@ -293,7 +422,7 @@ class Training(Section):
 
     def settings(self, seed: int) -> Settings:
         """How to train."""
-        return Settings(seed=seed, **self.model_dump(exclude={"loss", "reduction"}))
+        return Settings(seed=seed, **self.model_dump(exclude={"loss", "reduction", "class_weight"}))
 
 
 class Config(Section):
@@ -383,6 +512,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
             if isinstance(value, str):
                 values["data"][name] = str(path.parent / Path(value).expanduser())
     given = [_override(values, text) for text in overrides]
+    _check_paths(values.get("data"), path, "data")
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -405,13 +535,41 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not UTF-8 text; it should be a TOML file") from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise InputError(f"{path} is not {kind}: {error}") from error
+        raise InputError(f"{path} is not {kind}: {error}{_slip(text, str(error), kind)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings, but {type(values).__name__}")
     if path.suffix == ".json" and isinstance(values.get("training"), dict):
         training = values["training"]  # of a run that was made when it had the old name
         values["training"] = {RENAMED.get(name, name): x for name, x in training.items()}
     return values
+
+
+BACKSLASHES = {
+    "TOML": (
+        "in double quotes a backslash begins an escape, as \\n or \\t: write a path in single "
+        "quotes, 'C:\\data\\t.csv', or with forward slashes"
+    ),
+    "JSON": "a backslash begins an escape: write it twice, or write forward slashes",
+}
+
+
+def _slip(text: str, error: str, kind: str) -> str:
+    """The usual slip in the line that the error names, if it is one."""
+    found = re.search(r"line (\d+)", error)
+    line = text.split("\n")[int(found[1]) - 1] if found else ""
+    if re.match(r"\s*\[+\s*layers\s*\]", line):
+        return "; each layer begins with [[layers]], in double brackets"
+    return f"; {BACKSLASHES[kind]}" if re.search(r'"[^"]*\\', line) else ""
+
+
+def _check_paths(values: Any, path: Path, key: str = "") -> None:
+    """InputError for a file name with control characters: its backslashes were read as escapes."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            _check_paths(value, path, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, str) and key.endswith("file") and re.search(r"[\x00-\x1f\x7f]", values):
+        cure = BACKSLASHES["JSON" if path.suffix == ".json" else "TOML"]
+        raise InputError(f"{path}: {key}: {values!r} has control characters; {cure}")
 
 
 # ------------------------------------------------------------------------------ --set key=value
@@ -488,9 +646,13 @@ def _nearest_key(location: tuple[Any, ...], values: Mapping[str, Any]) -> str:
     known = SECTIONS.get(section, Config)
     if section == "layers":
         known = LAYER_SECTIONS[values["layers"][location[1]].get("kind", "dense")]
-    for other, cls in SECTIONS.items():
-        if other != section and name in cls.model_fields:
-            return f"; it belongs under {'[[layers]]' if other == 'layers' else f'[{other}]'}"
+    if ours(name, known.model_fields) is None:
+        for other, cls in SECTIONS.items():
+            place = "[[layers]]" if other == "layers" else f"[{other}]"
+            if other != section and name in cls.model_fields:
+                return f"; it belongs under {place}"
+            if other != section and (same := ours(name, cls.model_fields)):
+                return f"; did you mean '{same}' under {place}?"
     return did_you_mean(name, known.model_fields)
 
 
@@ -503,7 +665,7 @@ EXPECTED = {
     "string_type": "text",
     "dict_type": "a table",
     "list_type": "a list (of tables: [[layers]] in double brackets)",
-    "model_type": "a table of settings",
+    "model_type": "a table of settings (one: [...] in single brackets)",
     "model_attributes_type": "a table of settings",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number from {ge:g} on",
@@ -526,7 +688,7 @@ def _explain(details: Any) -> str:
         near = did_you_mean(
             details["input"], expected.replace(" or ", ", ").replace("'", "").split(", ")
         )
-        return f"expected {expected}, not {value}{near if 'did you mean' in near else ''}"
+        return f"expected {expected}, not {value}{'' if near.startswith('; known') else near}"
     if kind in EXPECTED:
         return f"expected {EXPECTED[kind].format(**context)}, not {value}"
     return f"{details['msg']}, not {value}"

@@ -1,24 +1,29 @@
 """From the settings of a run to its data and its untrained model.
 
 The classes are learned, rows are held out (the test rows first, each class keeping its share), and
-the scalings are fitted on the rows that are left to train on, so that nothing of the held-out rows
-is known in training.
+the preprocessing is fitted on the rows that are left to train on, so that nothing of the held-out
+rows is known in training.
 """
 
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backends import Backend, BackendError, choose
-from mlp.app.config import Config
-from mlp.data.labels import learned_classes
-from mlp.data.order import split
-from mlp.data.readers import Dataset, read
+from mlp.app.config import Arrays, Config, Where, share_of
+from mlp.data.labels import class_weights, encode, learned_classes
+from mlp.data.parts import Rows, common_rows, last_rows, rows_where, split_rows
+from mlp.data.preprocessing import Preprocessing, refuse_gaps
+from mlp.data.readers import Dataset, is_arrays, numbers, read_rows, targets_for
 from mlp.data.samples import Samples
 from mlp.data.scaling import Scaling
-from mlp.errors import InputError
+from mlp.data.tables import Table
+from mlp.errors import InputError, Note
 from mlp.formulas.losses import get_loss
 from mlp.model import Model
 
@@ -30,7 +35,6 @@ class Parts:
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
-    columns: tuple[str, ...]
     classes: np.ndarray | None
     outputs: int
 
@@ -46,47 +50,156 @@ class Parts:
 def read_parts(config: Config) -> Parts:
     """The data of a run: read and split, with the classes of its labels."""
     about = config.data
-    whole = read(
-        about.file, inputs=about.inputs, target=about.target, targets_file=about.targets_file
+    whole = read_rows(
+        about.file,
+        inputs=about.array_inputs,
+        target=about.array_target,
+        targets_file=about.targets_file,
+        exclude=about.exclude,
+        drop_rows_without_target=about.drop_rows_without_target,
+        sample_weight=about.sample_weight,
+        beside=_beside(config),
+        **as_read(config),
     )
-    kind = getattr(get_loss(config.training.loss), "targets", "numbers")
+    if about.missing == "error":
+        refuse_gaps(whole.X, whole.columns)
+    if not about.columns:
+        whole = replace(whole, X=_compact(whole.X))
+    kind = _kind(config)
     source = target_source(config)
     assert whole.t is not None  # they were asked for
-    classes = learned_classes(whole.t, kind, source, about.target)
-    parts: dict[str, Dataset | None] = {"train": replace(whole, source=source)}
+    t = targets_for(whole.t, kind)
+    whole = replace(whole, source=source, t=t)
+    classes = learned_classes(t, kind, source, about.target)
+    parts: dict[str, Dataset] = {"train": whole}
     for name in ("test", "validation"):
-        file = getattr(about, f"{name}_file")
-        if file is None:
-            parts[name] = _held_out(config, parts, name, len(whole), classes)
-            continue
+        part, file = getattr(about, name), getattr(about, f"{name}_file")
         targets_file = getattr(about, f"{name}_targets_file")
-        more = read_more(config, file, whole.columns, targets_file)
-        parts[name] = replace(more, source=str(targets_file or file))
-    assert parts["train"] is not None
+        if file is not None:
+            _check_other_file(config, name, file)
+            more = read_more(config, file, whole.columns, targets_file)
+            parts[name] = replace(more, source=str(targets_file or file))
+        elif isinstance(part, Arrays):
+            more = read_rows(about.file, inputs=[part.inputs], target=[part.target])
+            parts[name] = replace(more, source=f"{about.file}, {part.target}")
+        elif part is not None:
+            _hold_out(config, parts, name, len(whole), classes)
+        if isinstance(part, Arrays) or file is not None:
+            _check_rows(parts, name)
+    if isinstance(about.train, Where):
+        _, kept = _asked(config, "train", lambda: rows_where_is(parts["train"], about.train))
+        parts["train"] = parts["train"].take(kept)
+    parts = {name: _as_array(part) for name, part in parts.items()}
     return Parts(
         train=parts["train"],
-        validation=parts["validation"],
-        test=parts["test"],
-        columns=whole.columns,
+        validation=parts.get("validation"),
+        test=parts.get("test"),
         classes=classes,
-        outputs=len(classes) if kind == "classes" and classes is not None else _width(whole.t),
+        outputs=len(classes) if kind == "classes" and classes is not None else _width(t),
     )
 
 
-def _held_out(
-    config: Config, parts: dict[str, Dataset | None], name: str, n: int, classes: np.ndarray | None
-) -> Dataset | None:
-    """A share of all n rows, taken from those that are left to train on."""
-    share, left = getattr(config.data, name), parts["train"]
-    if share is None or left is None or left.t is None:
-        return None
-    labels = left.t if classes is not None and left.t.ndim == 1 else None
+def _kind(config: Config) -> str:
+    return str(getattr(get_loss(config.training.loss), "targets", "numbers"))
+
+
+def _beside(config: Config) -> list[str]:
+    """The columns that say to which part a row belongs."""
+    about = config.data
+    parts = (about.train, about.validation, about.test)
+    names = [part.column for part in parts if isinstance(part, Where)]
+    return list(dict.fromkeys([*names, *([about.groups] if about.groups else [])]))
+
+
+def as_read(config: Config | None) -> dict[str, Any]:
+    """How the cells of a table are to be read, whichever file it is in."""
+    if config is None:
+        return {}
+    about = config.data
+    return {
+        "header": about.header,
+        "missing": None if about.missing == "error" else about.missing,
+        "as_text": [name for name, plan in about.plans.items() if plan.kind == "category"],
+    }
+
+
+def _compact(table: Table) -> Table:
+    """A table of plain numbers as one array."""
+    if any(c.gaps is not None or not c.numeric for c in table.columns.values()):
+        return table
+    return replace(Table.of_array(numbers(table), table.names, table.source), lines=table.lines)
+
+
+def _as_array(data: Dataset) -> Dataset:
+    """A data set of plain numbers with X as an array; its values have been searched."""
+    if not isinstance(data.X, Table) or data.X.array is None:
+        return data
+    return replace(data, X=data.X.array, checked=True)
+
+
+def _hold_out(
+    config: Config, parts: dict[str, Dataset], name: str, n: int, classes: np.ndarray | None
+) -> None:
+    """Rows of a part, taken from those that are left to train on; a share is of all n rows."""
+    left, part = parts["train"], getattr(config.data, name)
+    groups = config.data.groups
+
+    def rows() -> Rows:
+        share = share_of(part) * n / len(left)
+        if isinstance(part, Where):
+            return rows_where_is(left, part)
+        if isinstance(part, str):
+            return last_rows(len(left), share)
+        by_class = classes is not None and left.t is not None and left.t.ndim == 1
+        column = left.beside[groups] if groups and left.beside is not None else None
+        return split_rows(len(left), share, config.seed, left.t if by_class else None, column)
+
+    kept, held = _asked(config, name, rows)
+    parts["train"], parts[name] = left.take(kept), left.take(held)
+
+
+def rows_where_is(data: Dataset, part: Any) -> Rows:
+    """The rows of a part that a column says."""
+    assert data.beside is not None  # it was asked for
+    return rows_where(data.beside[part.column], part.value)
+
+
+def _asked(config: Config, name: str, rows: Any) -> Rows:
     try:
-        kept, held = split(len(left), share * n / len(left), config.seed, labels=labels)
+        return rows()
     except InputError as error:
         raise InputError(f"{config.path}: data.{name}: {error}") from error
-    parts["train"] = replace(left, X=left.X[kept], t=left.t[kept])
-    return replace(left, X=left.X[held], t=left.t[held])
+
+
+def _check_other_file(config: Config, name: str, file: str) -> None:
+    """InputError if the rows to train on and those of a part are in one file."""
+    if os.path.exists(file) and os.path.samefile(file, config.data.file):
+        cure = f"hold out a share of the rows by data.{name}"
+        if Path(file).suffix.lower() == ".npz":
+            cure = f'name its arrays: {name} = {{inputs = "x_{name}", target = "y_{name}"}}'
+        raise InputError(
+            f"{config.path}: data.{name}_file is data.file, the rows that are trained on; {cure}"
+        )
+
+
+def _check_rows(parts: dict[str, Dataset], name: str) -> None:
+    """InputError if all rows of a part are rows to train on; some of them are said."""
+    of, part = parts["train"], parts[name]
+    try:
+        own, other = (numbers(data.table().select(of.columns)) for data in (of, part))
+    except InputError:
+        return  # of other columns or of text: found out when they are coded
+    often = common_rows(own, of.t, other, part.t)
+    if often == len(part):
+        raise InputError(
+            f"{part.source}: all {often} rows of data.{name} are rows that are trained on; a model "
+            "is measured on others"
+        )
+    if often > len(part) / 10:
+        warnings.warn(
+            f"{part.source}: {often} of {len(part)} rows of data.{name} are trained on too",
+            stacklevel=2,
+        )
 
 
 def read_more(
@@ -96,30 +209,67 @@ def read_more(
     targets_file: str | Path | None = None,
     need_targets: bool = True,
     target: Sequence[str] | None = None,
+    inputs: str | None = None,
 ) -> Dataset:
-    """Another data set with the columns of the first, in its order.
+    """Another data set with the columns of the first, among others and in any order.
 
-    target: as the settings say, if it is not given. Without settings, as of a model that came from
-    elsewhere, the columns are those of the model, else all that are no target.
+    target: as the settings say, if it is not given. inputs: the name of the array in an .npz file.
+    Without settings, as of a model that came from elsewhere, the columns are those of the model,
+    else all that are no target.
     """
-    inputs: Sequence[str] | None = columns
+    names: Sequence[str] | None = None
     if config is not None:
-        about, target = config.data, target or config.data.target
-        if about.inputs and Path(file).suffix == ".npz" == Path(about.file).suffix:
-            inputs = about.inputs  # the name of the array
-    return read(
+        target = target or config.data.array_target
+    if inputs is not None:
+        names = [inputs]
+    elif Path(file).suffix.lower() == ".npz":
+        same_kind = config is not None and Path(config.data.file).suffix.lower() == ".npz"
+        names = config.data.array_inputs if config is not None and same_kind else None
+    elif is_arrays(Path(file)):
+        names = columns
+    return read_rows(
         file,
-        inputs=inputs,
-        target=target,
+        inputs=names,
+        target=target if need_targets or targets_file is None else None,
         targets_file=targets_file,
         need_targets=need_targets,
+        wanted=columns,
+        **as_read(config),
     )
+
+
+def read_evaluated(
+    config: Config | None,
+    file: Path,
+    model: Model,
+    targets_file: Path | None,
+    target: Sequence[str] | None,
+    inputs: str | None,
+) -> Dataset:
+    """Rows to measure a model on, with their targets; what it was trained on is said, or refused
+    where arrays for it were named."""
+    own = config is not None and os.path.exists(file) and is_file_of(config, file)
+    if own and config is not None and inputs is None and file.suffix.lower() == ".npz":
+        part = config.data.test
+        if not isinstance(part, Arrays):
+            raise InputError(
+                f"{file}: its array {config.data.array_inputs or 'X'} was trained on; name others "
+                "by --inputs NAME and --target NAME"
+            )
+        inputs, target = part.inputs, [part.target]
+    return read_more(config, file, model.given_columns, targets_file, target=target, inputs=inputs)
+
+
+def is_file_of(config: Config, file: Path) -> bool:
+    """Whether this is the file that a run was trained on."""
+    return os.path.exists(config.data.file) and os.path.samefile(file, config.data.file)
 
 
 def target_source(config: Config) -> str:
     """Where the targets are, for messages."""
     about = config.data
-    columns = f", column {', '.join(map(repr, about.target))}" if about.target else ""
+    names = about.array_target
+    columns = f", column {', '.join(map(repr, names))}" if names else ""
     return f"{about.targets_file or about.file}{columns}"
 
 
@@ -138,36 +288,62 @@ def choose_backend(flag: str | None, config: Config | None) -> Backend:
 
 
 def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
-    """The model with fresh weights, its scalings fitted on the rows to train on."""
+    """The model with fresh weights, its preprocessing fitted on the rows to train on."""
     _check_outputs(config, parts)
-    X, t = parts.train.X, parts.train.t
+    about, t = config.data, parts.train.t
     assert t is not None
-    scale_inputs, scale_targets = config.data.scale_inputs, config.data.scale_targets
-    fit = {"standard": Scaling.standard, "range": Scaling.unit_range}
+    preprocessing = Preprocessing.fit(
+        parts.train.table(),
+        about.plans,
+        scaling=about.scale_inputs,
+        gaps="error" if about.missing == "error" else "fill",
+    )
+    for code in preprocessing.codes:
+        if code.kind == "leave out" and code.name not in about.columns:
+            warnings.warn(
+                f"{about.file}: column {code.name!r} is left out: {code.why}; data.columns can say "
+                "what it is",
+                Note,
+                stacklevel=2,
+            )
     model = Model(
-        config.network(X.shape[1], parts.outputs),
+        config.network(len(preprocessing.names), parts.outputs),
         config.training.loss,
         reduction=config.training.reduction,
         seed=config.seed,
         backend=backend,
         precision=config.precision,
         classes=parts.classes,
-        columns=parts.columns,
-        input_scaling=fit[scale_inputs](X) if scale_inputs != "none" else None,
+        preprocessing=preprocessing,
     )
-    if scale_targets == "standard":
+    if about.scale_targets != "none":
         if model.objective.targets != "numbers":
             raise InputError(
-                f"{config.path}: data.scale_targets: 'standard' is for numbers of any size, not "
-                f"for the {model.objective.targets} of this loss; write 'none'"
+                f"{config.path}: data.scale_targets: {about.scale_targets!r} is for numbers of any "
+                f"size, not for the {model.objective.targets} of this loss; write 'none'"
             )
-        model.target_scaling = Scaling.standard(t.reshape(len(t), -1))
+        numbers_of_t = t.reshape(len(t), -1)
+        names = [about.scale_targets] * numbers_of_t.shape[1]
+        model.target_scaling = Scaling.fit(numbers_of_t, names)
     return model
 
 
-def samples_of(model: Model, parts: Parts) -> dict[str, Samples]:
-    """The parts as the model takes them, by name; InputError for what does not fit it."""
-    return {name: model.samples(part) for name, part in parts.by_name().items()}
+def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]:
+    """The parts as the model takes them, by name, those to train on with the weights of their
+    classes; InputError for what does not fit it."""
+    samples = {name: model.samples(part) for name, part in parts.by_name().items()}
+    weights = config.training.class_weight
+    if weights is not None:
+        train = samples["train"]
+        if parts.classes is None or train.t is None or parts.train.t is None:
+            raise InputError(
+                f"{config.path}: training.class_weight is for classes; this loss is for numbers"
+            )
+        t = targets_for(parts.train.t, model.objective.targets, parts.classes)
+        indices = encode(t, parts.classes, parts.train.source)
+        s = class_weights(parts.classes, indices, weights)
+        samples["train"] = replace(train, s=s if train.s is None else s * train.s)
+    return samples
 
 
 def _width(t: np.ndarray) -> int:

@@ -39,7 +39,7 @@ from mlp.app.run_folder import NewFolder, cannot_write, check_free, new_folder, 
 from mlp.data.samples import Samples
 from mlp.errors import InputError, did_you_mean
 from mlp.memory import shortages
-from mlp.model import Model, load_model, save_model
+from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
 from mlp.threads import limited
 from mlp.training.checkpoint import load_state, save_state
@@ -89,7 +89,7 @@ def train_run(
     parts = read_parts(config)
     with _naming(config):
         model = new_model(config, parts, chosen)
-        samples = samples_of(model, parts)
+        samples = samples_of(model, parts, config)
     settings = config.settings()
     state = None if resume is None else _state_of(resume, config)
     size = _size(model, settings.make_optimizer().state)
@@ -121,7 +121,7 @@ def plan_run(config: Config, backend: str | None = None) -> Plan:
     parts = read_parts(config)
     with _naming(config):
         model = new_model(config, parts, chosen)
-        samples = samples_of(model, parts)
+        samples = samples_of(model, parts, config)
         watched, settings = samples.get("validation"), config.settings()
         return plan_training(model, samples["train"], validation=watched, settings=settings)
 
@@ -220,7 +220,7 @@ def _measured(result: Result, part: Samples) -> dict[str, float]:
     if result.out_of_memory:
         return {}
     try:
-        return result.model.evaluate(part)
+        return measure(result.model, part)[0]
     except InputError as error:
         if isinstance(error.__cause__, shortages(result.model.backend)):
             return {}  # what was learned is written all the same
@@ -248,7 +248,7 @@ def _write(folder: NewFolder, result: Result, config: Config, metrics: dict[str,
 def resolved(config: Config, model: Model) -> dict[str, Any]:
     """The settings with nothing left open: the backend in use, all units, absolute paths."""
     values: dict[str, Any] = {"seed": config.seed, "backend": None}
-    values |= config.model_dump(mode="json", exclude_none=True)
+    values |= config.model_dump(mode="json", exclude_none=True, by_alias=True)
     values["backend"] = model.backend.name
     if "kind" not in values["layers"][-1]:  # a dense layer
         values["layers"][-1] = {"units": model.network.outputs} | values["layers"][-1]

@@ -68,11 +68,12 @@ def kind_of(
     samples: Samples,
     streamed: bool | None = None,
     storage: str | None = None,
+    scaling: Scaling | None = None,
 ) -> Kind:
     """The kind of these samples, for a feed of the same arguments."""
     X, t, s = samples.X, samples.t, samples.s
     given = dtype_name(X)
-    kept = given in KEPT and hasattr(backend.xp, given)
+    kept = given in KEPT and hasattr(backend.xp, given) and (scaling is None or scaling.affine)
     x_dtype = given if kept else storage or dtype
     if not isinstance(X, np.ndarray):
         streamed = is_sparse(X) or isinstance(X, Part)
@@ -109,7 +110,7 @@ class Feed:
         self.data: dict[str, Array] = {}
         self.order: Any = None
         self.buffers: dict[str, Array] = {}
-        self.kind = kind_of(backend, dtype, samples, streamed, storage)
+        self.kind = kind_of(backend, dtype, samples, streamed, storage, input_scaling)
         self.labels, self.weighted = self.kind.labels, self.kind.weighted
         self.constants = None  # of what is scaled when it is in a batch
         if self.kind.kept and input_scaling is not None:
@@ -125,7 +126,7 @@ class Feed:
         parts: dict[str, Any] = {}
         if isinstance(X, (np.ndarray, Part)) or is_sparse(X):
             X = X.tocsr() if is_sparse(X) else X
-            parts["x"] = self._host(X, x_dtype, scaling, "X")
+            parts["x"] = self._host(X, x_dtype, scaling, "X", samples.columns)
         if samples.t is not None:
             dtype = "int64" if self.labels else self.dtype
             parts["t"] = self._host(samples.t, dtype, self.target_scaling, "t")
@@ -138,13 +139,13 @@ class Feed:
             return
         self.data = {name: self.backend.asarray(x, str(x.dtype)) for name, x in parts.items()}
         if "x" not in parts:
-            self.data["x"] = cast_on_device(self.backend, X, x_dtype, scaling)
+            self.data["x"] = cast_on_device(self.backend, X, x_dtype, scaling, "X", samples.columns)
 
     @staticmethod
-    def _host(x: Any, dtype: str, scaling: Scaling | None, what: str) -> Any:
+    def _host(x: Any, dtype: str, scaling: Scaling | None, what: str, columns: Any = None) -> Any:
         """A host array as it is if that is how the network takes it, else to be cast."""
         as_it_is = scaling is None and x.dtype == dtype and isinstance(x, np.ndarray)
-        return x if as_it_is else Cast(x, dtype, scaling, what)
+        return x if as_it_is else Cast(x, dtype, scaling, what, columns)
 
     def unload(self) -> None:
         """Let go of the samples; what is bound waits for others."""

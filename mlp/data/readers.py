@@ -1,50 +1,56 @@
-"""Data sets read from files: CSV tables, NumPy's .npy and .npz, and IDX (the format of MNIST).
+"""Data sets: the rows of a table with what is to be predicted of them.
 
-A data set is n rows of d inputs, X (n, d), and their targets t: n labels, n numbers or (n, c)
-numbers. No file is ever unpickled.
+A data set is n rows of inputs and their targets t: n labels, n numbers or (n, c) numbers. Where
+they stand is said by names: of columns, or of arrays in an .npz file.
 """
 
-import csv
-import gzip
-import math
 import os
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import islice
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mlp.data.array_files import arrays_in
 from mlp.data.finite import check_finite
-from mlp.errors import InputError, did_you_mean
+from mlp.data.table_files import read_table
+from mlp.data.tables import Column, Names, Table, known, matching
+from mlp.data.text_tables import BOOLEANS, is_number
+from mlp.errors import InputError, Note
+from mlp.files import reading
 
-Names = tuple[str, ...]
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+Given = str | Sequence[str] | None
+PathLike = str | os.PathLike[str]
+ARRAYS = (".npz", ".npy")  # files without names of columns, as IDX files are
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """n samples on the host.
 
-    X : (n, d) inputs in the dtype of the file (uint8 images stay uint8; CSV gives float64).
+    X : the inputs, (n, d) numbers in the dtype of the file (uint8 images stay uint8; CSV gives
+        float64); or a `Table`, where not all of them are numbers.
     t : (n,) labels (int or str) or numbers, or (n, c) numbers; None where there are none.
-    columns : d names of the inputs.  source : the file, for messages.
+    columns : names of the inputs.  source : the file, for messages.
     checked : whether the values have been searched for what is not finite, as `read` does.
+    s : (n,) sample weights, or None.  beside : further columns that were asked for.
 
     `mlp.train` and the methods of a model take it in place of X and t.
     """
 
-    X: np.ndarray
+    X: Any
     t: np.ndarray | None
     columns: Names
     source: str
     checked: bool = False
+    s: np.ndarray | None = None
+    beside: Table | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """How many rows and columns, and of what."""
-        n, d = self.X.shape
+        n, d = len(self), len(self.columns)
         about = f"{n} rows of {d} inputs ({', '.join(self.columns[:4])}{', ...' * (d > 4)})"
         if self.t is not None:
             columns = f"{self.t.shape[1]} columns of " if self.t.ndim == 2 else ""
@@ -52,7 +58,7 @@ class Dataset:
             about += f" with {columns}{kind}"
         return f"Dataset({about}, {self.source})"
 
-    def inputs(self, columns: Names | None) -> np.ndarray:
+    def inputs(self, columns: Names | None) -> Any:
         """X with these columns in their order; None is X as it is.
 
         Names that `read` made up, x_0, x_1, ..., give way to as many others. Raises InputError for
@@ -63,36 +69,56 @@ class Dataset:
         made_up = all(name.replace("_", "").removeprefix("x").isdigit() for name in self.columns)
         if made_up and len(columns) == len(self.columns):
             return self.X
-        for name in columns:
-            if name not in self.columns:
-                raise InputError(
-                    f"{self.source} has no column {name!r}{_known(name, self.columns)}"
-                )
-        return self.X[:, [self.columns.index(name) for name in columns]]
+        return numbers(self.table().select(columns))
+
+    def table(self) -> Table:
+        """X as a table."""
+        if isinstance(self.X, Table):
+            return self.X
+        return Table.of_array(self.X, self.columns, self.source)
+
+    def take(self, rows: np.ndarray) -> "Dataset":
+        """These rows, by number."""
+        X = self.X.take(rows) if isinstance(self.X, Table) else self.X[rows]
+        t, s = (None if x is None else x[rows] for x in (self.t, self.s))
+        beside = None if self.beside is None else self.beside.take(rows)
+        return replace(self, X=X, t=t, s=s, beside=beside)
 
     def __len__(self) -> int:
         return len(self.X)
 
 
 def read(
-    path: str | os.PathLike[str],
+    path: PathLike,
     *,
-    inputs: str | Sequence[str] | None = None,
-    target: str | Sequence[str] | None = None,
-    targets_file: str | os.PathLike[str] | None = None,
+    inputs: Given = None,
+    target: Given = None,
+    targets_file: PathLike | None = None,
     need_targets: bool = True,
+    exclude: Given = None,
+    header: bool | None = None,
+    missing: Sequence[str] | None = None,
+    drop_rows_without_target: bool = False,
+    sample_weight: str | None = None,
 ) -> Dataset:
-    """The data set in a .csv, .npz, .npy or IDX file.
+    """The data set in a file of a kind that `mlp.read_table` reads.
 
-    inputs : CSV: the columns to use, in this order (default: all but the targets). .npz: the name
-        of the array (default X). Arrays have no column names: they take these names in order, or
-        x_0, x_1, ... (images x_0_0, x_0_1, ...), by which columns can be picked too.
-    target : CSV: the column of targets, or several. .npz: the name of the array (default t or y).
+    inputs : the columns to use, in this order, by name or by pattern ("lab_*"); default: all but
+        the targets. .npz: the name of the array (default X). Arrays have no column names: they take
+        these names in order, or x_0, x_1, ... (images x_0_0, x_0_1, ...), by which columns can be
+        picked too.
+    target : the column of targets, or several. .npz: the name of the array (default t or y).
     targets_file : a second file that holds the targets, in any of the formats; `target` then names
         a column or array there (default: all of it).
     need_targets : False reads the inputs only; a target column, if there, is left out of X.
+    exclude : columns that are no inputs, by name or pattern.
+    header, missing : as of `mlp.read_table`.
+    drop_rows_without_target : leave out rows whose target is a gap, which is refused otherwise.
+    sample_weight : the column of the rows' weights.
 
-    Every value read is finite and every row has its target; anything else is an InputError.
+    A label is the text that stands in a text file where a number in its place would be written
+    otherwise: 007, 1_1. Every row has its target; anything else is an InputError. X is an array if
+    all its columns are numbers, or True and False, without gaps; then every value is finite.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -102,265 +128,295 @@ def read(
     >>> plants.columns, plants.X.tolist(), plants.t.tolist()
     (('height', 'width'), [[1.5, 2.0], [2.5, 3.0]], ['fern', 'moss'])
     """
-    path, t = Path(path), None
-    columns, names = ((n,) if isinstance(n, str) else tuple(n or ()) for n in (inputs, target))
-    with _disk(path), path.open("rb"):
-        pass  # whether it is there comes before what it should hold
-    if path.suffix.lower() in (".tsv", ".xlsx", ".parquet"):
-        raise InputError(f"{path}: a table is read from .csv, with commas; save it so")
-    if need_targets:
-        source = path if targets_file is None else Path(targets_file)
-        with _disk(source):
-            t = _targets(source, names, whole=targets_file is not None)
-    with _disk(path):
-        X, columns = _inputs(path, columns, without=names)
-    if t is not None and len(t) != len(X):
-        raise InputError(
-            f"{path} has {len(X)} rows of inputs, {source} has {len(t)} targets; each row needs one"
-        )
-    return Dataset(X, t, columns, str(path), checked=True)
+    data = read_rows(
+        path,
+        inputs=inputs,
+        target=target,
+        targets_file=targets_file,
+        need_targets=need_targets,
+        exclude=exclude,
+        header=header,
+        missing=missing,
+        drop_rows_without_target=drop_rows_without_target,
+        sample_weight=sample_weight,
+    )
+    table = data.X
+    if any(c.gaps is not None or c.values.dtype.kind not in "fiub" for c in table.columns.values()):
+        return data
+    X = numbers(table)
+    check_finite(X, table.names, table.source)
+    return replace(data, X=X, checked=True)
 
 
-def _inputs(path: Path, names: Names, without: Names) -> tuple[np.ndarray, Names]:
-    """X (n, d) and the names of its columns: those named, or all but the targets."""
-    if path.suffix.lower() == ".csv":
-        names = names or tuple(name for name in _csv_header(path) if name not in without)
+def read_rows(
+    path: PathLike,
+    *,
+    inputs: Given = None,
+    target: Given = None,
+    targets_file: PathLike | None = None,
+    need_targets: bool = True,
+    exclude: Given = None,
+    header: bool | None = None,
+    missing: Sequence[str] | None = None,
+    drop_rows_without_target: bool = False,
+    sample_weight: str | None = None,
+    as_text: Sequence[str] = (),
+    wanted: Sequence[str] = (),
+    beside: Sequence[str] = (),
+) -> Dataset:
+    """`read`, with X a table whatever it holds. as_text, wanted: as of `mlp.read_table`. beside:
+    columns that are no inputs and are kept."""
+    path = Path(path)
+    chosen, targets, left_out = map(_names, (inputs, target, exclude))
+    own = () if targets_file is not None else targets
+    others = (*beside, *([sample_weight] if sample_weight else []))
+    said = (*chosen, *own, *others) if not is_arrays(path) else ()
+    plain = [name for name in said if "*" not in name and "?" not in name]
+    table = read_table(
+        path,
+        header=header,
+        missing=missing,
+        as_text=(*targets, *as_text),
+        wanted=(*plain, *wanted),
+        array=_array_name(path, (*chosen, "X") if len(chosen) == 1 else ("X",)),
+    )
+    notes = [*table.notes]
+    if is_arrays(path):
+        named = len(chosen) == 1 and path.suffix.lower() == ".npz" and table.names != chosen
+        X = _of_array(table, () if named else chosen)
+    else:
+        names = _chosen(table, chosen, (*own, *others), left_out)
         if not names:
-            raise InputError(f"{path} has no column of inputs beside {', '.join(without)}; add one")
-        X = np.vstack([_numbers(path, names, *rows) for rows in _csv_cells(path, names)])
-    else:
-        X, names = _array_inputs(path, names)
-    check_finite(X, names, str(path))
-    return X, names
-
-
-def _targets(path: Path, names: Names, whole: bool) -> np.ndarray:
-    """The targets called `names`, a single column as (n,), more as (n, c).
-
-    whole : without names take all of the file.
-    """
-    if path.suffix.lower() == ".csv":
-        header = _csv_header(path)
-        if not (names or whole):
-            raise InputError(f"{path}: name the column to predict in `target`{_known('', header)}")
-        names = names or header
-        cells = np.vstack([cells for _, cells in _csv_cells(path, names)])
-        t = np.column_stack([_target(path, *column) for column in zip(names, cells.T, strict=True)])
-    elif len(names) > 1:
-        raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
-    elif not whole and path.suffix.lower() != ".npz":
-        raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
-    else:
-        t, _ = _array(path, names or ("t", "y"), only=whole and not names)
-    t = t.reshape(len(t), -1)
-    width = t.shape[1]
-    if t.dtype.kind == "U" and width > 1:
-        raise InputError(f"{path}: of {width} columns of targets all must be numbers, not text")
-    columns = names if len(names) == width else [f"target {k}" for k in range(width)]
-    check_finite(t, columns, str(path))
-    return t[:, 0] if width == 1 else t
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of its line."""
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        rows = csv.reader(text)
-        try:
-            yield from ((rows.line_num, row) for row in rows if row)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
-        except csv.Error as error:
-            raise InputError(f"{path}, line {rows.line_num} is not CSV: {error}") from error
-
-
-def _csv_header(path: Path) -> Names:
-    """The names of the columns: the first row that is not blank; a row of values must follow."""
-    rows = [row for _, row in islice(_csv_rows(path), 2)]
-    if len(rows) < 2:
-        raise InputError(f"{path} is too short; it needs a row of column names and rows of values")
-    header = tuple(name.strip() for name in rows[0])
-    if _typed(header).dtype.kind != "U":
-        raise InputError(f"{path}: the first row is all numbers; put a row of column names above")
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
-    return header
-
-
-def _csv_cells(path: Path, names: Names) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-    """Some lines at a time, the cells (lines, len(names)) of the named columns in them."""
-    header = _csv_header(path)
-    for name in names:
-        if name not in header:
-            raise InputError(f"{path} has no column {name!r}{_known(name, header)}")
-    at = [header.index(name) for name in names]
-    rows = islice(_csv_rows(path), 1, None)
-    while chunk := list(islice(rows, 4096)):
-        for line, row in chunk:
-            if len(row) != len(header):
-                raise InputError(
-                    f"{path}, line {line} has {len(row)} cells, the header has {len(header)}; "
-                    "complete the row, or quote a cell that contains a comma"
-                )
-        lines, cells = zip(*chunk, strict=True)
-        yield lines, np.array(cells, object)[:, at]
-
-
-def _numbers(path: Path, names: Names, lines: Sequence[int], cells: np.ndarray) -> np.ndarray:
-    """The cells as float64, an empty one as NaN; a text is refused by its place."""
-    with suppress(ValueError):
-        return cells.astype(np.float64)
-    for (i, k), cell in np.ndenumerate(cells):
-        try:
-            cells[i, k] = float(cell.strip() or "nan")
-        except ValueError as error:
-            raise InputError(
-                f"{path}, line {lines[i]}, column {names[k]!r}: {cell!r} is not a number; correct "
-                "it, code the column as numbers, or name only the other columns in `inputs`"
-            ) from error
-    return cells.astype(np.float64)
-
-
-def _target(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
-    """A column of targets, none of them empty."""
-    texts = [cell.strip() for cell in cells]
-    if empty := texts.count(""):
+            raise InputError(f"{path} has no column of inputs beside {', '.join(own)}; add one")
+        X = table.select(names)
+    found: list[Column] = []
+    source = path
+    if need_targets and targets_file is not None:
+        source = Path(targets_file)
+        of_targets = _read_targets(source, targets, header, missing)
+        made_up = of_targets.array is not None and not targets
+        found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
+        notes += of_targets.notes
+    elif need_targets:
+        found = _own_targets(path, table, targets)
+    if found and len(found[0]) != len(X):
         raise InputError(
-            f"{path}: {empty} of {len(texts)} rows have no value in the target column {name!r}; "
-            "fill them in or remove these rows"
+            f"{path} has {len(X)} rows of inputs, {source} has {len(found[0])} targets; each row "
+            "needs one"
         )
-    return _typed(texts)
+    s = None
+    if sample_weight is not None and (need_targets or sample_weight in table.columns):
+        s = _weights(table[sample_weight], str(path))
+    kept = table.select(beside) if beside else None
+    _check_infinite(X)
+    data = Dataset(X, None, X.names, str(path), s=s, beside=kept)
+    if found:
+        data = _with_targets(data, found, str(source), drop_rows_without_target, notes)
+    for note in notes:
+        warnings.warn(note, Note, stacklevel=3)
+    return data
 
 
-def _typed(texts: Sequence[str]) -> np.ndarray:
-    """An array of int64 if all texts can be, else of float64, else of text."""
-    for number in (np.int64, np.float64):
-        with suppress(ValueError, OverflowError):
-            return np.array(texts, object).astype(number)
-    return np.array(texts)
+def _check_infinite(table: Table) -> None:
+    """InputError for numbers that are infinite; what is NaN is a gap."""
+    if table.array is not None:
+        check_finite(table.array, table.names, table.source)
+        return
+    for column in table.columns.values():
+        if column.values.dtype.kind == "f" and np.isinf(column.values).any():
+            infinite = np.where(np.isinf(column.values), np.inf, 0.0)
+            check_finite(infinite[:, None], [column.name], table.source)
 
 
-def _array_inputs(path: Path, names: Names) -> tuple[np.ndarray, Names]:
-    """X (n, d), images flattened, and its columns.
-
-    names : of the array in an .npz; or of columns x_0, ... to pick; or new names for all of them.
-    """
-    images, key = _array(path, (*names, "X") if len(names) == 1 else ("X",))
-    if images.ndim < 2 or images.dtype.kind == "U":
-        raise InputError(
-            f"{path}: inputs must be rows x columns of numbers, not {_described(images)}; "
-            "X.reshape(-1, 1) makes one column"
-        )
-    X = images.reshape(len(images), -1)
-    columns = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(images.shape[1:]))
-    if names in ((), (key,), columns):
-        return X, columns
-    place = {name: k for k, name in enumerate(columns)}
-    if all(name in place for name in names):
-        X = X[:, [place[name] for name in names]]
-    elif len(names) != len(columns):
-        asked = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-        raise InputError(
-            f"{path} has {len(columns)} columns without names, but {len(names)} inputs are asked "
-            f"for ({asked}); it must have as many"
-        )
-    return X, names
+def is_arrays(path: Path) -> bool:
+    """Whether a file is of arrays by its name."""
+    return path.suffix.lower() in ARRAYS
 
 
-def _array(path: Path, wanted: Names, only: bool = False) -> tuple[np.ndarray, str | None]:
-    """The first wanted array in an .npz and its name, or the array of another file; native bytes.
-
-    only : where an .npz holds a single array, this one will do.
-    """
-    numpy_file = path.suffix.lower() in (".npy", ".npz")
-    array, key = _read_numpy(path, wanted, only) if numpy_file else (_read_idx(path), None)
-    if array.dtype.kind not in "buifU" or not array.ndim or not array.size:
-        raise InputError(f"{path} holds {_described(array)}; save rows of real numbers or of text")
-    return array.astype(array.dtype.newbyteorder("="), copy=False), key
-
-
-def _described(array: np.ndarray) -> str:
-    return f"a {array.dtype} array of shape {array.shape}"
-
-
-def _read_numpy(path: Path, wanted: Names, only: bool) -> tuple[np.ndarray, str | None]:
-    with path.open("rb") as file:
-        try:
-            if path.suffix.lower() == ".npy":
-                return np.lib.format.read_array(file, allow_pickle=False), None
-            with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-                keys = arrays.files
-                for key in keys if only and len(keys) == 1 else wanted:
-                    if key in keys:
-                        return np.asarray(arrays[key]), key
-        except MemoryError:  # the file may be whole
-            raise
-        except Exception as error:  # a damaged header or zip can end in almost any of them
-            what = f"is damaged or not a file of NumPy ({error}); write it again"
-            if "Object arrays" in str(error):
-                what = (
-                    "holds Python objects, which could run code; save it again with a plain dtype"
-                )
-            raise InputError(f"{path} {what}") from error
+def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
+    """The first of these names that an array of an .npz file has; of another file None. only: where
+    it holds a single array, this one will do."""
+    if path.suffix.lower() != ".npz":
+        return None
+    with reading(path), path.open("rb") as file:
+        names = arrays_in(file, str(path))
+    for name in names if only and len(names) == 1 else wanted:
+        if name in names:
+            return name
     raise InputError(
-        f"{path} has no array {wanted[0]!r}{_known(wanted[0], keys)} "
-        "(`inputs` and `target` name arrays)"
+        f"{path} has no array {wanted[0]!r}{known(wanted[0], names)} (`inputs` and `target` name "
+        "arrays)"
     )
 
 
-def _read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file, gzipped or not.
+def _names(given: Given) -> Names:
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
-    The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
-    uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
+
+def _chosen(table: Table, inputs: Names, others: Names, exclude: Names) -> list[str]:
+    """The names of the inputs."""
+    no_inputs = {
+        name for pattern in exclude for name in matching(pattern, table.columns, table.source)
+    }
+    if inputs:
+        asked = [name for given in inputs for name in matching(given, table.columns, table.source)]
+        return [name for name in dict.fromkeys(asked) if name not in no_inputs]
+    return [name for name in table.names if name not in no_inputs.union(others)]
+
+
+def _of_array(table: Table, names: Names) -> Table:
+    """The inputs of an array: the columns of these names, or all of them under these names."""
+    if not names or set(names) <= set(table.names):
+        return table.select(names or table.names)
+    if len(names) != len(table.names):
+        asked = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise InputError(
+            f"{table.source} has {len(table.names)} columns without names, but {len(names)} inputs "
+            f"are asked for ({asked}); it must have as many"
+        )
+    if table.array is not None:
+        return Table.of_array(table.array, names, table.source)
+    columns = zip(names, table.columns.values(), strict=True)
+    return replace(table, columns={name: replace(column, name=name) for name, column in columns})
+
+
+# ------------------------------------------------------------------------------ targets
+
+
+def _own_targets(path: Path, table: Table, names: Names) -> list[Column]:
+    """The targets that are in the file of the inputs."""
+    if path.suffix.lower() == ".npz":
+        if len(names) > 1:
+            raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
+        array = _array_name(path, names or ("t", "y"))
+        return _numbered(read_table(path, array=array))
+    if is_arrays(path) or (table.array is not None and not set(names) <= set(table.names)):
+        raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
+    if not names:
+        raise InputError(f"{path}: name the column to predict in `target`{known('', table.names)}")
+    return [table[name] for name in names]
+
+
+def _read_targets(
+    path: Path, names: Names, header: bool | None, missing: Sequence[str] | None
+) -> Table:
+    """The targets in a file of their own."""
+    if is_arrays(path) and len(names) > 1:
+        raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
+    array = _array_name(path, names or ("t", "y"), only=not names)
+    table = read_table(path, header=header, missing=missing, as_text="*", wanted=names, array=array)
+    return table if is_arrays(path) or not names else table.select(names)
+
+
+def _numbered(table: Table) -> list[Column]:
+    """The columns of an array of targets, which have no names."""
+    return [replace(c, name=f"target {k}") for k, c in enumerate(table.columns.values())]
+
+
+def _with_targets(
+    data: Dataset, columns: list[Column], source: str, drop: bool, notes: list[str]
+) -> Dataset:
+    """The data set with these targets, less the rows that have none."""
+    without = [column.gaps for column in columns if column.gaps is not None]
+    if without:
+        gaps = np.logical_or.reduce(without)
+        many, name = int(gaps.sum()), next(c.name for c in columns if c.gaps is not None)
+        if not drop:
+            raise InputError(
+                f"{source}: {many} of {len(gaps)} rows have no value in the target column "
+                f"{name!r}; fill them in, remove these rows, or let `drop_rows_without_target` "
+                "leave them out"
+            )
+        if many == len(gaps):
+            raise InputError(f"{source}: no row has a value in the target column {name!r}")
+        notes.append(f"{source}: {many} rows without a target are left out")
+        rows = np.flatnonzero(~gaps)
+        data, columns = data.take(rows), [column.take(rows) for column in columns]
+    parts = [_target(column, len(columns), source) for column in columns]
+    names = tuple(column.name for column in columns)
+    t = parts[0] if len(parts) == 1 else np.column_stack(parts)
+    check_finite(t.reshape(len(t), -1), names, source)
+    return replace(data, t=t)
+
+
+def _target(column: Column, many: int, source: str) -> np.ndarray:
+    """One of so many columns of targets: numbers or text; of several True and False are 1, 0."""
+    values = column.values
+    if many > 1 and values.dtype.kind == "O":
+        if not set(values) <= set(BOOLEANS):
+            first = next(value for value in values if value not in BOOLEANS)
+            raise InputError(
+                f"{source}: of {many} columns of targets all must be numbers, not text ({first!r} "
+                f"in column {column.name!r})"
+            )
+        values = np.array([BOOLEANS[value] for value in values])
+    if many > 1 and values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "M":
+        return np.datetime_as_string(values)
+    return values.astype(str) if values.dtype.kind == "O" else values
+
+
+def targets_for(t: np.ndarray, kind: str, classes: np.ndarray | None = None) -> np.ndarray:
+    """Targets that were read, as a loss of this kind and a model of these classes take them.
+
+    Text that was kept for its spelling is numbers for a loss of numbers. Labels are of the kind
+    that the classes have, whatever the others in their file made of them.
+
+    >>> targets_for(np.array(["1.50", "+2"]), "numbers").tolist()
+    [1.5, 2.0]
+    >>> targets_for(np.array([11, 12]), "classes", np.array(["11", "1_1"])).tolist()
+    ['11', '12']
     """
-    content, known, damage = bytearray(), False, None
-    with path.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-        try:
-            content += stream.read(4)
-            if len(content) == 4:
-                known = not any(content[:2]) and content[2] in IDX_TYPES and content[3] <= 64
-            while known and (some := stream.read1(2**16)):
-                content += some
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            damage = error
-    if not known:
-        raise InputError(
-            f"{path} is neither named .csv, .npy or .npz nor an IDX file: it starts with the bytes "
-            f"'{content.hex(' ')}', not with 00 00, a type of 08 to 0e and up to 64 dimensions"
-        ) from damage
-    expected = start = 4 + 4 * content[3]
-    header = " for its header alone"
-    if len(content) >= start:
-        shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
-        dtype = np.dtype(IDX_TYPES[content[2]])
-        expected += math.prod(shape) * dtype.itemsize
-        header = f" (header: {' x '.join(map(str, shape))} of {dtype.name})"
-    if damage or len(content) != expected:
-        raise InputError(
-            f"{path} is damaged: {expected} bytes are expected{header}, {len(content)} are there"
-            f"{f' (gzip: {damage})' if damage else ''}; fetch the file again"
-        ) from damage
-    if 0 in shape:  # NumPy refuses some of these
-        raise InputError(f"{path} holds no values{header}; it needs some")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+    if t.ndim != 1:
+        return t
+    text = t.dtype.kind == "U"
+    numbers = kind in ("numbers", "counts") if classes is None else classes.dtype.kind in "iuf"
+    if text and numbers and all(map(is_number, t)):
+        found = t.astype(np.float64)
+        return found.astype(np.int64) if classes is not None and _whole(found) else found
+    if classes is not None and classes.dtype.kind == "U" and t.dtype.kind in "iuf":
+        return np.array([str(label) for label in t.tolist()])
+    return t
 
 
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """What the disk refuses, as an InputError."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"no file {path.absolute()}; check the name") from error
-    except OSError as error:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory; name a file in it") from error
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+def _whole(x: np.ndarray) -> bool:
+    return bool((x == np.rint(x)).all() and (np.abs(x) <= 2.0**53).all())
 
 
-def _known(name: str, names: Sequence[str]) -> str:
-    """The nearest name; where there is none, the names, or of many the first and last."""
-    near = did_you_mean(name, names)
-    many = len(names) > 12 and "did you mean" not in near
-    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
+def _weights(column: Column, source: str) -> np.ndarray:
+    if not column.numeric or column.gaps is not None:
+        what = "has gaps" if column.gaps is not None else "is not of numbers"
+        raise InputError(f"{source}: the column of weights, {column.name!r}, {what}")
+    return column.values.astype(np.float64)
+
+
+# ------------------------------------------------------------------------------ numbers
+
+
+def numbers(table: Table) -> np.ndarray:
+    """The columns of a table as an array (n, d): in their own dtype if that is a narrow one that
+    all of them have, else float64; True and False are 1 and 0.
+
+    Raises InputError for the first column of another kind, or with gaps.
+    """
+    if table.array is not None:
+        return table.array
+    for column in table.columns.values():
+        if column.values.dtype.kind not in "fiub":
+            what = "dates" if column.values.dtype.kind == "M" else f"text ({column.values[0]!r})"
+            raise InputError(
+                f"{table.source}: column {column.name!r} is of {what}, this needs numbers; leave "
+                "it out, or give the model an mlp.Preprocessing that codes it"
+            )
+    columns = table.columns.values()
+    dtype = np.result_type(*{column.values.dtype for column in columns})
+    if dtype.itemsize == 8 or any(column.gaps is not None for column in columns):
+        dtype = np.dtype(np.float64)
+    X = np.empty((len(table), len(columns)), np.uint8 if dtype.kind == "b" else dtype)
+    for k, column in enumerate(columns):
+        X[:, k] = column.values
+        if column.gaps is not None:
+            X[column.gaps, k] = np.nan
+    check_finite(X, table.names, table.source)
+    return X

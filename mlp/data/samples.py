@@ -7,15 +7,17 @@ used. What has passed is a `Samples`, and a `Samples` is not searched again.
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from backends import Array, Backend
-from mlp.data.finite import all_finite, check_finite
-from mlp.data.labels import are_shares, targets_of
-from mlp.data.readers import Dataset
+from mlp.data.finite import all_finite, check_finite, is_gap, unmasked
+from mlp.data.labels import are_shares, targets_of, typed
+from mlp.data.readers import Dataset, targets_for
 from mlp.data.row_files import Part, RowFile, of_others
 from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
@@ -30,12 +32,14 @@ class Samples:
     t : (n, c) numbers in the user's units, or (n,) int64 class numbers, on the host; or None.
     s : (n,) float64 sample weights on the host; or None. With X on disk t and s may be there too.
     fits : the kind and the number of targets that t was checked for.
+    columns : names of the inputs, for messages.
     """
 
     X: Array
     t: np.ndarray | Part | None = None
     s: np.ndarray | Part | None = None
     fits: tuple[str, int] | None = field(default=None, repr=False)
+    columns: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """How many rows and columns, and what belongs to them."""
@@ -67,7 +71,7 @@ class Samples:
         else:
             X = backend.xp.take(X, backend.asarray(index), axis=0)
         t, s = (None if x is None else x[index] for x in (self.t, self.s))
-        return Samples(X, t, s, self.fits)
+        return Samples(X, t, s, self.fits, self.columns)
 
 
 def checked(
@@ -100,14 +104,17 @@ def checked(
         if X.t is None or X.fits == fits:
             return X
         fitted = _each(X.t, lambda t: objective.check_targets(t, of_t))
-        return Samples(X.X, fitted, X.s, fits)
+        return replace(X, t=fitted, fits=fits)
     if isinstance(X, StoredDataset):
         name, of_t = X.source, X.source if t is None else of_t
         t, sample_weight = X.t if t is None else t, X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     elif isinstance(X, Dataset):
         name, of_t = X.source, X.source if t is None else of_t
-        t, searched = X.t if t is None else t, X.checked
+        if t is None and X.t is not None:
+            t = targets_for(X.t, objective.targets, classes)
+        searched = X.checked
+        sample_weight = X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
     n = X.shape[0]
@@ -117,6 +124,7 @@ def checked(
         return objective.check_targets(t, of_t)
 
     if t is not None:
+        t = unmasked(t, of_t)
         t = backend.to_numpy(t) if backend.owns(t) else t
         kind = objective.targets
         if isinstance(t, Part) and kind != "classes" and any(map(are_shares, t.pieces())):
@@ -124,7 +132,7 @@ def checked(
         t = _each(t, fitting)
         if len(t) != n:
             raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")
-    return Samples(X, t, check_sample_weight(sample_weight, n), fits)
+    return Samples(X, t, check_sample_weight(sample_weight, n), fits, columns)
 
 
 def pieces(x: Any) -> Iterable[np.ndarray]:
@@ -153,7 +161,7 @@ def check_sample_weight(s: Any, n: int) -> np.ndarray | Part | None:
     weights."""
     if s is None:
         return None
-    s = s if isinstance(s, Part) else np.asarray(s)
+    s = s if isinstance(s, Part) else typed(s, "sample_weight")
     if s.dtype.kind not in "biuf":
         raise InputError(f"sample_weight must be numbers, not {s.dtype}")
     if isinstance(s, Part):
@@ -183,6 +191,7 @@ def check_inputs(
     searched: whether it is known already that all values are finite.
     Raises InputError naming the column and the count of what is not finite.
     """
+    X = unmasked(X, what)
     if not backend.owns(X) and not is_sparse(X) and not isinstance(X, Part):
         X = _where_it_is(backend, X)
     if X.ndim != 2:
@@ -201,6 +210,8 @@ def check_inputs(
     elif isinstance(X, np.ndarray):
         if X.dtype == np.bool_:
             X = X.view(np.uint8)
+        if X.dtype.kind == "O":
+            X = _numbers(X, what)
         if X.dtype.kind not in "iuf":
             raise InputError(f"{what}: inputs must be numbers, not {X.dtype}")
         if not searched:
@@ -208,6 +219,24 @@ def check_inputs(
     elif not all_finite(backend, X):
         check_finite(backend.to_numpy(X), columns, what)
     return X
+
+
+def _numbers(X: np.ndarray, what: str) -> np.ndarray:
+    """The cells of an array of objects (n, d) as float64, a gap as NaN; as frames give them that
+    have columns of several kinds, or such as may have gaps."""
+    kinds = set(map(type, X.flat))
+    number = {kind: issubclass(kind, (Real, Decimal, np.bool_)) for kind in kinds}
+    if not all(number.values()):
+        X = X.copy()
+        for at, cell in np.ndenumerate(X):
+            if not number[type(cell)]:
+                if not is_gap(cell):
+                    row, k = at
+                    raise InputError(
+                        f"{what}: inputs must be numbers, not {cell!r} in row {row}, column {k}"
+                    )
+                X[at] = np.nan
+    return X.astype(np.float64)
 
 
 def _check_width(X: Array, inputs: int, what: str) -> None:

@@ -11,8 +11,9 @@ A gap is a cell that has no value. In `values` there stands NaN, False, NaT or "
 column of whole numbers with gaps is float64.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
@@ -97,6 +98,10 @@ class Table:
 
     def __getitem__(self, name: str) -> Column:
         if name not in self.columns:
+            start = f"column {name!r} is left out"
+            for note in self.notes:
+                if note.startswith(start):
+                    raise InputError(f"{self.source}: {note}")
             raise InputError(f"{self.source} has no column {name!r}{known(name, self.names)}")
         return self.columns[name]
 
@@ -126,5 +131,21 @@ class Table:
 def known(name: str, names: Sequence[str]) -> str:
     """The nearest name; where there is none, the names, or of many the first and last."""
     near = did_you_mean(name, names)
-    many = len(names) > 12 and "did you mean" not in near
-    return did_you_mean("", [*names[:4], "...", *names[-4:]]) if many else near
+    if len(names) <= 12 or "did you mean" in near:
+        return near
+    return f"; known: {', '.join(names[:4])}, ..., {', '.join(names[-4:])}"
+
+
+def matching(pattern: str, names: Collection[str], source: str) -> list[str]:
+    """The names that a name or a pattern with * or ? means; of many names a mapping is searched at
+    once. InputError if there are none.
+
+    >>> matching("lab_*", ["lab_a", "age", "lab_b"], "t.csv")
+    ['lab_a', 'lab_b']
+    """
+    if pattern in names:
+        return [pattern]
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise InputError(f"{source} has no column {pattern!r}{known(pattern, list(names))}")
+    return found

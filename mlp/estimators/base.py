@@ -30,6 +30,7 @@ from sklearn.utils.validation import (
 )
 
 from backends import Backend, choose
+from mlp.data.finite import unmasked
 from mlp.data.samples import Samples, check_inputs
 from mlp.data.scaling import Scaling, dtype_name, widest
 from mlp.errors import InputError
@@ -141,7 +142,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         backend = self._backend_of(X)
         data = self._checked(backend, X, y, sample_weight, incremental, first_pass)
         self.n_outputs_ = data.targets.shape[1]
-        self._check_combination(incremental, X_val)
+        self._check_combination(incremental, X_val, y_val)
         self._random_state = check_random_state(self.random_state)
         if first_pass:
             single = dtype_name(data.X) == "float32"
@@ -161,7 +162,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             else:
                 held_out = None
                 if X_val is not None:
-                    held_out = self._checked(backend, X_val, y_val, None, True, False)
+                    held_out = self._checked(backend, X_val, y_val, None, True, False, "_val")
                 model = fit_stochastic(self, backend, data, held_out, incremental)
             finite = bool(np.isfinite(backend.to_numpy(model.w)).all())
         if not finite:
@@ -172,8 +173,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._take_over(model, X)
         return self
 
-    def _check_combination(self, incremental: bool, X_val: Any) -> None:
+    def _check_combination(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         """Settings that cannot be used together."""
+        if (X_val is None) != (y_val is None):
+            missing = "X_val" if X_val is None else "y_val"
+            raise InputError(f"X_val and y_val are one validation set: give {missing} too")
         if self.early_stopping and incremental and self.solver != "lbfgs":
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.solver == "lbfgs":
@@ -224,8 +228,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         sample_weight: Any,
         incremental: bool,
         first_pass: bool,
+        part: str = "",
     ) -> FitRows:
-        """The rows to fit, checked as scikit-learn checks them."""
+        """The rows to fit, checked as scikit-learn checks them; or those of X_val and y_val, whose
+        ``part`` is "_val"."""
+        X, y = unmasked(X, f"X{part}"), unmasked(y, f"y{part}")
+        sample_weight = unmasked(sample_weight, "sample_weight")
         frame = X if hasattr(X, "columns") else None
         numeric = not is_classifier(self)
         y = to_host(y)
@@ -246,7 +254,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        targets = self._targets(y, incremental)
+        targets = self._targets(y, incremental, watched=bool(part))
         return FitRows(Samples(X, targets, self._weights(sample_weight, X, y)), y, frame)
 
     def _checked_on_device(self, backend: Backend, X: Any, first_pass: bool) -> Any:
@@ -274,8 +282,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             weights = weights * compute_sample_weight(class_weight, y)
         return np.asarray(weights)
 
-    def _targets(self, y: np.ndarray, incremental: bool) -> np.ndarray:
-        """(n, n_outputs_) of what the network is to give for y."""
+    def _targets(self, y: np.ndarray, incremental: bool, watched: bool = False) -> np.ndarray:
+        """(n, n_outputs_) of what the network is to give for y; watched: of y_val."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ weights
@@ -428,6 +436,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return self.coefs_[0]
 
     def _checked_X(self, backend: Backend, X: Any) -> Any:
+        X = unmasked(X, "X")
         if _on_device(backend, X):
             return self._checked_on_device(backend, X, first_pass=False)
         return validate_data(self, to_host(X), accept_sparse=["csr", "csc"], reset=False)

@@ -61,6 +61,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     True
     """
 
+    classes_: np.ndarray
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"log_loss", *LOSSES}), dict, HasMethods(["cost", "derivative"])],
@@ -109,8 +111,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ) -> "MLPClassifier":
         """Fit to X (n, features) and y: labels (n,), or 0 and 1 for each of several labels.
 
-        sample_weight: (n,). X_val, y_val: an own validation set, in place of a share of X; without
-        early stopping it is only watched.
+        sample_weight: (n,). X_val, y_val: an own validation set, in place of a share of X, with
+        labels that are in y; it has no sample weights, but the class weights, "balanced" by its own
+        labels. Without early stopping it is only watched.
         """
         return self._fit_task(X, y, sample_weight, X_val, y_val)
 
@@ -157,8 +160,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     # ------------------------------------------------------------------ what is asked of it
 
-    def _targets(self, y: np.ndarray, incremental: bool) -> np.ndarray:
-        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
+    def _targets(self, y: np.ndarray, incremental: bool, watched: bool = False) -> np.ndarray:
+        if watched:
+            unknown = np.setdiff1d(unique_labels(y), self.classes_)
+            if len(unknown):
+                raise InputError(
+                    f"y_val has the label {unknown.tolist()[0]!r}, which is not one of the classes "
+                    f"{', '.join(map(repr, self.classes_[:10].tolist()))}"
+                    f"{', ...' * (len(self.classes_) > 10)} of the model"
+                )
+        elif not hasattr(self, "classes_") or (not self.warm_start and not incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:

@@ -24,6 +24,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from backends import get_backend
+from mlp.data.labels import as_labels
 from mlp.errors import InputError
 from mlp.files import PathLike, content_of
 from mlp.formulas.activations import ACTIVATIONS
@@ -67,7 +68,7 @@ def save(estimator: Any, path: PathLike) -> None:
         if not kind.startswith("multilabel"):
             classes = values * 2 if len(values) == 1 else values  # one class, whatever the output
     model = estimator._build(get_backend("numpy"), estimator.alpha)
-    model.classes = None if classes is None else np.asarray(classes)
+    model.classes = None if classes is None else as_labels(classes, "classes_")
     names = getattr(estimator, "feature_names_in_", None)
     model.columns = None if names is None else tuple(map(str, names))
     save_model(model, path, about)

@@ -93,8 +93,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ) -> "MLPRegressor":
         """Fit to X (n, features) and y (n,) or (n, outputs).
 
-        sample_weight: (n,). X_val, y_val: an own validation set, in place of a share of X; without
-        early stopping it is only watched.
+        sample_weight: (n,). X_val, y_val: an own validation set, in place of a share of X, whose
+        rows all weigh alike; without early stopping it is only watched.
         """
         return self._fit_task(X, y, sample_weight, X_val, y_val)
 
@@ -117,7 +117,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     # ------------------------------------------------------------------ what is asked of it
 
-    def _targets(self, y: np.ndarray, incremental: bool) -> np.ndarray:
+    def _targets(self, y: np.ndarray, incremental: bool, watched: bool = False) -> np.ndarray:
         return y.reshape(-1, 1) if y.ndim == 1 else y
 
     def _answers(self, outputs: Any) -> Any:

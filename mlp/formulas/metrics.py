@@ -4,6 +4,7 @@ y are predictions (n, c) in the user's units; t their targets, (n,) class number
 sample weights (n,), not all of them 0, or None. A mean over rows is weighted by s.
 
     accuracy   share of rows whose class, or whose labels all, are right
+    balanced_accuracy   mean over the classes that occur of the share of their rows that are right
     mse        1/(cN) ΣΣ (y - t)²
     r2         1 - Σ (y - t)² / Σ (t - mean t)², the mean over outputs
 
@@ -19,7 +20,7 @@ run is a row of `METRICS` and of `MetricName`. Those are made of `terms` of some
 >>> evaluate("numbers", np.array([[1.0], [5.0]]), np.array([2, 2]), metrics=[MeanAbsoluteError()])
 {'mae': 2.0}
 >>> evaluate("classes", np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
-{'accuracy': 0.5}
+{'accuracy': 0.5, 'balanced_accuracy': 0.5}
 """
 
 from collections.abc import Iterable
@@ -103,6 +104,35 @@ class Accuracy:
         return float(terms[1])
 
 
+class BalancedAccuracy:
+    """The mean, over the classes that occur, of the share of their rows that are right: 1 over
+    their number for a net that always answers the same; of labels the mean over outputs. Source:
+    K. H. Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010."""
+
+    name, label, targets = "balanced_accuracy", "balanced accuracy", ("classes", "labels")
+    greater_is_better = True
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return self.of([self.terms(y, t, s)])
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """Weight, the weight of each class's rows, and of those that are right."""
+        s = np.ones(len(t)) if s is None else s
+        if t.ndim == 1:
+            right, classes = y.argmax(axis=1) == t, y.shape[1]
+            counts = [np.bincount(t, x, classes)[:, None] for x in (s, s * right)]
+            return _weight(len(t), s), *counts
+        label, right = t > 0.5, (y > 0.5) == (t > 0.5)
+        whole, kept = (np.stack([s @ (x & ~label), s @ (x & label)]) for x in (True, right))
+        return _weight(len(t), s), whole, kept
+
+    def of(self, terms: Sequence[Terms]) -> float:
+        whole, right = (sum(term[k] for term in terms) for k in (1, 2))
+        there = np.asarray(whole) > 0.0
+        recall = np.divide(right, whole, out=np.zeros(there.shape), where=there)
+        return float((recall.sum(axis=0) / there.sum(axis=0)).mean())
+
+
 class MeanSquaredError:
     """The mean squared error over rows and outputs."""
 
@@ -153,9 +183,9 @@ class R2:
 
 
 METRICS: dict[str, Summed] = {
-    metric.name: metric for metric in (Accuracy(), MeanSquaredError(), R2())
+    metric.name: metric for metric in (Accuracy(), BalancedAccuracy(), MeanSquaredError(), R2())
 }
-MetricName = Literal["accuracy", "mse", "r2"]
+MetricName = Literal["accuracy", "balanced_accuracy", "mse", "r2"]
 
 
 def evaluate(

@@ -311,7 +311,11 @@ class Objective:
         c, kind = self.network.outputs, self.targets
         t = np.asarray(t)
         if t.dtype.kind not in "biuf":
-            raise InputError(f"{what}: targets must be numbers, not {t.dtype}; encode the labels")
+            shown = repr(t.ravel()[0].tolist()) if t.dtype.kind == "U" and t.size else t.dtype
+            cure = "encode the labels"
+            if kind == "labels" and c > 1:
+                cure = "several labels a row are 0 or 1 each"
+            raise InputError(f"{what}: targets must be numbers, not {shown}; {cure}")
         if kind == "classes" and t.ndim == 1:
             with np.errstate(invalid="ignore"):  # NaN becomes some number unequal to it
                 numbers = t.astype(np.int64)
@@ -331,14 +335,16 @@ class Objective:
         if not np.isfinite(t).all():
             raise InputError(f"{what}: {int((~np.isfinite(t)).sum())} values are NaN or infinite")
         least, most = TARGET_KINDS[kind]
-        wrong = t[(t < least) | (t > most)]
-        if kind == "labels" and len(wrong):
+        outside = np.argwhere((t < least) | (t > most))
+        if kind in ("labels", "counts") and len(outside):
+            row, k = outside[0]
+            found = f"{what}: {t[row, k]}" + f" in column {k}" * (c > 1)
+            if kind == "counts":
+                raise InputError(f"{found} is below 0, which this loss cannot take")
             raise InputError(
-                f"{what}: {wrong[0]} is not a label from 0 to 1, which this loss needs; "
+                f"{found} is not a label from 0 to 1, which this loss needs; "
                 "for numbers of any size use 'mean_squared_error'"
             )
-        if kind == "counts" and len(wrong):
-            raise InputError(f"{what}: {wrong[0]} is below 0, which this loss cannot take")
         if kind == "classes" and ((t < least).any() or abs(t.sum(axis=1) - 1.0).max() > 1e-5):
             raise InputError(
                 f"{what}: rows of class shares must be 0 or above and sum to 1 (one-hot), or give "

@@ -1,0 +1,161 @@
+"""What others call what is here: names of Keras, PyTorch and scikit-learn, and everyday ones.
+
+An unknown name is answered with ours. Upper and lower case, `_` and `-` make no difference, and a
+foreign name counts only where ours is among the names that are known there: `linear` is `identity`
+among activations and `dense` among layers.
+"""
+
+from collections.abc import Iterable, Mapping
+
+# Ours, and what says the same.
+SAME = {
+    # activations
+    "identity": "linear, none, purelin",
+    "sigmoid": "logistic, logsig, expit",
+    "tanh": "tansig, hyperbolic_tangent",
+    "relu": "rectifier, rectified_linear, ramp",
+    "silu": "swish, SiLU",
+    "exp": "exponential",
+    "softmax": "multinomial",
+    # losses
+    "half_squared_error": "sum_of_squares",
+    "mean_squared_error": "mse, MSELoss, squared_error, squared_loss, quadratic, l2_loss, mse_loss",
+    "binary_cross_entropy": (
+        "BCELoss, BCEWithLogitsLoss, bce, binary_crossentropy, sigmoid_cross_entropy, "
+        "sigmoid_binary_cross_entropy, binary_cross_entropy_with_logits, logistic_loss, bernoulli"
+    ),
+    "cross_entropy": (
+        "CrossEntropyLoss, categorical_crossentropy, sparse_categorical_crossentropy, ce, "
+        "categorical_cross_entropy, softmax_cross_entropy, log_loss, logloss, NLLLoss, nll_loss, "
+        "negative_log_likelihood, categorical, xent"
+    ),
+    "poisson": "PoissonNLLLoss, poisson_nll_loss, poisson_deviance, mean_poisson_deviance",
+    # optimizers
+    "sgd": "gd, gradient_descent, stochastic_gradient_descent, backprop, backpropagation",
+    "momentum": "sgd_momentum, heavy_ball, classical_momentum",
+    "nesterov": "nag, nesterov_momentum, nesterovs_momentum, sgd_nesterov",
+    "rprop": "irprop, irprop-, irprop_minus, resilient_backpropagation",
+    # initializers
+    "glorot_uniform": "xavier_uniform, xavier, glorot",
+    "glorot_normal": "xavier_normal",
+    "he_uniform": "kaiming_uniform, kaiming, he, he_init",
+    "he_normal": "kaiming_normal",
+    "uniform": "random_uniform",
+    "normal": "random_normal, gaussian",
+    "zeros": "zero",
+    # schedules
+    "constant": "ConstantLR, fixed, none",
+    "step": "StepLR, step_decay",
+    "exponential": "ExponentialLR, exponential_decay",
+    "cosine": "CosineAnnealingLR, cosine_annealing, cosine_decay",
+    # layers
+    "dense": "linear, fully_connected, fc, affine, inner_product",
+    # words of single settings
+    "standard": "StandardScaler, standardize, zscore, z_score",
+    "range": "MinMaxScaler, minmax",
+    "mean": "average, avg",
+    "validation_loss": "val_loss",
+    "float32": "single, float, f32, fp32",
+    "float64": "double, f64, fp64",
+    "mixed": "amp, float16, half, fp16, mixed_float16, 16_mixed",
+    # keys
+    "activation": "act, activation_function, nonlinearity, transfer_function",
+    "backend": "device",
+    "batch_size": "batch, minibatch, minibatch_size, bs",
+    "beta_1": "b1",
+    "beta_2": "b2",
+    "bias": "use_bias, fit_intercept",
+    "dropout": "dropout_rate",
+    "class_weight": "class_weights, classes_weight",
+    "epochs": "max_iter, n_epochs, num_epochs, nb_epoch, max_epochs, n_iter, iterations",
+    "epsilon": "eps",
+    "every": "step_size",
+    "factor": "gamma",
+    "exclude": "drop, ignore, leave_out",
+    "file": "path, filename, data_file, train_file, csv, dataset",
+    "initializer": "init, kernel_initializer, weight_init",
+    "inputs": "features, x, predictors",
+    "kind": "type, layer_type",
+    "l1": "l1_penalty, lasso",
+    "l2": "alpha, weight_decay, l2_penalty, ridge",
+    "layers": "layer, hidden_layers, network, net",
+    "learning_rate": "lr, learning_rate_init, eta, eta0",
+    "loss": "loss_function, criterion, cost, cost_function, objective",
+    "min_delta": "tol",
+    "optimizer": "solver, optim, algorithm",
+    "patience": "n_iter_no_change, early_stopping",
+    "precision": "dtype",
+    "rate": "p, dropout_rate",
+    "restore_best": "restore_best_weights",
+    "scale_inputs": "normalize, standardize, scaler, scale, scaling",
+    "schedule": "scheduler, lr_schedule, lr_scheduler",
+    "seed": "random_state, random_seed",
+    "slope": "negative_slope, alpha",
+    "target": "label, labels, y, output, outcome, response, target_column, label_column",
+    "test": "test_size, test_split, test_fraction",
+    "threads": "n_jobs, num_threads",
+    "training": "train, fit",
+    "units": "hidden_layer_sizes, hidden, neurons, nodes, hidden_units, hidden_size, n_units, size",
+    "validation": "validation_fraction, validation_split, val, val_split",
+    "warmup": "warmup_epochs",
+    "watch": "monitor",
+}
+
+# Ours, and what is not here, to which it is the nearest.
+NEAR = {
+    "tanh": "hardtanh, hard_tanh, softsign, lecun_tanh",
+    "sigmoid": "hard_sigmoid, log_sigmoid",
+    "elu": "selu, celu, mish",
+    "silu": "hard_swish, hardswish",
+    "leaky_relu": "prelu, rrelu",
+    "relu": "relu6, thresholded_relu",
+    "softmax": "log_softmax, softmin, sparsemax",
+    "mean_squared_error": (
+        "mae, mean_absolute_error, L1Loss, l1_loss, absolute_error, huber, HuberLoss, log_cosh, "
+        "SmoothL1Loss, smooth_l1_loss, mape, mean_absolute_percentage_error, msle, quantile, "
+        "mean_squared_logarithmic_error, pinball, rmse, root_mean_squared_error, "
+        "GaussianNLLLoss, epsilon_insensitive"
+    ),
+    "half_squared_error": "sse, sum_squared_error",
+    "binary_cross_entropy": "hinge, squared_hinge, focal, binary_focal_crossentropy",
+    "cross_entropy": (
+        "KLDivLoss, kl_div, kl_divergence, kullback_leibler_divergence, multi_margin, "
+        "categorical_hinge, categorical_focal_crossentropy"
+    ),
+    "poisson": "gamma, tweedie",
+    "rmsprop": "adagrad, adadelta",
+    "adam": "nadam, adamax, radam, amsgrad",
+    "adamw": "lion, lamb, muon",
+    "glorot_normal": "lecun_normal, orthogonal",
+    "glorot_uniform": "lecun_uniform",
+    "normal": "truncated_normal, trunc_normal",
+    "step": "MultiStepLR, ReduceLROnPlateau, adaptive, piecewise_constant",
+    "cosine": "OneCycleLR, one_cycle, polynomial, PolynomialLR, LinearLR, linear, invscaling",
+    "dropout": "AlphaDropout, GaussianDropout, SpatialDropout1D",
+}
+
+
+def fold(name: object) -> str:
+    """The name without what makes no difference: case, `_`, `-` and the like.
+
+    >>> fold("LeakyReLU") == fold("leaky_relu")
+    True
+    """
+    return "".join(c for c in str(name).casefold() if c.isalnum())
+
+
+def ours(name: object, known: Iterable[str], table: Mapping[str, str] = SAME) -> str | None:
+    """The known name that this is another spelling of, by the table or letter by letter; a module
+    before it makes no difference.
+
+    >>> ours("nn.BCELoss", ["cross_entropy", "binary_cross_entropy"])
+    'binary_cross_entropy'
+    >>> ours("lr", ["epochs"]) is None
+    True
+    """
+    asked = {fold(name), fold(str(name).rpartition(".")[2])} - {""}
+    for own in known if asked else ():
+        others = table[own].split(", ") if own in table else ()
+        if not asked.isdisjoint(map(fold, (own, *others))):
+            return own
+    return None
