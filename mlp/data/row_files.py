@@ -70,6 +70,7 @@ class RowFile:
         self.dtype, self.width, self.n = np.dtype(dtype), width, n
         self.blocks: np.ndarray | None = None  # those of the file that are taken, None is all
         self.order: BlockOrder | None = None
+        self.last: tuple[np.ndarray, np.ndarray] | None = None  # what was asked for, and given
         self.expect(None)
 
     @property
@@ -102,14 +103,9 @@ class RowFile:
         if self.order is None:
             blocks, at = np.unique(rows // BLOCK, return_inverse=True)
             return self.read(blocks).take(at * BLOCK + rows % BLOCK, 0)
-        buffer, at = np.divmod(self.place[rows // BLOCK], BUFFER)
-        at = at * BLOCK + rows % BLOCK
-        found = np.empty((len(rows), self.width), self.dtype)
-        self._bring(np.unique(buffer).tolist())
-        for number, window in self.window.items():
-            here = np.flatnonzero(buffer == number)
-            found[here] = window.take(at[here], 0)
-        return found
+        if self.last is None or self.last[0] is not rows:  # as for the targets of these inputs
+            self.last = rows, self._in_order(rows)
+        return self.last[1]
 
     def read(self, blocks: np.ndarray) -> np.ndarray:
         """Whole blocks, (BLOCK len(blocks), width); where the last one is shorter anything may
@@ -132,10 +128,26 @@ class RowFile:
             return
         self.order = order
         self.window: dict[int, np.ndarray] = {}
+        self.last = None
         self.ahead: tuple[int, Future[np.ndarray]] | None = None
         if order is not None:
             self.place = np.empty(len(order.blocks), np.int64)
             self.place[order.blocks] = np.arange(len(order.blocks))
+
+    def _in_order(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the buffers, by their numbers."""
+        block, at = np.divmod(rows, BLOCK)
+        buffer, place = np.divmod(self.place[block], BUFFER)
+        at += place * BLOCK
+        if (buffer == buffer[0]).all():
+            self._bring([int(buffer[0])])
+            return self.window[int(buffer[0])].take(at, 0)
+        self._bring(np.unique(buffer).tolist())
+        found = np.empty((len(rows), self.width), self.dtype)
+        for number, window in self.window.items():
+            here = np.flatnonzero(buffer == number)
+            found[here] = window.take(at[here], 0)
+        return found
 
     def _bring(self, numbers: list[int]) -> None:
         """These buffers into the window, no others; the next one is on its way then."""

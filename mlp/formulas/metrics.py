@@ -113,7 +113,7 @@ class BalancedAccuracy:
     greater_is_better = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of([self.terms(y, t, s)])
+        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weight, the weight of each class's rows, and of those that are right."""
@@ -126,8 +126,12 @@ class BalancedAccuracy:
         whole, kept = (np.stack([s @ (x & ~label), s @ (x & label)]) for x in (True, right))
         return _weight(len(t), s), whole, kept
 
-    def of(self, terms: Sequence[Terms]) -> float:
-        whole, right = (sum(term[k] for term in terms) for k in (1, 2))
+    def join(self, a: Terms, b: Terms) -> Terms:
+        """All of them are sums."""
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    def of(self, terms: Terms) -> float:
+        _, whole, right = terms
         there = np.asarray(whole) > 0.0
         recall = np.divide(right, whole, out=np.zeros(there.shape), where=there)
         return float((recall.sum(axis=0) / there.sum(axis=0)).mean())
