@@ -72,9 +72,10 @@ class StoredDataset:
         """The rows to train on and the fraction held out, in whole blocks of 256 rows that are
         drawn at random: rows that follow each other in the file stay together."""
         kept, held_out = split(-(-len(self) // BLOCK), fraction, seed)
-        return self._only(kept), self._only(held_out)
+        return self.only(kept), self.only(held_out)
 
-    def _only(self, blocks: np.ndarray) -> "StoredDataset":
+    def only(self, blocks: np.ndarray) -> "StoredDataset":
+        """The rows of these blocks alone, (k,) in ascending order."""
         parts = {"X": self.X, "t": self.t, "s": self.s}
         given = {name: part for name, part in parts.items() if part is not None}
         files = {part.file: part.file.only(blocks) for part in given.values()}
@@ -137,7 +138,7 @@ def open_rows(
     >>> rows.X.shape, rows.columns, rows.t[:2].tolist()
     ((4, 2), ('x_0', 'x_1'), [2.0, 5.0])
     """
-    table = _table(path)
+    table = opened(path)
     names = _names(inputs)
     targets = _names(target)
     weights = _names(sample_weight)
@@ -147,7 +148,7 @@ def open_rows(
         raise InputError(f"{table.name} has no column of inputs beside {', '.join(aside)}; add one")
     beside = table
     if targets_file is not None:
-        beside = _table(targets_file)
+        beside = opened(targets_file)
         targets = targets or beside.names
         if beside.n != table.n:
             raise InputError(
@@ -170,11 +171,16 @@ def open_rows(
 def larger_than(
     path: str | os.PathLike[str], memory: str | int, inputs: str | Sequence[str] | None = None
 ) -> bool:
-    """Whether the inputs in this file, (n, d) in memory, would take more than that."""
-    table = _table(path)
+    """Whether the inputs in this file, (n, d) in memory, would take more than that, each column as
+    one of numbers."""
+    table = opened(path)
     names = _names(inputs) or table.names
-    _places(names, table.names, table.name)
-    return table.n * len(names) * table.dtype(names).itemsize > size_of(memory)
+    return table.n * len(names) * table.itemsize > size_of(memory)
+
+
+def kept_on_disk(path: str | os.PathLike[str]) -> bool:
+    """Whether rows of this file, by its name, can be left on disk."""
+    return Path(path).suffix.lower() in FORMATS
 
 
 def _check_memory(tables: Mapping["Npy | Packed", Names], memory: str | int | None) -> None:
@@ -204,7 +210,7 @@ def _places(names: Names, among: Names, source: str) -> list[int]:
 # ------------------------------------------------------------------------------ the formats
 
 
-def _table(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
+def opened(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
     """The file, opened."""
     if isinstance(path, np.memmap):
         if path.filename is None or type(path.base).__name__ != "mmap":
@@ -270,13 +276,14 @@ class Npy:
                     "again"
                 ) from error
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value in memory."""
+        return self.file.dtype.itemsize
+
     def held(self, names: Names) -> int:
         """Bytes in memory while rows are read: they are read whole."""
         return BUFFERS * BUFFER * BLOCK * self.file.row
-
-    def dtype(self, names: Names) -> np.dtype:
-        """Of these columns together."""
-        return self.file.dtype
 
     def part(self, names: Names) -> Part:
         """These columns, (n, d), searched."""
@@ -371,7 +378,7 @@ class Packed:
         options = pyarrow.ipc.IpcReadOptions(included_fields=list(places))
         return pyarrow.ipc.open_file(pyarrow.OSFile(self.name), options=options)
 
-    def _batches(self, names: Names) -> Iterator[Any]:
+    def batches(self, names: Names) -> Iterator[Any]:
         """Record batches of these columns, one after the other in memory."""
         import pyarrow
 
@@ -386,6 +393,8 @@ class Packed:
                 with self._arrow(_places(names, self.names, self.name)) as file:
                     yield from map(file.get_batch, range(file.num_record_batches))
         pyarrow.default_memory_pool().release_unused()
+
+    itemsize = 8  # of a value in memory, whatever it is
 
     def held(self, names: Names) -> int:
         """Bytes in memory, at most: of unpacking these columns, or later of their rows."""
@@ -432,7 +441,7 @@ class Packed:
         import pyarrow
 
         dtype, search = self.dtype(names), Search(names, self.name)
-        for batch in self._batches(names):
+        for batch in self.batches(names):
             columns = [batch.column(name) for name in names]
             missing = any(column.null_count for column in columns)
             piece = np.empty((len(batch), len(names)), np.float64 if missing else dtype)
@@ -460,7 +469,7 @@ class Packed:
         from pyarrow import compute
 
         def texts() -> Iterator[Any]:
-            for batch in self._batches((name,)):
+            for batch in self.batches((name,)):
                 yield batch.column(name).cast(pyarrow.large_string())
 
         found: set[str] = set()
