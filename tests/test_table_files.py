@@ -623,7 +623,7 @@ def test_libsvm_is_as_scikit_learn_reads_it(tmp_path, first, labels):
 
 
 def test_libsvm_without_its_suffix(tmp_path):
-    content = "+1 3:1 11:1 14:1\n-1 5:1 7:1\n"
+    content = "+1 3:1 11:1 14:1 " + " ".join(f"{k}:0.5" for k in range(20, 900)) + "\n-1 5:1 7:1\n"
     for name in ("a9a", "a9a.t", "a9a.txt", "a.svm", "a.svmlight"):
         assert len(read_table(write(tmp_path / name, content))) == 2
 
@@ -669,6 +669,7 @@ FOREIGN = {
     ".h5": b"\x89HDF\r\n\x1a\n" + bytes(99),
     ".sqlite": b"SQLite format 3\0" + bytes(99),
     ".json": b'[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]',
+    ".jsonl": b'{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n',
     ".arff": ARFF.encode(),
     ".xml": b"<?xml version='1.0'?><d/>",
     ".html": b"<!DOCTYPE html><table>",
@@ -681,7 +682,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_kind_that_is_not_read_is_known_by_its_content(tmp_path, kind):
-    for name in (f"t{kind}", f"t{kind.upper()}", "t.csv", "t.txt", "t"):
+    for name in (f"t{kind}", f"t{kind.upper()}", "t.csv", "t.txt", "t", "t.json", "t.parquet"):
         for content in (FOREIGN[kind], gzip.compress(FOREIGN[kind])):
             path = write(tmp_path / name, content)
             with pytest.raises(

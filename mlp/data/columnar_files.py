@@ -157,7 +157,16 @@ def as_categories(words: Column) -> Column:
 
 
 def write_arrow(table: Table, file: BinaryIO, *, as_parquet: bool) -> None:
-    """A table as a Parquet or Arrow file, from which the same table is read."""
+    """A table as a Parquet or Arrow file, from which the same table is read.
+
+    Raises InputError for a column that Arrow has no type for.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> write_arrow(Table.of_array(np.eye(2), ["a", "b"]), file, as_parquet=True)
+    >>> read_parquet(file, "t.parquet")
+    Table(2 rows, a: numbers, b: numbers, t.parquet)
+    """
     pa = need_pyarrow("writing .parquet and .feather")
     arrays = {
         name: _arrow_array(pa, table.source, column) for name, column in table.columns.items()

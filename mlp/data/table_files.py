@@ -52,12 +52,13 @@ MAGIC = {
 }
 # The same for text, which may have blanks, a mark of its encoding or comments before it.
 WORDS = {
+    r"\{\s*\".*\}\s*\n\s*\{": ".jsonl",
     r"\[\s*[\[{]|\{\s*[\"}]": ".json",
     r"(%[^\n]*\s*)*@relation\b": ".arff",
     r"<\?xml": ".xml",
     r"<(!doctype html|html|table)": ".html",
 }
-LIBSVM_LINE = re.compile(r"[-+\w.]+( +\d+:[-+.\deE]+){2,} *(#.*)?\r?\n", re.ASCII)
+LIBSVM_LINE = re.compile(r"[-+\w.]+( +\d+:[-+.\deE]+){2,}(?=\s|$)", re.ASCII)
 
 # What converts a kind that is not read, of the path {0} to the path {1}, and what it needs.
 PANDAS = "import pandas; pandas.{}.to_csv({{1}}, index=False)"
@@ -202,13 +203,13 @@ def kind_of(start: bytes, suffix: str) -> str:
     for magic, kind in MAGIC.items():
         if start.startswith(magic):
             return ".npz" if suffix == ".npz" else kind
-    suffix = ALIKE.get(suffix, suffix)
-    if suffix in (".npy", ".npz", *PARQUET, *ARROW, *LIBSVM, *CONVERSIONS):
-        return suffix
     text = start.decode("latin-1").removeprefix("ï»¿").lstrip()
     for words, kind in WORDS.items():
         if re.match(words, text, re.IGNORECASE):
             return kind
+    suffix = ALIKE.get(suffix, suffix)
+    if suffix in (".npy", ".npz", *PARQUET, *ARROW, *LIBSVM, *CONVERSIONS):
+        return suffix
     if suffix in TEXT and not LIBSVM_LINE.match(text):
         return suffix
     if LIBSVM_LINE.match(text):
