@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from mlp.check_gradient import GradientCheck, gradient_check
     from mlp.data.labels import class_labels
     from mlp.data.order import split
+    from mlp.data.preprocessing import ColumnPlan, Preprocessing
     from mlp.data.readers import Dataset, read
     from mlp.data.scaling import Scaling
+    from mlp.data.table_files import read_table, write_table
+    from mlp.data.tables import Column, Table
     from mlp.errors import InputError
     from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn, to_estimator
     from mlp.layers import Dense, Dropout
@@ -39,6 +42,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "Column",
+    "ColumnPlan",
     "Dataset",
     "Dense",
     "Dropout",
@@ -49,11 +54,13 @@ __all__ = [
     "Model",
     "Network",
     "Plan",
+    "Preprocessing",
     "Result",
     "Run",
     "Scaling",
     "Settings",
     "State",
+    "Table",
     "available",
     "class_labels",
     "from_sklearn",
@@ -65,12 +72,14 @@ __all__ = [
     "patch_sklearn",
     "plan",
     "read",
+    "read_table",
     "save_model",
     "save_state",
     "split",
     "to_estimator",
     "train",
     "unpatch_sklearn",
+    "write_table",
 ]
 
 # Names are imported when first used, so that the command line answers at once (PEP 562).
@@ -88,14 +97,17 @@ _HOME = {
     "mlp.model": ("Model", "load", "load_model", "save_model"),
     "mlp.network.graph": ("Network",),
     "mlp.training.memory_plan": ("Plan", "plan"),
+    "mlp.data.preprocessing": ("ColumnPlan", "Preprocessing"),
     "mlp.data.readers": ("Dataset", "read"),
+    "mlp.data.table_files": ("read_table", "write_table"),
+    "mlp.data.tables": ("Column", "Table"),
     "mlp.training.loop": ("train",),
     "mlp.training.run": ("Result", "Run"),
     "mlp.training.settings": ("Settings",),
     "mlp.training.state": ("State",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("accelerate", "errors", "estimators", "formulas", "layers", "threads")
+_MODULES = ("accelerate", "errors", "estimators", "formulas", "layers", "readers", "threads")
 
 
 def __getattr__(name: str) -> Any:

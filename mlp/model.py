@@ -270,7 +270,7 @@ class Model:
         finite; what stays on the device is not waited for, nor searched.
         """
         backend = self.backend
-        if not isinstance(X, Samples):
+        if not isinstance(X, (Dataset, Samples)):
             X = inputs_of(X, self.columns, self.preprocessing)
         given = X
         if isinstance(X, (Dataset, Samples)):
@@ -556,6 +556,7 @@ class Predictor:
         self.backend, self.dtype, self.w = model.backend, model.dtype, model.w
         self.statistics = model.statistics
         self.objective, self.scaling = model.objective, model.input_scaling
+        self.columns = model.columns
         self.storage = PRECISIONS[model.precision].storage
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
@@ -581,7 +582,7 @@ class Predictor:
 
     def _fed(self, X: Array, chunks: list[slice]) -> Array:
         """The predictions for rows that have to be brought to the backend."""
-        samples = Samples(X)
+        samples = Samples(X, columns=self.columns)
         kind = kind_of(self.backend, self.dtype, samples, None, self.storage, self.scaling)
         if kind in self.fed and len(self.fed[kind][1].of) <= SIZES:
             feed, runs = self.fed[kind]
@@ -607,7 +608,7 @@ class Predictor:
             self.runs.clear()
         # Nothing here refers to this object, as above.
         backend, evaluation, scaling = self.backend, self._make(n), self.scaling
-        dtype = self.dtype
+        dtype, columns = self.dtype, self.columns
         x: Any = evaluation.x
         slot = evaluation.input
         rescaled: Callable[[], None] | None = None
@@ -621,7 +622,7 @@ class Predictor:
                 slot.array = x  # and the caller's rows are let go
                 return evaluation.y
             if rows.dtype.itemsize > 2 or not (scaling is None or scaling.affine):  # none of KEPT
-                cast(rows, x, scaling)
+                cast(rows, x, scaling, "X", columns)
             else:
                 backend.copy(rows, x)
                 if scaling is not None:

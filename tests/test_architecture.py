@@ -50,7 +50,7 @@ HOUSE = [
         "estimators",
         [
             *("arrays", "exchange", "engine", "callbacks", "lbfgs", "stochastic", "documentation"),
-            *("models", "base", "classifier", "regressor", "conversion"),
+            *("models", "base", "classifier", "regressor", "conversion", "preprocessor"),
         ],
     ),
     ("", ["accelerate"]),

@@ -11,11 +11,14 @@ import polars as pl
 import pytest
 from sklearn.utils import compute_sample_weight
 
-from mlp import Dense, Model, Network, gradient_check, load, train
+from mlp import Dense, Model, Network, gradient_check, load, read, train
 from mlp.data.finite import check_finite
 from mlp.data.labels import class_labels, class_weights, encode, learned_classes
 from mlp.data.order import order, split
+from mlp.data.preprocessing import by_name
+from mlp.data.readers import Dataset
 from mlp.data.scaling import Scaling
+from mlp.data.tables import Table, matching
 from mlp.errors import InputError
 
 rng = np.random.default_rng
@@ -319,7 +322,7 @@ def test_masked_values_are_counted():
         with pytest.raises(InputError, match=rf"^{name} has 2 masked values; fill them, {name}\.f"):
             model.samples(*arguments)
     for take in (model.predict, lambda X: model.evaluate(X, X)):
-        with pytest.raises(InputError, match=r"^X: column 'a' has 1 gaps"):
+        with pytest.raises(InputError, match=r"^X has 2 masked values"):
             take(given)
 
 
@@ -329,6 +332,66 @@ def test_a_cell_that_is_no_number_is_named():
         numbers_model().predict(frame)
     with pytest.raises(InputError, match=r"X: .* not 'much' in row 1, column 1"):
         numbers_model().predict(np.array(frame, object))
+
+
+# --- many columns ---------------------------------------------------------------------------
+
+
+class Counted(str):
+    """A name that counts how often it is looked at."""
+
+    looks = 0
+
+    def __hash__(self):
+        Counted.looks += 1
+        return super().__hash__()
+
+    def __eq__(self, other):
+        Counted.looks += 1
+        return super().__eq__(other)
+
+
+def looks(work, d):
+    """How often names are looked at while this works on d columns."""
+    table = Table.of_array(np.ones((2, d)), [Counted(f"c{k}") for k in range(d)])
+    asked = tuple(Counted(f"c{k}") for k in reversed(range(d)))
+    Counted.looks = 0
+    work(table, asked)
+    return Counted.looks
+
+
+def lacking(table, asked):
+    with pytest.raises(InputError, match="'other', which the model was trained"):
+        by_name(table, (*asked, "other"))
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda table, asked: Dataset(table.array, None, table.names, "f").inputs(asked),
+        lambda table, asked: table.select(asked),
+        lambda table, asked: by_name(table, asked),
+        lacking,
+        lambda table, asked: [matching(name, table.columns, "f") for name in asked],
+    ],
+)
+def test_the_work_on_names_grows_as_the_names_do(work):
+    assert looks(work, 400) < 3 * looks(work, 200)
+
+
+def test_a_table_of_many_columns_is_read_and_goes_by_name(tmp_path):
+    """Which takes no longer than a column for itself: not a minute."""
+    d = 20_000
+    names = [f"c{k}" for k in range(d)]
+    for file, row in (("a.csv", names), ("b.csv", names[::-1])):
+        lines = [",".join(row), *[",".join(f"{i}{name[1:]}" for name in row) for i in (1, 2)]]
+        (tmp_path / file).write_text("\n".join(lines) + "\n")
+    a, b = (read(tmp_path / file, inputs=names, need_targets=False) for file in ("a.csv", "b.csv"))
+    assert a.columns == b.columns == tuple(names)
+    np.testing.assert_array_equal(a.X, b.X)
+    model = Model(Network(d, [Dense(1)]), "mean_squared_error", columns=tuple(names))
+    whole = read(tmp_path / "b.csv", need_targets=False)
+    np.testing.assert_array_equal(model.predict(a), model.predict(whole))
 
 
 # --- order and split -------------------------------------------------------------------------

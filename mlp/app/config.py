@@ -189,6 +189,7 @@ class Arrays(Section):
     target: str
 
 
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 LAST = re.compile(r"last (\d+(?:\.\d+)?) ?%")
 
 
@@ -201,8 +202,10 @@ def _part(value: Any) -> Any:
         if not found or not 0.0 < float(found[1]) < 100.0:
             raise InputError(f"expected a share of the rows or 'last 20%', not {value!r}")
         return value
-    _check_type(Annotated[float, Field(gt=0.0, lt=1.0)], "a share of the rows", value)
-    return value
+    try:
+        return TypeAdapter(Share, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        raise InputError(_explain(error.errors()[0])) from error
 
 
 def share_of(part: Any) -> float:
@@ -241,10 +244,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _target_is_no_input(self) -> "Data":
-        both = [name for name in self.target or [] if name in (self.inputs or [])]
+        inputs = set(self.inputs or [])
+        both = [name for name in self.target or [] if name in inputs]
         if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
             raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
-        out = [name for name in self.inputs or [] if name in (self.exclude or [])]
+        out = [name for name in self.exclude or [] if name in inputs]
         if out:
             raise InputError(f"{out[0]!r} is in inputs and in exclude; leave it in one of them")
         if self.scale_targets == "robust":

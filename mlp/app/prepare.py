@@ -16,13 +16,13 @@ import numpy as np
 
 from backends import Backend, BackendError, choose
 from mlp.app.config import Arrays, Config, Where, share_of
-from mlp.data.labels import are_text, class_weights, encode, learned_classes
+from mlp.data.labels import class_weights, encode, learned_classes
 from mlp.data.parts import Rows, common_rows, last_rows, rows_where, split_rows
-from mlp.data.preprocessing import Preprocessing, as_kind, refuse_gaps
-from mlp.data.readers import Dataset, is_arrays, numbers, read_rows
+from mlp.data.preprocessing import Preprocessing, refuse_gaps
+from mlp.data.readers import Dataset, is_arrays, numbers, read_rows, targets_for
 from mlp.data.samples import Samples
 from mlp.data.scaling import Scaling
-from mlp.data.tables import Column, Table
+from mlp.data.tables import Table
 from mlp.errors import InputError, Note
 from mlp.formulas.losses import get_loss
 from mlp.model import Model
@@ -67,9 +67,10 @@ def read_parts(config: Config) -> Parts:
         whole = replace(whole, X=_compact(whole.X))
     kind = _kind(config)
     source = target_source(config)
-    whole = replace(whole, source=source, t=_of_kind(whole.t, kind))
     assert whole.t is not None  # they were asked for
-    classes = learned_classes(whole.t, kind, source, about.target)
+    t = targets_for(whole.t, kind)
+    whole = replace(whole, source=source, t=t)
+    classes = learned_classes(t, kind, source, about.target)
     parts: dict[str, Dataset] = {"train": whole}
     for name in ("test", "validation"):
         part, file = getattr(about, name), getattr(about, f"{name}_file")
@@ -84,7 +85,6 @@ def read_parts(config: Config) -> Parts:
         elif part is not None:
             _hold_out(config, parts, name, len(whole), classes)
         if isinstance(part, Arrays) or file is not None:
-            parts[name] = replace(parts[name], t=_of_kind(parts[name].t, kind))
             _check_rows(parts, name)
     if isinstance(about.train, Where):
         _, kept = _asked(config, "train", lambda: rows_where_is(parts["train"], about.train))
@@ -95,7 +95,7 @@ def read_parts(config: Config) -> Parts:
         validation=parts.get("validation"),
         test=parts.get("test"),
         classes=classes,
-        outputs=len(classes) if kind == "classes" and classes is not None else _width(whole.t),
+        outputs=len(classes) if kind == "classes" and classes is not None else _width(t),
     )
 
 
@@ -135,16 +135,6 @@ def _as_array(data: Dataset) -> Dataset:
     if not isinstance(data.X, Table) or data.X.array is None:
         return data
     return replace(data, X=data.X.array, checked=True)
-
-
-def _of_kind(t: np.ndarray | None, kind: str) -> np.ndarray | None:
-    """Targets for a loss of numbers as numbers, where they were kept as text for their spelling."""
-    if t is None or kind not in ("numbers", "counts") or not are_text(t) or t.ndim > 1:
-        return t
-    try:
-        return as_kind(Column("target", t.astype(object)), "number", "").values
-    except InputError:
-        return t  # whoever takes it knows what to say
 
 
 def _hold_out(
@@ -267,8 +257,7 @@ def read_evaluated(
                 "by --inputs NAME and --target NAME"
             )
         inputs, target = part.inputs, [part.target]
-    data = read_more(config, file, model.given_columns, targets_file, target=target, inputs=inputs)
-    return replace(data, t=_of_kind(data.t, model.objective.targets))
+    return read_more(config, file, model.given_columns, targets_file, target=target, inputs=inputs)
 
 
 def is_file_of(config: Config, file: Path) -> bool:
@@ -350,7 +339,8 @@ def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]
             raise InputError(
                 f"{config.path}: training.class_weight is for classes; this loss is for numbers"
             )
-        indices = encode(parts.train.t, parts.classes, parts.train.source)
+        t = targets_for(parts.train.t, model.objective.targets, parts.classes)
+        indices = encode(t, parts.classes, parts.train.source)
         s = class_weights(parts.classes, indices, weights)
         samples["train"] = replace(train, s=s if train.s is None else s * train.s)
     return samples

@@ -43,7 +43,8 @@ def _values(column: Column) -> str:
         low, middle, high = present.min(), np.median(present), present.max()
         return " ... ".join(f"{float(x):.6g}" for x in (low, middle, high))
     if present.dtype.kind == "M":
-        return f"{present.min()} ... {present.max()}"
+        unit = "D" if (present == present.astype("M8[D]")).all() else "s"
+        return f"{present.min().astype(f'M8[{unit}]')} ... {present.max().astype(f'M8[{unit}]')}"
     often = Counter(texts_of(Column(column.name, present)).tolist()).most_common()
     more = f", ... {len(often)} values" if len(often) > SHOWN else ""
     return ", ".join(f"{_short(text)} ({count})" for text, count in often[:SHOWN]) + more

@@ -123,7 +123,7 @@ class Feed:
         parts: dict[str, Any] = {}
         if isinstance(X, np.ndarray) or is_sparse(X):
             X = X.tocsr() if is_sparse(X) else X
-            parts["x"] = self._host(X, x_dtype, scaling, "X")
+            parts["x"] = self._host(X, x_dtype, scaling, "X", samples.columns)
         if samples.t is not None:
             dtype = "int64" if self.labels else self.dtype
             parts["t"] = self._host(samples.t, dtype, self.target_scaling, "t")
@@ -136,13 +136,13 @@ class Feed:
             return
         self.data = {name: self.backend.asarray(x, str(x.dtype)) for name, x in parts.items()}
         if "x" not in parts:
-            self.data["x"] = cast_on_device(self.backend, X, x_dtype, scaling)
+            self.data["x"] = cast_on_device(self.backend, X, x_dtype, scaling, "X", samples.columns)
 
     @staticmethod
-    def _host(x: Any, dtype: str, scaling: Scaling | None, what: str) -> Any:
+    def _host(x: Any, dtype: str, scaling: Scaling | None, what: str, columns: Any = None) -> Any:
         """A host array as it is if that is how the network takes it, else to be cast."""
         as_it_is = scaling is None and x.dtype == dtype and not is_sparse(x)
-        return x if as_it_is else Cast(x, dtype, scaling, what)
+        return x if as_it_is else Cast(x, dtype, scaling, what, columns)
 
     def unload(self) -> None:
         """Let go of the samples; what is bound waits for others."""

@@ -11,6 +11,7 @@ from backends import Array, Backend
 from mlp.errors import InputError
 
 CHECKED = 1 << 22  # elements that are looked at together on a device
+SMALL = 1 << 12  # elements of which a copy costs nothing
 
 
 def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> None:
@@ -26,7 +27,7 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
     """
     if X.dtype.kind != "f":
         return
-    if X.size > 1 << 12 and math.isfinite(_sum_of_all(X)):  # one pass, no second array
+    if math.isfinite(_sum_of_all(X)):  # one pass, no second array
         return
     if (finite := np.isfinite(X)).all():  # large numbers may have a sum that is not finite
         return
@@ -49,7 +50,7 @@ def has_nan(X: np.ndarray) -> bool:
     >>> has_nan(np.array([1.0, np.inf])), has_nan(np.array([1.0, np.nan]))
     (False, True)
     """
-    if X.dtype.kind != "f" or (X.size > 1 << 12 and math.isfinite(_sum_of_all(X))):
+    if X.dtype.kind != "f" or math.isfinite(_sum_of_all(X)):
         return False
     return bool(np.isnan(X).any())
 
@@ -99,11 +100,13 @@ def all_finite(backend: Backend, x: Array) -> bool:
 
 def is_finite(y: np.ndarray) -> bool:
     """Whether no value of a host array is NaN or infinite; of a small one in half a microsecond."""
-    return math.isfinite(np.vdot(y, y)) or bool(np.isfinite(y).all())
+    return math.isfinite(_sum_of_all(y)) or bool(np.isfinite(y).all())
 
 
 def _sum_of_all(X: np.ndarray) -> float:
-    """The sum of all values, or of their squares where BLAS takes X as it is."""
+    """The sum of all values, or of their squares where X is small or BLAS takes it as it is."""
+    if X.size <= SMALL:
+        return float(np.vdot(X, X))  # which copies what is no row of memory, and never warns
     with np.errstate(over="ignore", invalid="ignore"):
         if X.dtype.char in "fd" and X.flags.c_contiguous:
             flat = X.reshape(-1)

@@ -60,7 +60,10 @@ class ColumnPlan:
     """What to do with the columns of a name: the settings of one entry of `[data.columns]`.
 
     kind : None finds out.  scaling : of its numbers; None is the one of all.  coding : of a
-    category.
+    category. Raises InputError for other names.
+
+    >>> ColumnPlan("category", coding="ordinal")
+    ColumnPlan(kind='category', scaling=None, coding='ordinal')
     """
 
     kind: Kind | None = None
@@ -373,7 +376,8 @@ def by_name(table: Table, names: Names) -> Table:
     """The columns of these names. InputError naming those that are missing, and those beside."""
     missing = [name for name in names if name not in table.columns]
     if missing:
-        more = [name for name in table.names if name not in set(names)]
+        wanted = set(names)
+        more = [name for name in table.names if name not in wanted]
         raise InputError(
             f"{table.source} has no column {_listed(missing)}, which the model was trained with"
             + (f"; it has {_listed(more)} beside" if more else "")
@@ -429,7 +433,7 @@ def _plans(table: Table, given: Mapping[str, str | ColumnPlan]) -> dict[str, Col
     for pattern in [*(name for name in given if name not in plans), *exact]:
         plan = given[pattern]
         plan = plan if isinstance(plan, ColumnPlan) else ColumnPlan(plan)  # type: ignore[arg-type]
-        for name in matching(pattern, table.names, table.source):
+        for name in matching(pattern, table.columns, table.source):
             plans[name] = plan
     return plans
 

@@ -17,7 +17,7 @@ from mlp.data.array_files import arrays_in
 from mlp.data.finite import check_finite
 from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, matching
-from mlp.data.text_tables import BOOLEANS
+from mlp.data.text_tables import BOOLEANS, is_number
 from mlp.errors import InputError, Note
 from mlp.files import reading
 
@@ -256,10 +256,10 @@ def _names(given: Given) -> Names:
 def _chosen(table: Table, inputs: Names, others: Names, exclude: Names) -> list[str]:
     """The names of the inputs."""
     no_inputs = {
-        name for pattern in exclude for name in matching(pattern, table.names, table.source)
+        name for pattern in exclude for name in matching(pattern, table.columns, table.source)
     }
     if inputs:
-        asked = [name for given in inputs for name in matching(given, table.names, table.source)]
+        asked = [name for given in inputs for name in matching(given, table.columns, table.source)]
         return [name for name in dict.fromkeys(asked) if name not in no_inputs]
     return [name for name in table.names if name not in no_inputs.union(others)]
 
@@ -355,6 +355,33 @@ def _target(column: Column, many: int, source: str) -> np.ndarray:
     if values.dtype.kind == "M":
         return np.datetime_as_string(values)
     return values.astype(str) if values.dtype.kind == "O" else values
+
+
+def targets_for(t: np.ndarray, kind: str, classes: np.ndarray | None = None) -> np.ndarray:
+    """Targets that were read, as a loss of this kind and a model of these classes take them.
+
+    Text that was kept for its spelling is numbers for a loss of numbers. Labels are of the kind
+    that the classes have, whatever the others in their file made of them.
+
+    >>> targets_for(np.array(["1.50", "+2"]), "numbers").tolist()
+    [1.5, 2.0]
+    >>> targets_for(np.array([11, 12]), "classes", np.array(["11", "1_1"])).tolist()
+    ['11', '12']
+    """
+    if t.ndim != 1:
+        return t
+    text = t.dtype.kind == "U"
+    numbers = kind in ("numbers", "counts") if classes is None else classes.dtype.kind in "iuf"
+    if text and numbers and all(map(is_number, t)):
+        found = t.astype(np.float64)
+        return found.astype(np.int64) if classes is not None and _whole(found) else found
+    if classes is not None and classes.dtype.kind == "U" and t.dtype.kind in "iuf":
+        return np.array([str(label) for label in t.tolist()])
+    return t
+
+
+def _whole(x: np.ndarray) -> bool:
+    return bool((x == np.rint(x)).all() and (np.abs(x) <= 2.0**53).all())
 
 
 def _weights(column: Column, source: str) -> np.ndarray:

@@ -6,7 +6,7 @@ used. What has passed is a `Samples`, and a `Samples` is not searched again.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
 from typing import Any, TypeGuard
@@ -16,7 +16,7 @@ import numpy as np
 from backends import Array, Backend
 from mlp.data.finite import all_finite, check_finite, is_gap, unmasked
 from mlp.data.labels import targets_of, typed
-from mlp.data.readers import Dataset
+from mlp.data.readers import Dataset, targets_for
 from mlp.errors import InputError
 from mlp.network.objective import Objective
 
@@ -29,12 +29,14 @@ class Samples:
     t : (n, c) numbers in the user's units, or (n,) int64 class numbers, on the host; or None.
     s : (n,) float64 sample weights on the host; or None.
     fits : the kind and the number of targets that t was checked for.
+    columns : names of the inputs, for messages.
     """
 
     X: Array
     t: np.ndarray | None = None
     s: np.ndarray | None = None
     fits: tuple[str, int] | None = field(default=None, repr=False)
+    columns: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """How many rows and columns, and what belongs to them."""
@@ -59,7 +61,7 @@ class Samples:
         else:
             X = backend.xp.take(X, backend.asarray(index), axis=0)
         t, s = (None if x is None else x[index] for x in (self.t, self.s))
-        return Samples(X, t, s, self.fits)
+        return Samples(X, t, s, self.fits, self.columns)
 
 
 def checked(
@@ -91,10 +93,12 @@ def checked(
         _check_width(X.X, network.inputs, name)
         if X.t is None or X.fits == fits:
             return X
-        return Samples(X.X, objective.check_targets(X.t, of_t), X.s, fits)
+        return replace(X, t=objective.check_targets(X.t, of_t), fits=fits)
     if isinstance(X, Dataset):
         name, of_t = X.source, X.source if t is None else of_t
-        t, searched = X.t if t is None else t, X.checked
+        if t is None and X.t is not None:
+            t = targets_for(X.t, objective.targets, classes)
+        searched = X.checked
         sample_weight = X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
@@ -106,7 +110,7 @@ def checked(
         t = objective.check_targets(t, of_t)
         if len(t) != n:
             raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")
-    return Samples(X, t, check_sample_weight(sample_weight, n), fits)
+    return Samples(X, t, check_sample_weight(sample_weight, n), fits, columns)
 
 
 def check_sample_weight(s: Any, n: int) -> np.ndarray | None:

@@ -119,7 +119,7 @@ class Scaling:
         for k, name in enumerate(names):
             if name in ("none", "standard"):
                 continue
-            if name not in FITTED:
+            if name not in SCALINGS:
                 raise InputError(f"scaling: unknown {name!r}{did_you_mean(name, SCALINGS)}")
             x = X[:, k].astype(np.float64)
             if name == "quantile":
@@ -158,7 +158,8 @@ class Scaling:
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """X (n, d) scaled, in float64, whatever is in it."""
-        u = X.astype(np.float64) if self.logs is None else np.where(self.logs, log1p(np, X), X)
+        X = X.astype(np.float64)
+        u = X if self.logs is None else np.where(self.logs, log1p(np, X), X)
         u = (u - self.shift) / self.scale
         if self.limits is not None:
             u = clip(np, u, self.limits)
@@ -257,7 +258,13 @@ def _knots(x: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------ on the host
 
 
-def cast(x: np.ndarray, out: np.ndarray, scaling: Scaling | None = None, what: str = "X") -> None:
+def cast(
+    x: np.ndarray,
+    out: np.ndarray,
+    scaling: Scaling | None = None,
+    what: str = "X",
+    columns: Sequence[str] | None = None,
+) -> None:
     """out <- x in the dtype of out, scaled before it is rounded (1): in float64, some rows at a
     time, so that no second array of its size is made.
 
@@ -280,10 +287,16 @@ def cast(x: np.ndarray, out: np.ndarray, scaling: Scaling | None = None, what: s
                 else:
                     np.copyto(out[rows], scaling.forward(x[rows]), "unsafe")
     except FloatingPointError as error:
-        raise _too_large(x, scaling, out.dtype, what) from error
+        raise _too_large(x, scaling, out.dtype, what, columns) from error
 
 
-def _too_large(x: np.ndarray, scaling: Scaling | None, dtype: np.dtype, what: str) -> InputError:
+def _too_large(
+    x: np.ndarray,
+    scaling: Scaling | None,
+    dtype: np.dtype,
+    what: str,
+    columns: Sequence[str] | None,
+) -> InputError:
     """What to say of values that the dtype cannot hold."""
     largest = float(np.finfo(dtype).max)
     with np.errstate(over="ignore"):
@@ -293,9 +306,13 @@ def _too_large(x: np.ndarray, scaling: Scaling | None, dtype: np.dtype, what: st
     cure = "correct them" + ", or use a model of dtype float64" * (dtype != np.float64)
     if dtype == np.float16:
         cure = "scale the inputs, or use precision 'float32'"
+    first = int(beyond.argmax())
+    k = first % math.prod(x.shape[1:])
+    column = k if columns is None else repr(columns[k])
     return InputError(
         f"{what}: {int(beyond.sum())} values are {scaled}beyond the range of {dtype.name}, "
-        f"{largest:.2g}, the first of them in column {int(beyond.any(axis=0).argmax())}; {cure}"
+        f"{largest:.2g}, the first of them {x.reshape(-1)[first]:.3g} in column {column}; "
+        f"{cure}"
     )
 
 
@@ -303,18 +320,25 @@ class Cast:
     """A host array or sparse matrix as the network takes it: `cast` of those rows that are asked
     for, and of all of them where an array is asked for."""
 
-    def __init__(self, x: Any, dtype: str, scaling: Scaling | None, what: str):
-        self.x, self.scaling, self.what = x, scaling, what
+    def __init__(
+        self,
+        x: Any,
+        dtype: str,
+        scaling: Scaling | None,
+        what: str,
+        columns: Sequence[str] | None = None,
+    ):
+        self.x, self.scaling, self.about = x, scaling, (what, columns)
         self.shape, self.dtype = x.shape, np.dtype(dtype)
 
     def rows_to(self, rows: slice | np.ndarray, out: np.ndarray) -> None:
         """out <- these rows."""
         x = self.x[rows]
-        cast(x if isinstance(x, np.ndarray) else x.toarray(), out, self.scaling, self.what)
+        cast(x if isinstance(x, np.ndarray) else x.toarray(), out, self.scaling, *self.about)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         made = np.empty(self.shape, self.dtype)
-        cast(self.x, made, self.scaling, self.what)
+        cast(self.x, made, self.scaling, *self.about)
         return made if dtype is None else made.astype(dtype, copy=False)
 
 
@@ -328,7 +352,12 @@ def _chunks(X: np.ndarray, values: int = 2**18) -> Iterator[slice]:
 
 
 def cast_on_device(
-    backend: Backend, x: Array, dtype: str, scaling: Scaling | None = None, what: str = "X"
+    backend: Backend,
+    x: Array,
+    dtype: str,
+    scaling: Scaling | None = None,
+    what: str = "X",
+    columns: Sequence[str] | None = None,
 ) -> Array:
     """x, an array of the backend's, in the dtype, scaled before it is rounded (1): in float64 where
     the device has it, some rows at a time; where it has not, of the float32 that x is or becomes.
@@ -343,7 +372,7 @@ def cast_on_device(
     if not backend.owns(out):  # a device that only counts has no values
         return out
     if scaling is not None and scaling.knots:
-        cast(backend.to_numpy(x), made := np.empty(x.shape, dtype), scaling, what)
+        cast(backend.to_numpy(x), made := np.empty(x.shape, dtype), scaling, what, columns)
         return backend.asarray(made, dtype)
     xp, wide = backend.xp, widest(backend)
     if scaling is not None:
@@ -368,7 +397,7 @@ def cast_on_device(
                 values = clip(xp, values, limits)
         backend.copy(values, out[part, :])
     if not all_finite(backend, out):
-        raise _too_large(backend.to_numpy(x), scaling, np.dtype(dtype), what)
+        raise _too_large(backend.to_numpy(x), scaling, np.dtype(dtype), what, columns)
     return out
 
 

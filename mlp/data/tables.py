@@ -11,7 +11,7 @@ A gap is a cell that has no value. In `values` there stands NaN, False, NaT or "
 column of whole numbers with gaps is float64.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -136,8 +136,9 @@ def known(name: str, names: Sequence[str]) -> str:
     return f"; known: {', '.join(names[:4])}, ..., {', '.join(names[-4:])}"
 
 
-def matching(pattern: str, names: Sequence[str], source: str) -> list[str]:
-    """The names that a name or a pattern with * or ? means. InputError if there are none.
+def matching(pattern: str, names: Collection[str], source: str) -> list[str]:
+    """The names that a name or a pattern with * or ? means; of many names a mapping is searched at
+    once. InputError if there are none.
 
     >>> matching("lab_*", ["lab_a", "age", "lab_b"], "t.csv")
     ['lab_a', 'lab_b']
@@ -146,5 +147,5 @@ def matching(pattern: str, names: Sequence[str], source: str) -> list[str]:
         return [pattern]
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise InputError(f"{source} has no column {pattern!r}{known(pattern, names)}")
+        raise InputError(f"{source} has no column {pattern!r}{known(pattern, list(names))}")
     return found

@@ -254,7 +254,7 @@ def _header(
     line, cells = first[0]
     names = [cell.strip() for cell in cells]
     below = [[cell.strip() for cell in row] for _, row in first[1:]]
-    asked = bool(wanted) and all(name in set(names) for name in wanted)
+    asked = bool(wanted) and set(wanted) <= set(names)
     made_up = bool(wanted) and all(re.fullmatch(r"x_\d+", name) for name in wanted) and not asked
     if header is None:
         header = not made_up and _is_header(path, line, names, below, asked, notes)
@@ -275,8 +275,8 @@ def _header(
         )
     row = _trimmed(below[0])
     if len(row) > len(names):
-        labels = {row[0] for row in below}
-        if len(labels) == len(below) and {len(_trimmed(row)) for row in below} == {len(names) + 1}:
+        labels, widths = {row[0] for row in below}, {len(_trimmed(row)) for row in below}
+        if len(names) > 1 and len(labels) == len(below) and widths == {len(names) + 1}:
             return ["", *names], line  # R writes no name above the names of its rows
         raise InputError(
             f"{path}, line {first[1][0]} has {len(row)} cells, the header has {len(names)} (line "

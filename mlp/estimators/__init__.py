@@ -25,6 +25,7 @@ weights, whatever X has; a fit that fails leaves the estimator as it was.
     exchange.py     scikit-learn's own estimators
     models.py       this library's models and their files
     conversion.py   from_sklearn, to_estimator
+    preprocessor.py tables, as a step of a pipeline
 
 >>> from sklearn.datasets import load_iris
 >>> X, y = load_iris(return_X_y=True)
@@ -43,6 +44,7 @@ except ImportError as error:
 
 from mlp.estimators.classifier import MLPClassifier
 from mlp.estimators.conversion import from_sklearn, to_estimator
+from mlp.estimators.preprocessor import TablePreprocessor
 from mlp.estimators.regressor import MLPRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn", "to_estimator"]
+__all__ = ["MLPClassifier", "MLPRegressor", "TablePreprocessor", "from_sklearn", "to_estimator"]

@@ -61,6 +61,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     True
     """
 
+    classes_: np.ndarray
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"log_loss", *LOSSES}), dict, HasMethods(["cost", "derivative"])],

@@ -1,0 +1,389 @@
+"""Tables through the command line: kinds, parts, balance; what is saved is applied again."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import mlp
+from mlp.app.cli import app
+from mlp.app.config import load
+from mlp.app.prepare import read_parts
+from mlp.data.labels import class_weights
+from mlp.data.parts import rows_where, split_groups
+from mlp.data.table_files import write_table
+from mlp.data.tables import Column, Table
+from mlp.errors import InputError, Note
+from mlp.formulas.metrics import evaluate
+
+SETTINGS = """
+[data]
+file = "t.csv"
+target = "y"
+{data}
+[[layers]]
+units = 4
+activation = "tanh"
+[[layers]]
+activation = "softmax"
+[training]
+loss = "cross_entropy"
+epochs = 2
+{training}
+"""
+
+
+def people(n=80, seed=0):
+    """A frame with a column of each kind, gaps, an identifier and a rare class."""
+    r = np.random.default_rng(seed)
+    age = r.integers(18, 90, n).astype(float)
+    age[r.random(n) < 0.2] = np.nan
+    return pd.DataFrame(
+        {
+            "id": [f"A{k}" for k in range(n)],
+            "age": age,
+            "sex": r.choice(["m", "f"], n),
+            "job": r.choice(["cook", "judge", None], n),
+            "since": pd.to_datetime("2020-01-01") + pd.to_timedelta(r.integers(0, 900, n), "D"),
+            "zip": r.choice(["01234", "99999"], n),
+            "ok": r.random(n) < 0.5,
+            "patient": np.arange(n) // 4,
+            "split": np.where(np.arange(n) % 4 == 3, "test", "train"),
+            "w": r.uniform(1, 2, n),
+            "y": np.where(np.arange(n) % 10 == 0, "1_1", "11"),
+        }
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    people().to_csv("t.csv", index=False)
+    settings()
+    return tmp_path
+
+
+def settings(data="", training=""):
+    text = SETTINGS.format(data=data, training=training)
+    Path("t.toml").write_text(text, encoding="utf-8")
+    return load("t.toml")
+
+
+def run(*arguments, code=0):
+    """(standard output, standard error) of a command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+def said(function, *arguments):
+    """What a function gives, and its notes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = function(*arguments)
+    return found, [str(w.message) for w in caught if issubclass(w.category, Note)]
+
+
+# --- the main job ----------------------------------------------------------------------------
+
+
+def test_a_table_is_trained_on_as_it_is(here):
+    _, err = run("train", "t.toml", "-q", "--out", "r")
+    assert "column 'id' is left out: text, 80 values in 80 rows" in err
+    model = mlp.load("r")
+    kinds = {code.name: code.kind for code in model.preprocessing.codes}
+    assert kinds == {
+        "id": "leave out",
+        "age": "number",
+        "sex": "category",
+        "job": "category",
+        "since": "date-time",
+        "zip": "number",
+        "ok": "yes/no",
+        "patient": "number",
+        "split": "category",
+        "w": "number",
+    }
+    assert model.classes.tolist() == ["11", "1_1"]
+    out, _ = run("predict", "r", "t.csv")
+    assert out.startswith("label,probability_11,probability_1_1\n")
+
+
+FORMATS = ("csv", "csv.gz", "tsv", "parquet", "feather", "semicolon.csv")
+
+
+def save(frame, name):
+    if name.endswith("parquet"):
+        frame.to_parquet(name)
+    elif name.endswith("feather"):
+        frame.to_feather(name)
+    else:
+        frame.to_csv(name, index=False, sep={"tsv": "\t", "semicolon.csv": ";"}.get(name[2:], ","))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_predictions_are_those_of_the_model_in_every_format_and_order(here, form):
+    if form in ("parquet", "feather"):
+        pytest.importorskip("pyarrow")
+    settings('columns = {zip = "category"}')
+    run("train", "t.toml", "-q", "--out", "r")
+    expected, _ = run("predict", "r", "t.csv")
+    frame = people()
+    shuffled = frame[list(np.random.default_rng(1).permutation(frame.columns))]
+    save(shuffled.assign(more="x").drop(columns=["y", "id"]), f"n.{form}")
+    assert run("predict", "r", f"n.{form}")[0] == expected
+    save(frame, f"t.{form}")
+    assert (
+        run("evaluate", "r", f"t.{form}")[0].split()[5:]
+        == run("evaluate", "r", "t.csv")[0].split()[5:]
+    )
+
+
+def test_frames_give_what_the_file_gives(here):
+    settings('columns = {zip = "category"}')
+    run("train", "t.toml", "-q", "--out", "r")
+    model, frame = mlp.load("r"), people()
+    table = mlp.read_table("t.csv", as_text=["zip"])
+    expected = model.predict(table)
+    for given in (frame, frame[frame.columns[::-1]], pl.from_pandas(frame)):
+        np.testing.assert_array_equal(model.predict(given), expected)
+    assert model.evaluate(frame, frame["y"]) == model.evaluate(table, frame["y"].to_numpy())
+    with pytest.raises(InputError, match="no column 'sex', which the model was trained with"):
+        model.predict(frame.drop(columns="sex"))
+
+
+def test_a_run_s_settings_can_be_trained_again(here):
+    settings(
+        'columns = {zip = "category", "a*" = {scaling = "robust"}}\nexclude = ["split"]\n'
+        'test = {column = "split", is = "test"}\nmissing = ["", "NA"]\nsample_weight = "w"',
+        'class_weight = {"1_1" = 3, "11" = 1}',
+    )
+    run("train", "t.toml", "-q", "--out", "r")
+    run("train", "r/settings.json", "-q", "--out", "again")
+    one, other = mlp.load("r"), mlp.load("again")
+    np.testing.assert_array_equal(one.w, other.w)
+    assert one.preprocessing.to_json() == other.preprocessing.to_json()
+    assert one.preprocessing.names == other.preprocessing.names
+    assert "split = test" not in one.preprocessing.names
+    assert not {"w", "y"} & set(one.preprocessing.columns)
+
+
+def test_inputs_by_pattern_and_what_is_left_out(here):
+    parts, _ = said(read_parts, settings('inputs = ["s*", "age"]\nexclude = ["split"]'))
+    assert parts.train.columns == ("sex", "since", "age")
+    with pytest.raises(InputError, match=r"no column 'q\*'; known: id, "):
+        read_parts(settings('inputs = ["q*"]'))
+
+
+# --- targets ---------------------------------------------------------------------------------
+
+
+def test_rows_without_a_target_are_refused_or_counted(here):
+    frame = people()
+    frame.loc[:4, "y"] = None
+    frame.to_csv("t.csv", index=False)
+    with pytest.raises(InputError, match="5 of 80 rows have no value in the target column 'y'"):
+        read_parts(settings())
+    parts, notes = said(read_parts, settings("drop_rows_without_target = true"))
+    assert len(parts.train) == 75
+    assert any("5 rows without a target are left out" in note for note in notes)
+    assert parts.classes.tolist() == ["11", "1_1"]
+
+
+@pytest.mark.parametrize("spelling", ["1.50", "2e3", "+3", "007"])
+def test_a_loss_of_numbers_reads_any_spelling(here, spelling):
+    Path("t.csv").write_text(f"x,y\n1,{spelling}\n2,4\n3,5\n")
+    config = load("t.toml", ["training.loss=mean_squared_error", "layers.1.activation=identity"])
+    assert read_parts(config).train.t.tolist() == [float(spelling), 4, 5]
+    data = mlp.read("t.csv", target="y")
+    net = mlp.Network(1, [mlp.Dense(1)])
+    found = mlp.train(mlp.Model(net, "mean_squared_error"), data, epochs=1)
+    assert found.history["loss"]
+
+
+def test_the_model_s_classes_decide_not_the_new_file(here):
+    """A file whose labels are all numbers, of a model whose classes are text."""
+    run("train", "t.toml", "-q", "--out", "r")
+    people().query("y == '11'").to_csv("n.csv", index=False)
+    out, _ = run("evaluate", "r", "n.csv")
+    assert out.split()[4:6] == ["n.csv", "72"]
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def identifiers(part):
+    return set(part.table()["id"].values)
+
+
+@pytest.mark.parametrize(
+    ("test", "rows"),
+    [
+        ("test = 0.25", None),
+        ('test = "last 25%"', range(60, 80)),
+        ('test = {column = "split", is = "test"}', range(3, 80, 4)),
+        ('test = 0.25\ngroups = "patient"', None),
+        ('test = 0.25\nvalidation = 0.25\ngroups = "patient"', None),
+        ('test = "last 25%"\nvalidation = "last 25%"', range(60, 80)),
+    ],
+)
+def test_no_row_is_in_two_parts(here, test, rows):
+    parts, _ = said(read_parts, settings(test))
+    named = parts.by_name()
+    found = {name: identifiers(part) for name, part in named.items()}
+    assert set.union(*found.values()) == {f"A{k}" for k in range(80)}
+    assert sum(map(len, found.values())) == 80
+    assert abs(len(found["test"]) - 20) <= 4
+    if rows is not None:
+        assert found["test"] == {f"A{k}" for k in rows}
+    elif "groups" not in test:  # each class its share
+        assert np.count_nonzero(named["test"].t == "1_1") == 2
+    if "groups" in test:
+        groups = [set(part.beside["patient"].values.tolist()) for part in named.values()]
+        assert not set.intersection(*groups)
+        assert sum(map(len, groups)) == 20
+
+
+def test_groups_come_near_to_the_share_and_are_whole():
+    for seed in range(20):
+        r = np.random.default_rng(seed)
+        column = Column("g", r.integers(0, r.integers(2, 30), 200))
+        kept, held = split_groups(column, 0.3, seed)
+        assert sorted([*kept, *held]) == list(range(200))
+        assert len(kept)
+        assert len(held)
+        assert not set(column.values[kept].tolist()) & set(column.values[held].tolist())
+
+
+def test_bad_parts(here):
+    for data, message in (
+        (
+            'test = "last 20"',
+            "data.test: expected a share of the rows or 'last 20%', not 'last 20'",
+        ),
+        ('test = "last 0%"', "expected a share of the rows or 'last 20%'"),
+        ('test = "last 60%"\nvalidation = 0.5', "hold out 1.1 of the rows"),
+        ('test = "last 20%"\ngroups = "patient"', "cuts through groups"),
+        ("train = 0.5", r"train is \{column = ..., is = ...\}"),
+        ('exclude = ["age"]\ninputs = ["age"]', "'age' is in inputs and in exclude"),
+        ("missing = 3", "data.missing: expected a list of the texts"),
+        ('columns = {age = "nummer"}', "kind: .*'nummer'"),
+        ('scale_targets = "robust"', "smooth clip"),
+    ):
+        with pytest.raises(InputError, match=message):
+            settings(data)
+    for data, message in (
+        ('test = {column = "split", is = "tset"}', "'tset' in column 'split'; did you mean 'test'"),
+        ('test = {column = "spilt", is = "test"}', "no column 'spilt'; did you mean 'split'"),
+        ('test = 0.2\ngroups = "job"', "have no value in the column of groups, 'job'"),
+        ('sample_weight = "sex"', "the column of weights, 'sex', is not of numbers"),
+        ('sample_weight = "age"', "the column of weights, 'age', has gaps"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_parts(settings(data))
+    with pytest.raises(InputError, match="all rows have 'a' in column 'c'"):
+        rows_where(Column("c", np.array(["a", "a"], object)), "a")
+
+
+def test_rows_that_are_trained_on_are_no_test(here):
+    with pytest.raises(InputError, match=r"data\.test_file is data\.file, the rows that are"):
+        read_parts(load("t.toml", ["data.test_file=t.csv"]))
+    numbers = people()[["age", "w", "patient", "y"]].dropna()
+    numbers.to_csv("t.csv", index=False)
+    numbers[10:20].to_csv("copy.csv", index=False)
+    with pytest.raises(InputError, match=r"copy\.csv: all 10 rows of data\.test are rows that are"):
+        read_parts(load("t.toml", ["data.test_file=copy.csv"]))
+    half = pd.concat([numbers[10:20], numbers[:10].assign(w=7.0)])
+    half.to_csv("half.csv", index=False)
+    with pytest.warns(UserWarning, match="10 of 20 rows of data.test are trained on too"):
+        read_parts(load("t.toml", ["data.test_file=half.csv"]))
+
+
+def test_arrays_for_each_part(here):
+    r = np.random.default_rng(0)
+    arrays = {"x_train": r.random((30, 3)), "x_test": r.random((8, 3))}
+    arrays |= {"y_train": r.integers(0, 2, 30), "y_test": r.integers(0, 2, 8)}
+    np.savez("t.npz", **arrays)
+    text = SETTINGS.replace('file = "t.csv"\ntarget = "y"', 'file = "t.npz"')
+    parts = "\n".join(
+        f'{name} = {{inputs = "x_{name}", target = "y_{name}"}}' for name in ("train", "test")
+    )
+    Path("t.toml").write_text(text.format(data=parts, training=""))
+    found = read_parts(load("t.toml"))
+    np.testing.assert_array_equal(found.train.X, arrays["x_train"])
+    np.testing.assert_array_equal(found.test.X, arrays["x_test"])
+    np.testing.assert_array_equal(found.test.t, arrays["y_test"])
+    run("train", "t.toml", "-q", "--out", "r")
+    assert run("evaluate", "r", "t.npz")[0].split()[4:6] == ["t.npz", "8"]
+    named = run("evaluate", "r", "t.npz", "--inputs", "x_train", "--target", "y_train")[0]
+    assert named.split()[4:6] == ["t.npz", "30"]
+    Path("t.toml").write_text(text.format(data=parts.split("\n")[0], training=""))
+    run("train", "t.toml", "-q", "--out", "q")
+    _, err = run("evaluate", "q", "t.npz", code=2)
+    assert "was trained on; name others by --inputs NAME and --target NAME" in err
+
+
+# --- balance ---------------------------------------------------------------------------------
+
+
+def test_weights_of_classes_and_rows_are_those_of_training(here):
+    """The same net, trained with the product of both as sample weights."""
+    frame = people()
+    settings('sample_weight = "w"\ninputs = ["age", "w2"]', 'class_weight = "balanced"')
+    frame.assign(age=frame["age"].fillna(30), w2=frame["w"] * 2).to_csv("t.csv", index=False)
+    run("train", "t.toml", "-q", "--out", "r")
+    frame = pd.read_csv("t.csv", dtype={"y": str})
+    X, y = frame[["age", "w2"]].to_numpy(), frame["y"].to_numpy(str)
+    classes, indices = mlp.class_labels(y)
+    s = class_weights(classes, indices, "balanced") * frame["w"].to_numpy()
+    net = mlp.Network(2, [mlp.Dense(4, "tanh"), mlp.Dense(2, "softmax")])
+    scaling = mlp.Scaling.standard(X)
+    model = mlp.Model(net, "cross_entropy", classes=classes, input_scaling=scaling)
+    expected = mlp.train(model, X, y, sample_weight=s, epochs=2, batch_size=32).model
+    np.testing.assert_array_equal(mlp.load("r").w, expected.w)
+    with pytest.raises(InputError, match="class_weight: expected 'balanced' or a table of weights"):
+        settings(training='class_weight = "balance"')
+
+
+def test_a_net_that_always_answers_the_same_is_seen():
+    t = np.arange(100) % 10 == 0
+    for answer in (0, 1):
+        found = evaluate("classes", np.eye(2)[[answer] * 100], t.astype(int))
+        assert found == {"accuracy": [0.9, 0.1][answer], "balanced_accuracy": 0.5}
+
+
+# --- what is said ----------------------------------------------------------------------------
+
+
+def test_inspect_shows_what_is_made_of_a_table(here):
+    frame = people().assign(constant=7, copy=lambda f: f["w"], n=range(80))
+    frame.to_csv("t.csv", index=False)
+    out, err = run("inspect", "t.csv")
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert lines["t.csv:"] == "t.csv: 80 rows, 14 columns"
+    assert "leave out  text, 80 values in 80 rows" in lines["id"]
+    assert "category   text, 2 values in 80 rows" in lines["sex"]
+    assert "%)" in lines["age"]
+    assert "date-time  all ISO dates               2020-0" in lines["since"]
+    for doubt in ("'constant' is constant", "'copy' is a copy of 'w'", "'n' counts the rows"):
+        assert doubt in err
+    out, _ = run("inspect", "t.toml")
+    assert "target" in next(line for line in out.splitlines() if line.startswith("y "))
+
+
+def test_write_then_read_is_the_identity(tmp_path):
+    table = Table.of_array(np.random.default_rng(0).normal(size=(9, 3)), ["a", "b", "c"])
+    for name in ("t.csv", "t.npy"):
+        write_table(table, tmp_path / name)
+        again = mlp.read_table(tmp_path / name)
+        np.testing.assert_array_equal(
+            np.column_stack([c.values for c in again.columns.values()]), table.array
+        )
