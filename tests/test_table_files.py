@@ -285,6 +285,8 @@ ARROW = [
     (pa.array(["é", "", None]).dictionary_encode(), ["é", "", ""]),
     (pa.array([7, None, 7]).dictionary_encode(), ["7", "", "7"]),
     (pa.array([True, None]).dictionary_encode(), [True, False]),
+    (pa.DictionaryArray.from_arrays([0, 1, None], [7, None]), ["7", "", ""]),
+    (pa.array([0.5, float("nan")]).dictionary_encode(), ["0.5", ""]),
     (pa.nulls(3), [np.nan] * 3),
     *(
         (pa.nulls(2, kind), [np.nan] * 2)
@@ -298,7 +300,7 @@ ARROW = [
 def test_arrow_types(values, expected):
     found = table_of(pa.table({"a": pa.chunked_array([values[:1], values[1:]])}))["a"]
     expected = np.array(expected, object if isinstance(expected[0], str) else None)
-    nulls = np.array([value is None for value in values.to_pylist()])
+    nulls = np.array([value is None or value != value for value in values.to_pylist()])
     assert_same_column(found, Column("a", expected, nulls if nulls.any() else None))
 
 
@@ -743,6 +745,8 @@ def test_the_command_converts(tmp_path, kind, name):
 
 
 def test_what_is_no_table(tmp_path):
+    with pytest.raises(InputError, match="is too short"):  # at once, whatever is looked for
+        read_table(write(tmp_path / "a", "%" * 4000))
     for content in (b"\x89PNG\r\n\x1a\n" + bytes(20), b"\x7fELF" + bytes(20), bytes(50)):
         with pytest.raises(
             InputError, match=r"is no table that is read: it starts with the bytes '"

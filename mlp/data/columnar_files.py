@@ -44,7 +44,7 @@ def read_parquet(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Tab
             raise beyond_belief(source, believable(size_of(file)))
         table = opened.read()
         table.validate(full=True)
-    return arrow_table(table, source, wanted)
+        return arrow_table(table, source, wanted)
 
 
 def read_arrow(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Table:
@@ -55,13 +55,13 @@ def read_arrow(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Table
         opened = pa.ipc.open_file if start_of(file) == b"ARROW1" else pa.ipc.open_stream
         with opened(file) as reader:
             for batch in _batches(reader):
+                batch.validate(full=True)  # before anything looks into it
                 batches.append(batch)
-                limit -= batch.nbytes
+                limit -= sum(b.size for c in batch.columns for b in c.buffers() if b is not None)
                 if limit < 0:
                     raise beyond_belief(source, believable(size_of(file)))
             table = pa.Table.from_batches(batches, reader.schema)
-        table.validate(full=True)
-    return arrow_table(table, source, wanted)
+        return arrow_table(table, source, wanted)
 
 
 def _batches(reader: Any) -> Iterable[Any]:
@@ -134,6 +134,8 @@ def _dictionary(name: str, values: Any) -> Column:
     """A column of categories: what each of them is, is converted once."""
     import pyarrow as pa
 
+    if any(chunk.dictionary.null_count for chunk in values.chunks):  # they go among the indices
+        values = values.cast(values.type.value_type).dictionary_encode()
     values = values.unify_dictionaries().combine_chunks()
     words = as_categories(arrow_column(name, pa.chunked_array([values.dictionary])))
     gaps = values.is_null().to_numpy(zero_copy_only=False)

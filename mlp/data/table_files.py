@@ -54,7 +54,7 @@ MAGIC = {
 WORDS = {
     r"\{\s*\".*\}\s*\n\s*\{": ".jsonl",
     r"\[\s*[\[{]|\{\s*[\"}]": ".json",
-    r"(%[^\n]*\s*)*@relation\b": ".arff",
+    r"(%[^\n]*\n\s*)*@relation\b": ".arff",
     r"<\?xml": ".xml",
     r"<(!doctype html|html|table)": ".html",
 }
