@@ -1,6 +1,7 @@
 """The benchmarks by name; without a name all of them.
 
-    python -m benchmarks [step|fit|predict|startup|memory|scaling ...] [--backend cupy] [--out DIR]
+    python -m benchmarks [step|fit|predict|startup|memory|scaling|data ...] [--backend cupy]
+        [--out DIR]
 
 Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from benchmarks import nets, report
 from benchmarks.worker import Timing
 
-BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling")
+BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling", "data")
 # The shortest run that goes through everything; its numbers mean nothing.
 QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}
 
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="a checkout to compare with, for step"
     )
+    parser.add_argument("--gb", type=float, default=usual.gb, help="of the table, for data")
+    parser.add_argument("--memory", default=usual.memory, help="stated, for data")
     group = parser.add_argument_group("timing", Timing.__doc__)
     for field in fields(Timing):
         group.add_argument(f"--{field.name}", type=type(field.default), default=field.default)

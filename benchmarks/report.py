@@ -40,7 +40,7 @@ STYLES = {
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for. only: contenders to run; empty is all of them. against:
-    another checkout, whose array-mlp runs too."""
+    another checkout, whose array-mlp runs too. gb, memory: of the table larger than memory."""
 
     backend: str = "numpy"
     quick: bool = False
@@ -50,6 +50,8 @@ class Options:
     repeats: int = 5
     mnist: str | None = None
     against: Path | None = None
+    gb: float = 0.25
+    memory: str = "2GB"
 
     def chosen(self, contenders: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
         """The contenders to run. Compiled formulas are a matter of NumPy, CUDA graphs of a GPU."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlp.data.preprocessing import ColumnPlan, Preprocessing
     from mlp.data.readers import Dataset, read
     from mlp.data.scaling import Scaling
+    from mlp.data.stored import StoredDataset, open_rows
     from mlp.data.table_files import read_table, write_table
     from mlp.data.tables import Column, Table
     from mlp.errors import InputError
@@ -60,6 +61,7 @@ __all__ = [
     "Scaling",
     "Settings",
     "State",
+    "StoredDataset",
     "Table",
     "available",
     "class_labels",
@@ -69,6 +71,7 @@ __all__ = [
     "load",
     "load_model",
     "load_state",
+    "open_rows",
     "patch_sklearn",
     "plan",
     "read",
@@ -91,6 +94,7 @@ _HOME = {
     "mlp.data.labels": ("class_labels",),
     "mlp.data.order": ("split",),
     "mlp.data.scaling": ("Scaling",),
+    "mlp.data.stored": ("StoredDataset", "open_rows"),
     "mlp.errors": ("InputError",),
     "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn", "to_estimator"),
     "mlp.layers": ("Dense", "Dropout"),

@@ -1,5 +1,6 @@
 """Memory in words: sizes for people, and one message where it does not suffice."""
 
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -53,3 +54,19 @@ def megabytes(size: int | None) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size / 1e3:.1f} kB"
+
+
+UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size_of(text: str | int, name: str = "memory") -> int:
+    """Bytes as people write them: "2GB" is 2·10^9, "1.5 GiB" is 1.5·2^30, a number is bytes.
+
+    >>> size_of("500MB"), size_of("1.5 GiB"), size_of(4096)
+    (500000000, 1610612736, 4096)
+    """
+    parts = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)(i?)b?\s*", str(text).lower())
+    unit = "" if parts is None else parts[2]
+    if parts is None or isinstance(text, bool) or (parts[3] and not unit) or not float(parts[1]):
+        raise InputError(f"{name} is a size as '500MB', '2GB' or '1.5 GiB', not {text!r}")
+    return int(float(parts[1]) * (1024 if parts[3] else 1000) ** UNITS[unit])

@@ -14,8 +14,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -24,15 +24,18 @@ from backends import PRECISIONS, Array, Backend, choose
 from backends.counting_backend import Count
 from mlp.data.feed import Evaluations, Feed, kind_of, sizes_of, slices
 from mlp.data.finite import is_finite
-from mlp.data.labels import are_numbers, are_text, as_labels, learned_classes
+from mlp.data.labels import are_numbers, are_shares, are_text, as_labels, learned_classes
+from mlp.data.order import BlockOrder
 from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
+from mlp.data.row_files import Part
 from mlp.data.samples import Samples, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
+from mlp.data.stored import StoredDataset, labels_of
 from mlp.errors import InputError
 from mlp.files import PathLike, content_of
-from mlp.formulas import metrics
 from mlp.formulas.losses import Loss, LossName, Reduction
+from mlp.formulas.metrics import METRICS, Measures
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, check_precision
 from mlp.memory import enough_memory
@@ -270,10 +273,12 @@ class Model:
         finite; what stays on the device is not waited for, nor searched.
         """
         backend = self.backend
-        if not isinstance(X, (Dataset, Samples)):
+        if isinstance(X, StoredDataset):
+            X = replace(X, t=None, s=None)
+        elif not isinstance(X, (Dataset, Samples)):
             X = inputs_of(X, self.columns, self.preprocessing)
         given = X
-        if isinstance(X, (Dataset, Samples)):
+        if isinstance(X, (Dataset, StoredDataset, Samples)):
             X = self._checked(X).X
             given_on_device = backend.owns(X)
         else:
@@ -401,17 +406,21 @@ class Model:
         >>> model.learns([[0.5], [1.5], [2.5]], ["bee", "ant", "bee"]).classes.tolist()
         ['ant', 'bee']
         """
-        data = X if isinstance(X, Dataset) else None
+        data = X if isinstance(X, (Dataset, StoredDataset)) else None
         if t is None and data is not None:
             t = data.t
         outputs, kind = self.network.outputs, self.objective.targets
         on_device = hasattr(t, "__dlpack__") and not isinstance(t, np.ndarray)  # no words there
         if self.classes is not None or kind not in ("classes", "labels") or t is None or on_device:
             return self
+        source = "t" if data is None else data.source
+        if isinstance(t, Part):
+            if t.ndim == 2 or (kind == "labels" and any(are_shares(x) for x in t.pieces())):
+                return self
+            t = labels_of(t, source)
         numbers = not are_text(t)
         if numbers and (data is None or are_numbers(np.asarray(t), max(outputs, 2))):
             return self
-        source = "t" if data is None else data.source
         classes = learned_classes(t, kind, source)
         if classes is None:
             return self
@@ -642,7 +651,8 @@ class Evaluator:
 
     samples: of the feed. The predictions and the losses of the chunks come to the host
     once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
-    the last call, (n, outputs), in scaled units.
+    the last call, (n, outputs), in scaled units. Of rows on disk they are not kept: metrics are
+    taken chunk by chunk.
     """
 
     def __init__(self, model: Model, feed: Feed, samples: Samples):
@@ -657,32 +667,45 @@ class Evaluator:
             return objective.measure(backend, model.w, arena, n, weighted, model.statistics)
 
         self.runs = Evaluations(feed, sizes_of(self.rows), make)
-        self.y = feed.room(model.network.outputs)
+        on_disk = isinstance(samples.X, Part)
+        self.y = None if on_disk else feed.room(model.network.outputs)
+        self.predictions: Any = None
         self.sums = backend.empty((len(self.rows), 2), model.dtype)
 
     def __call__(self, penalty: bool = False) -> dict[str, float]:
         """{"loss": ..., metrics}; with ``penalty`` the loss includes the penalties."""
-        model, copy_to = self.model, self.model.backend.copy
+        model, copy_to, host = self.model, self.model.backend.copy, self.model.backend.to_numpy
+        kinds = [model.objective.targets]
+        if model.classes is not None and kinds[0] not in METRICS["accuracy"].targets:
+            kinds.append("classes" if model.network.outputs > 1 else "labels")
+        measures = [Measures(kind) for kind in kinds]
         for i, rows, evaluation in self.runs.through(self.rows):
             copy_to(evaluation.sums, self.sums[i : i + 1, :])
-            self.feed.keep(evaluation.y, rows, self.y)
-        sums = model.backend.to_numpy(self.sums).astype(np.float64)
-        streamed = self.feed.stream is not None
-        y: Any = self.y if streamed else model.backend.to_numpy(self.y)
-        self.predictions = y
+            if self.y is None:
+                self._measure(measures, host(evaluation.y), rows)
+            else:
+                self.feed.keep(evaluation.y, rows, self.y)
+        if self.y is not None:
+            self.predictions = y = self.y if self.feed.stream is not None else host(self.y)
+            self._measure(measures, y, slice(None))
+        sums = host(self.sums).astype(np.float64)
         weights = shares(self.rows, self.s)
         loss = mean_or_sum(model.objective, sums[:, 0], weights)
         if penalty:
             loss += penalty_of_all(model.objective, sums[:, 1], weights)
-        if model.target_scaling is not None:
-            y = model.target_scaling.invert(y.astype(np.float64))
-        kind, t = model.objective.targets, self.t
-        assert t is not None  # there is no loss without
-        found = {"loss": float(loss), **metrics.evaluate(kind, y, t)}
-        if model.classes is not None and "accuracy" not in found:  # a loss of numbers
-            kind = "classes" if model.network.outputs > 1 else "labels"
-            found |= metrics.evaluate(kind, y, t)
+        found = {"loss": float(loss)}
+        for measured in measures:
+            found |= measured.end()
         return found
+
+    def _measure(self, measures: Iterable[Measures], y: Any, rows: slice) -> None:
+        """Take these predictions, in scaled units, of these rows into account."""
+        if self.model.target_scaling is not None:
+            y = self.model.target_scaling.invert(y.astype(np.float64))
+        assert self.t is not None  # there is no loss without
+        t = self.t[rows]
+        for measured in measures:
+            measured.add(y, t)
 
 
 def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
@@ -756,11 +779,18 @@ def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
     return precision, of_weights
 
 
-def shares(batches: list[slice], s: np.ndarray | None) -> np.ndarray:
-    """The weight of each batch in a mean over samples: its rows, or its sample weights' sum."""
+def shares(
+    batches: list[slice],
+    s: np.ndarray | Part | None,
+    order: np.ndarray | BlockOrder | None = None,
+) -> np.ndarray:
+    """The weight of each batch in a mean over samples: its rows, or its sample weights' sum.
+
+    order: of the samples, which the batches cut; None as they are."""
     if s is None:
         return np.array([rows.stop - rows.start for rows in batches], dtype=np.float64)
-    return np.array([s[rows].sum(dtype=np.float64) for rows in batches])
+    in_order = batches if order is None else (order[rows] for rows in batches)
+    return np.array([s[rows].sum(dtype=np.float64) for rows in in_order])
 
 
 def mean_or_sum(objective: Objective, values: np.ndarray, weights: np.ndarray) -> float:

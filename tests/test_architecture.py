@@ -38,7 +38,8 @@ HOUSE = [
         [
             *("finite", "labels", "order", "scaling", "tables", "packed", "columns"),
             *("array_files", "text_tables", "columnar_files", "sparse_files", "frames"),
-            *("table_files", "readers", "preprocessing", "parts", "samples", "feed"),
+            *("table_files", "readers", "row_files", "stored", "preprocessing", "parts"),
+            *("samples", "feed"),
         ],
     ),
     ("", ["readers", "model_file", "model", "check_gradient"]),

@@ -245,7 +245,7 @@ TANH, TARGET = '"tanh"', 'target = "kind"'
         (EPOCHS, "epochs = true", ["training.epochs: expected a whole number, not True"]),
         (EPOCHS, "warmup = 'a'", ["training.warmup: expected a number, not 'a'"]),
         (EPOCHS, "learning_rate = nan", ["training.learning_rate: expected a finite number"]),
-        (EPOCHS, "shuffle = 1", ["training.shuffle: expected true or false, not 1"]),
+        (EPOCHS, "shuffle = 1", ["training.shuffle: expected true, false or 'blocks', not 1"]),
         (EPOCHS, "batch_size = 'all'", ["training.batch_size", "or 'full', not 'all'"]),
         (TARGET, "target = 3", ["data.target: expected a name or a list of names, not 3"]),
         (TARGET, "target = []", ["data.target: expected a name or a list of names"]),

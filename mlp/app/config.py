@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -55,6 +56,7 @@ from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
 from mlp.layers import LAYERS, Dense, Layer
+from mlp.memory import size_of
 from mlp.names import make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
@@ -133,6 +135,12 @@ def _batch_size(value: Any) -> Any:
     return value
 
 
+def _shuffle(value: Any) -> Any:
+    if not isinstance(value, bool) and value != "blocks":
+        raise InputError(f"expected true, false or 'blocks', not {value!r}")
+    return value
+
+
 def _optimizer(spec: Any) -> Any:
     return make(OPTIMIZERS, spec, "optimizer")
 
@@ -145,6 +153,11 @@ def _schedule(spec: Any) -> Any:
 
 def _initializer(spec: Any) -> Any:
     return get_initializer(spec, "identity")
+
+
+def _memory(text: str) -> str:
+    size_of(text)
+    return text
 
 
 Names = Annotated[list[str], BeforeValidator(_one_or_more)]
@@ -239,6 +252,7 @@ class Data(Section):
     test: Part | None = None
     test_file: str | None = None
     test_targets_file: str | None = None
+    memory: Annotated[str, AfterValidator(_memory)] | None = None
     scale_inputs: ScalingName = "standard"
     scale_targets: ScalingName = "none"
 
@@ -383,7 +397,7 @@ class Training(Section):
     learning_rate: float | None = Settings.learning_rate
     schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
     warmup: float = Settings.warmup
-    shuffle: bool = Settings.shuffle
+    shuffle: Annotated[bool | Literal["blocks"], PlainValidator(_shuffle)] = Settings.shuffle
     target_loss: float | None = Settings.target_loss
     patience: int | None = Settings.patience
     min_delta: float = Settings.min_delta

@@ -3,7 +3,8 @@
 The data set lives on the device where it fits (`Backend.keeps`), scaled and in the working dtype.
 Else it stays on the host as it was given, and batches stream through two buffers in turn: while the
 device computes on one batch, the rows of the next are gathered on the host, scaled, and sent. A
-SciPy sparse matrix always streams; the rows of a batch become dense when they are gathered.
+SciPy sparse matrix always streams; the rows of a batch become dense when they are gathered. Rows on
+disk (`mlp.data.row_files`) stream too: the order given to `Feed.rows` says what to read ahead.
 
 Small integers and halves (uint8 images) stay as they are in either case, a quarter of the memory,
 and are cast and scaled on the device when they are in a batch. What is scaled where is said in
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend
+from mlp.data.order import BlockOrder
+from mlp.data.row_files import Part
 from mlp.data.samples import Samples, is_sparse
 from mlp.data.scaling import (
     Cast,
@@ -73,7 +76,7 @@ def kind_of(
     kept = given in KEPT and hasattr(backend.xp, given) and (scaling is None or scaling.affine)
     x_dtype = given if kept else storage or dtype
     if not isinstance(X, np.ndarray):
-        streamed = is_sparse(X)
+        streamed = is_sparse(X) or isinstance(X, Part)
     elif streamed is None:
         size = X.size * np.dtype(x_dtype).itemsize
         for x, of in ((t, "int64" if t is not None and t.ndim == 1 else dtype), (s, dtype)):
@@ -121,7 +124,7 @@ class Feed:
         if self.order is not None and self.order.shape[0] < self.n:
             self.order = None
         parts: dict[str, Any] = {}
-        if isinstance(X, np.ndarray) or is_sparse(X):
+        if isinstance(X, (np.ndarray, Part)) or is_sparse(X):
             X = X.tocsr() if is_sparse(X) else X
             parts["x"] = self._host(X, x_dtype, scaling, "X", samples.columns)
         if samples.t is not None:
@@ -141,7 +144,7 @@ class Feed:
     @staticmethod
     def _host(x: Any, dtype: str, scaling: Scaling | None, what: str, columns: Any = None) -> Any:
         """A host array as it is if that is how the network takes it, else to be cast."""
-        as_it_is = scaling is None and x.dtype == dtype and not is_sparse(x)
+        as_it_is = scaling is None and x.dtype == dtype and isinstance(x, np.ndarray)
         return x if as_it_is else Cast(x, dtype, scaling, what, columns)
 
     def unload(self) -> None:
@@ -162,13 +165,14 @@ class Feed:
             return False
         return not isinstance(self.X, np.ndarray) or bool(self.X.flags.c_contiguous)
 
-    def rows(self, index: np.ndarray) -> Rows:
+    def rows(self, index: np.ndarray | BlockOrder) -> Rows:
         """Row numbers, (k,) int64 on the host with k <= n, as `bind`'s function takes them: valid
         until the next call, which uses the same place on the device."""
         if self.stream is not None:
+            self.stream.expect(index)
             return index
         rows = self.make_order()[: len(index)]
-        self.backend.upload(index, rows)
+        self.backend.upload(np.asarray(index), rows)
         return rows
 
     def make_order(self) -> Array:
@@ -306,11 +310,19 @@ class Stream:
 
     def load(self, source: Mapping[str, Any]) -> None:
         """These arrays, as many as before and of their columns, in place of those before."""
+        self.expect(None)
         self.source, self.sent = source, None
         self.n = source["x"].shape[0] if source else 0
         if len(self.buffers) == 1 and self.size < self.n:
             size, self.size = self.size, 0
             self.make_room(size)
+
+    def expect(self, order: Any) -> None:
+        """Rows will be asked for in this order: those on disk are read ahead, if it is in blocks.
+        None lets go of what was read."""
+        for x in self.source.values():
+            if isinstance(x, Cast) and isinstance(x.x, Part):
+                x.x.file.expect(order if isinstance(order, BlockOrder) else None)
 
     def make_room(self, size: int) -> None:
         """Buffers of so many rows; one is enough where all rows are one batch."""

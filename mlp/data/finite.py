@@ -25,23 +25,46 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
     mlp.errors.InputError: homes.csv: 1 of 2 rows has a missing, NaN or infinite value, in column \
 'rooms' (1); fill in these values or leave the rows or columns out
     """
-    if X.dtype.kind != "f":
-        return
-    if math.isfinite(_sum_of_all(X)):  # one pass, no second array
-        return
-    if (finite := np.isfinite(X)).all():  # large numbers may have a sum that is not finite
-        return
-    per_column = len(X) - finite.sum(axis=0)
-    bad = np.flatnonzero(per_column)
-    names = {k: f"column {k}" if columns is None else columns[k] for k in bad[:5]}
-    where = ", ".join(f"{name!r} ({per_column[k]})" for k, name in names.items())
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    rows = len(X) - int(finite.all(axis=1).sum())
-    raise InputError(
-        f"{source}: {rows} of {len(X)} rows {'has' if rows == 1 else 'have'} a missing, NaN or "
-        f"infinite value, in column{'s' if len(bad) > 1 else ''} {where}{more}; "
-        "fill in these values or leave the rows or columns out"
-    )
+    search = Search(columns, source)
+    search.add(X)
+    search.end()
+
+
+class Search:
+    """The same of rows that come in pieces, (k, d) each."""
+
+    def __init__(self, columns: Sequence[str] | None, source: str):
+        self.columns, self.source = columns, source
+        self.rows = self.bad = 0
+        self.per_column: np.ndarray | int = 0
+
+    def add(self, X: np.ndarray) -> None:
+        """Look through these rows too."""
+        self.rows += len(X)
+        if X.dtype.kind != "f":
+            return
+        if math.isfinite(_sum_of_all(X)):  # one pass, no second array
+            return
+        if (finite := np.isfinite(X)).all():  # large numbers may have a sum that is not finite
+            return
+        self.per_column = self.per_column + len(X) - finite.sum(axis=0)
+        self.bad += len(X) - int(finite.all(axis=1).sum())
+
+    def end(self) -> None:
+        """InputError if a value was not finite."""
+        if not self.bad:
+            return
+        per_column = np.asarray(self.per_column)
+        bad = np.flatnonzero(per_column)
+        columns = self.columns
+        names = {k: f"column {k}" if columns is None else columns[k] for k in bad[:5]}
+        where = ", ".join(f"{name!r} ({per_column[k]})" for k, name in names.items())
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise InputError(
+            f"{self.source}: {self.bad} of {self.rows} rows {'has' if self.bad == 1 else 'have'} "
+            f"a missing, NaN or infinite value, in column{'s' if len(bad) > 1 else ''} "
+            f"{where}{more}; fill in these values or leave the rows or columns out"
+        )
 
 
 def has_nan(X: np.ndarray) -> bool:

@@ -1,4 +1,12 @@
-"""The order of the samples in an epoch and the rows held out: functions of the seed alone."""
+"""The order of the samples in an epoch and the rows held out: functions of the seed alone.
+
+Rows in memory are permuted, all of them (`order`). Rows on disk are read in blocks (`BlockOrder`),
+as CorgiPile does (Xu et al., arXiv 2206.05830, Algorithm 1): the blocks are permuted, a buffer is
+filled with the next of them, and its rows are permuted. On a file that is sorted by label it trains
+as well as a full permutation, where a window of as many rows, all of one label, does not.
+"""
+
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +22,57 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     (True, [0, 1, 2])
     """
     return generator(seed, "order", epoch).permutation(n).astype(np.int64, copy=False)
+
+
+BLOCK, BUFFER = 256, 64  # rows of a block, blocks of a buffer
+
+
+class BlockOrder:
+    """The order of n rows in one epoch, in blocks: a function of (seed, epoch) alone.
+
+    ``blocks``: the blocks of BLOCK consecutive rows, permuted; the last one in the file may be
+    shorter. BUFFER of them at a time are a buffer, whose rows are permuted. Read like the array
+    that `order` gives, by slices, of which only the buffers that they touch are made.
+
+    >>> once = BlockOrder(1, 2, 1000)
+    >>> len(once), sorted(np.asarray(once).tolist()) == list(range(1000))
+    (1000, True)
+    >>> bool((once[200:300] == np.asarray(once)[200:300]).all())
+    True
+    """
+
+    def __init__(self, seed: int, epoch: int, n: int):
+        self.seed, self.epoch, self.n = seed, epoch, n
+        self.blocks = generator(seed, "blocks", epoch).permutation(-(-n // BLOCK))
+        sizes = np.where(self.blocks == n // BLOCK, n % BLOCK, BLOCK)
+        self.ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, len(sizes), BUFFER)))
+        self._made: dict[int, np.ndarray] = {}  # of the buffers that were read last
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, places: slice) -> np.ndarray:
+        """The rows at these places of the order, (k,) int64."""
+        start, stop, _ = places.indices(self.n)
+        if stop <= start:
+            return np.empty(0, np.int64)
+        first, last = np.searchsorted(self.ends, [start, stop - 1], "right").tolist()
+        before = int(self.ends[first - 1]) if first else 0
+        made = self._made
+        self._made = {j: made[j] if j in made else self.buffer(j) for j in range(first, last + 1)}
+        rows = list(self._made.values())
+        return (rows[0] if len(rows) == 1 else np.concatenate(rows))[start - before : stop - before]
+
+    def buffer(self, number: int) -> np.ndarray:
+        """The rows of one buffer in their order, (k,) int64."""
+        blocks = self.blocks[number * BUFFER : (number + 1) * BUFFER]
+        rows = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+        rows = rows[rows < self.n]
+        return rows[generator(self.seed, "blocks", self.epoch, number).permutation(len(rows))]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        rows = np.concatenate([self.buffer(number) for number in range(len(self.ends))])
+        return rows if dtype is None else rows.astype(dtype, copy=False)
 
 
 def split(

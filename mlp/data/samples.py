@@ -5,6 +5,7 @@ which they were given. `checked` is the door: it searches what it is given once 
 used. What has passed is a `Samples`, and a `Samples` is not searched again.
 """
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -15,8 +16,10 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.data.finite import all_finite, check_finite, is_gap, unmasked
-from mlp.data.labels import targets_of, typed
+from mlp.data.labels import are_shares, targets_of, typed
 from mlp.data.readers import Dataset, targets_for
+from mlp.data.row_files import Part
+from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
 from mlp.network.objective import Objective
 
@@ -25,16 +28,16 @@ from mlp.network.objective import Objective
 class Samples:
     """n checked rows, as `checked` returns them.
 
-    X : (n, d) a host array, a SciPy sparse matrix, or an array of the model's backend.
+    X : (n, d) a host array, a SciPy sparse matrix, an array of the model's backend, rows on disk.
     t : (n, c) numbers in the user's units, or (n,) int64 class numbers, on the host; or None.
-    s : (n,) float64 sample weights on the host; or None.
+    s : (n,) float64 sample weights on the host; or None. With X on disk t and s may be there too.
     fits : the kind and the number of targets that t was checked for.
     columns : names of the inputs, for messages.
     """
 
     X: Array
-    t: np.ndarray | None = None
-    s: np.ndarray | None = None
+    t: np.ndarray | Part | None = None
+    s: np.ndarray | Part | None = None
     fits: tuple[str, int] | None = field(default=None, repr=False)
     columns: tuple[str, ...] | None = field(default=None, repr=False)
 
@@ -54,6 +57,8 @@ class Samples:
     def rows(self, index: np.ndarray, backend: Backend) -> "Samples":
         """Those of these numbers, (k,) int64 on the host; X stays where it is."""
         X = self.X
+        if isinstance(X, Part):
+            raise InputError("rows on disk are held out in blocks: give what open_rows(...) gave")
         if is_sparse(X):
             X = X.tocsr()[index]
         elif isinstance(X, np.ndarray):
@@ -77,9 +82,9 @@ def checked(
 ) -> Samples:
     """The rows of a user as `Samples`, or InputError naming what does not fit, and where.
 
-    X : (n, inputs) numbers of any library; `Samples`; or a `Dataset`, of which the columns are
-        chosen by name.
-    t : labels of ``classes``, or what else `Objective.check_targets` takes; of a `Dataset` its own
+    X : (n, inputs) numbers of any library; `Samples`; or a `Dataset` or `StoredDataset`, of which
+        the columns are chosen by name.
+    t : labels of ``classes``, or what else `Objective.check_targets` takes; of a data set its own
         if no other is given.
     sample_weight : (n,), 0 or above.
     columns : names of the inputs.  what : stands before X and t in messages, as "validation ".
@@ -93,8 +98,13 @@ def checked(
         _check_width(X.X, network.inputs, name)
         if X.t is None or X.fits == fits:
             return X
-        return replace(X, t=objective.check_targets(X.t, of_t), fits=fits)
-    if isinstance(X, Dataset):
+        fitted = _each(X.t, lambda t: objective.check_targets(t, of_t))
+        return replace(X, t=fitted, fits=fits)
+    if isinstance(X, StoredDataset):
+        name, of_t = X.source, X.source if t is None else of_t
+        t, sample_weight = X.t if t is None else t, X.s if sample_weight is None else sample_weight
+        X = X.inputs(columns)
+    elif isinstance(X, Dataset):
         name, of_t = X.source, X.source if t is None else of_t
         if t is None and X.t is not None:
             t = targets_for(X.t, objective.targets, classes)
@@ -103,27 +113,59 @@ def checked(
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
     n = X.shape[0]
+
+    def fitting(t: Any) -> np.ndarray:
+        t = targets_of(t, classes, objective.targets, network.outputs, of_t)
+        return objective.check_targets(t, of_t)
+
     if t is not None:
         t = unmasked(t, of_t)
         t = backend.to_numpy(t) if backend.owns(t) else t
-        t = targets_of(t, classes, objective.targets, network.outputs, of_t)
-        t = objective.check_targets(t, of_t)
+        if objective.targets != "classes" and any(are_shares(rows) for rows in pieces(t)):
+            classes = None  # numbers, though some rows of them may look like labels
+        t = _each(t, fitting)
         if len(t) != n:
             raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")
     return Samples(X, t, check_sample_weight(sample_weight, n), fits, columns)
 
 
-def check_sample_weight(s: Any, n: int) -> np.ndarray | None:
-    """Sample weights as (n,) float64 on the host, or None; InputError if they cannot be weights."""
+def pieces(x: Any) -> Iterable[np.ndarray]:
+    """All rows: an array as it is, rows on disk in their pieces."""
+    return x.pieces() if isinstance(x, Part) else (np.asarray(x),)
+
+
+def constant(t: np.ndarray | Part) -> bool:
+    """Whether all targets are as the first one."""
+    return all((rows == t[0]).all() for rows in pieces(t))
+
+
+def _each(t: Any, make: Callable[[Any], np.ndarray]) -> np.ndarray | Part:
+    """What a function makes of the targets. It is tried on all of those on disk: what it refuses
+    is refused here, and not in the middle of training."""
+    if not isinstance(t, Part):
+        return make(t)
+    made = t.map(make)
+    for _ in made.pieces():
+        pass
+    return made
+
+
+def check_sample_weight(s: Any, n: int) -> np.ndarray | Part | None:
+    """Sample weights as (n,) float64 on the host or on disk, or None; InputError if they cannot be
+    weights."""
     if s is None:
         return None
-    s = typed(s, "sample_weight")
+    s = s if isinstance(s, Part) else typed(s, "sample_weight")
     if s.dtype.kind not in "biuf":
         raise InputError(f"sample_weight must be numbers, not {s.dtype}")
-    s = s.astype(np.float64).reshape(-1)
+    if isinstance(s, Part):
+        s = s.map(lambda rows: rows.astype(np.float64))
+    else:
+        s = s.astype(np.float64).reshape(-1)
     if len(s) != n:
         raise InputError(f"X has {n} rows, sample_weight has {len(s)}")
-    if not np.isfinite(s).all() or (s < 0).any() or s.sum() == 0:
+    fine = all(np.isfinite(rows).all() and (rows >= 0).all() for rows in pieces(s))
+    if not fine or not any(rows.any() for rows in pieces(s)):
         raise InputError("sample_weight must be finite, 0 or above, and not all 0")
     return s
 
@@ -135,15 +177,16 @@ def check_inputs(
     columns: tuple[str, ...] | None = None,
     what: str = "X",
     searched: bool = False,
-) -> Array:
-    """X as it may be fed: a host array, a sparse matrix or one of the backend's arrays, (n, inputs)
-    finite numbers, n > 0. Nothing that is on the host is copied, nor sent to the device.
+) -> Any:
+    """X as it may be fed: a host array, a sparse matrix, one of the backend's arrays or rows on
+    disk, (n, inputs) finite numbers, n > 0. Nothing that is on the host is copied, nor sent to the
+    device.
 
     searched: whether it is known already that all values are finite.
     Raises InputError naming the column and the count of what is not finite.
     """
     X = unmasked(X, what)
-    if not backend.owns(X) and not is_sparse(X):
+    if not backend.owns(X) and not is_sparse(X) and not isinstance(X, Part):
         X = _where_it_is(backend, X)
     if X.ndim != 2:
         one = f"; one row is {what}[None, :]" if X.ndim == 1 else ""
@@ -153,6 +196,8 @@ def check_inputs(
     if X.shape[0] == 0:
         raise InputError(f"{what} has no rows")
     _check_width(X, inputs, what)
+    if isinstance(X, Part):
+        return X  # searched where it was opened
     if is_sparse(X):
         if not np.isfinite(X.data).all():
             raise InputError(f"{what}: {int((~np.isfinite(X.data)).sum())} values are not finite")

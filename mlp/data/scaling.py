@@ -78,7 +78,8 @@ class Scaling:
     def standard(cls, X: np.ndarray) -> "Scaling":
         """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted.
 
-        Raises InputError naming a column whose squares are beyond the range of float64.
+        X : (n, d), an array, or rows on disk (`mlp.open_rows`), which are read twice. Raises
+        InputError naming a column whose squares are beyond the range of float64.
         """
         n, first = len(X), X[0].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -87,7 +88,7 @@ class Scaling:
             deviation = np.sqrt(variance)
         if not np.isfinite(deviation).all():
             k = int((~np.isfinite(deviation)).argmax())
-            largest = X[np.abs(X[:, k]).argmax(), k]
+            largest = max(float(np.abs(X[rows][:, k]).max()) for rows in _chunks(X))
             raise InputError(
                 f"column {k} has values too large to be scaled, as {largest:.3g}; correct them or "
                 "leave the column out"
@@ -97,7 +98,8 @@ class Scaling:
     @classmethod
     def unit_range(cls, X: np.ndarray) -> "Scaling":
         """The one minimum and maximum of all of X become 0 and 1 (images)."""
-        low, high = float(X.min()), float(X.max())
+        low = min(float(X[rows].min()) for rows in _chunks(X))
+        high = max(float(X[rows].max()) for rows in _chunks(X))
         width = X.shape[1:]
         return cls(np.full(width, low), np.full(width, (high - low) or 1.0))
 
@@ -317,8 +319,8 @@ def _too_large(
 
 
 class Cast:
-    """A host array or sparse matrix as the network takes it: `cast` of those rows that are asked
-    for, and of all of them where an array is asked for."""
+    """A host array, sparse matrix or rows on disk as the network takes them: `cast` of those that
+    are asked for, and of all of them where an array is asked for."""
 
     def __init__(
         self,

@@ -73,11 +73,12 @@ class FitRows:
 
     @property
     def targets(self) -> np.ndarray:
-        assert self.samples.t is not None  # there are targets in a fit
+        assert isinstance(self.samples.t, np.ndarray)  # there are targets in a fit, in memory
         return self.samples.t
 
     @property
     def weights(self) -> np.ndarray | None:
+        assert self.samples.s is None or isinstance(self.samples.s, np.ndarray)
         return self.samples.s
 
     @property

@@ -9,7 +9,8 @@ sample weights (n,), not all of them 0, or None. A mean over rows is weighted by
     r2         1 - Σ (y - t)² / Σ (t - mean t)², the mean over outputs
 
 Your own is any object with the attributes and the call of a `Metric`; one that is measured in every
-run is a row of `METRICS` and of `MetricName`.
+run is a row of `METRICS` and of `MetricName`. Those are made of `terms` of some rows at a time
+(`Measures`), so that not all rows have to be in memory.
 
 >>> class MeanAbsoluteError:
 ...     name, label, targets = "mae", "mean absolute error", ("numbers", "counts")
@@ -22,7 +23,7 @@ run is a row of `METRICS` and of `MetricName`.
 {'accuracy': 0.5, 'balanced_accuracy': 0.5}
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -51,6 +52,38 @@ class Metric(Protocol):
         """The metric; t is (n,) for classes, for all others (n, c) in float64."""
 
 
+Terms = tuple[np.ndarray, ...]
+
+
+class Summed(Metric, Protocol):
+    """A metric of terms that are taken of some rows at a time."""
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """Of some rows: the sum of their weights, and what else `of` needs."""
+
+    def of(self, terms: Sequence[Terms]) -> float:
+        """The metric, of the terms of all rows."""
+
+
+def _weight(n: int, s: np.ndarray | None) -> np.ndarray:
+    return np.asarray(n if s is None else s.sum(), np.float64)
+
+
+def _mean(x: np.ndarray, s: np.ndarray | None) -> np.ndarray:
+    """The weighted mean over rows; 0 where all weights are."""
+    if s is not None and not s.any():
+        return np.zeros(x.shape[1:])
+    return np.asarray(np.average(x, axis=0, weights=s))
+
+
+def _mean_of(terms: Sequence[Terms], place: int) -> np.ndarray:
+    """The mean over all rows, of means over some of them."""
+    if len(terms) == 1:  # to the last digit
+        return terms[0][place]
+    weights = np.array([term[0] for term in terms])
+    return np.average([term[place] for term in terms], axis=0, weights=weights)
+
+
 class Accuracy:
     """The share of rows whose largest output is their class; of labels, an output above 1/2 being
     a 1, the share of rows that are right in all."""
@@ -59,8 +92,14 @@ class Accuracy:
     greater_is_better = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return self.of([self.terms(y, t, s)])
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         right = y.argmax(axis=1) == t if t.ndim == 1 else ((y > 0.5) == (t > 0.5)).all(axis=1)
-        return float(np.average(right, weights=s))
+        return _weight(len(t), s), _mean(right, s)
+
+    def of(self, terms: Sequence[Terms]) -> float:
+        return float(_mean_of(terms, 1))
 
 
 class BalancedAccuracy:
@@ -72,18 +111,24 @@ class BalancedAccuracy:
     greater_is_better = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return self.of([self.terms(y, t, s)])
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """Weight, the weight of each class's rows, and of those that are right."""
+        s = np.ones(len(t)) if s is None else s
         if t.ndim == 1:
-            return _mean_recall(y.argmax(axis=1) == t, t, s)
-        pairs = zip((y > 0.5).T, (t > 0.5).T, strict=True)
-        return float(np.mean([_mean_recall(a == b, b.astype(np.int64), s) for a, b in pairs]))
+            right, classes = y.argmax(axis=1) == t, y.shape[1]
+            counts = [np.bincount(t, x, classes)[:, None] for x in (s, s * right)]
+            return _weight(len(t), s), *counts
+        label, right = t > 0.5, (y > 0.5) == (t > 0.5)
+        whole, kept = (np.stack([s @ (x & ~label), s @ (x & label)]) for x in (True, right))
+        return _weight(len(t), s), whole, kept
 
-
-def _mean_recall(right: np.ndarray, t: np.ndarray, s: np.ndarray | None) -> float:
-    """The mean over the classes of their share of right rows, weighted by s."""
-    s = np.ones(len(t)) if s is None else s
-    whole = np.bincount(t, s)
-    there = whole > 0.0
-    return float((np.bincount(t, s * right)[there] / whole[there]).mean())
+    def of(self, terms: Sequence[Terms]) -> float:
+        whole, right = (sum(term[k] for term in terms) for k in (1, 2))
+        there = np.asarray(whole) > 0.0
+        recall = np.divide(right, whole, out=np.zeros(there.shape), where=there)
+        return float((recall.sum(axis=0) / there.sum(axis=0)).mean())
 
 
 class MeanSquaredError:
@@ -93,7 +138,13 @@ class MeanSquaredError:
     greater_is_better = False
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return float(np.average((y - t) ** 2, axis=0, weights=s).mean())
+        return self.of([self.terms(y, t, s)])
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        return _weight(len(t), s), _mean((y - t) ** 2, s)
+
+    def of(self, terms: Sequence[Terms]) -> float:
+        return float(_mean_of(terms, 1).mean())
 
 
 class R2:
@@ -104,14 +155,25 @@ class R2:
     greater_is_better = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        left = np.average((y - t) ** 2, axis=0, weights=s)
-        t = t - t[0]  # a constant is 0 then, and so is its mean, to the last digit
-        whole = np.average((t - np.average(t, axis=0, weights=s)) ** 2, axis=0, weights=s)
+        return self.of([self.terms(y, t, s)])
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """Weight, mean squared error, first target, mean and variance of the targets from there."""
+        first = t[0]
+        far = t - first  # a constant is 0 then, and so is its mean, to the last digit
+        mean = _mean(far, s)
+        return _weight(len(t), s), _mean((y - t) ** 2, s), first, mean, _mean((far - mean) ** 2, s)
+
+    def of(self, terms: Sequence[Terms]) -> float:
+        left, weights = _mean_of(terms, 1), np.array([term[0] for term in terms])
+        means = np.array([term[2] - terms[0][2] + term[3] for term in terms])
+        apart = means - np.average(means, axis=0, weights=weights)
+        whole = _mean_of(terms, 4) + np.average(apart**2, axis=0, weights=weights)
         share = 1.0 - left / np.where(whole > 0.0, whole, 1.0)
         return float(np.mean(np.where(whole > 0.0, share, left == 0.0)))
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, Summed] = {
     metric.name: metric for metric in (Accuracy(), BalancedAccuracy(), MeanSquaredError(), R2())
 }
 MetricName = Literal["accuracy", "balanced_accuracy", "mse", "r2"]
@@ -128,9 +190,41 @@ def evaluate(
 
     t : (n, c), one axis where c is 1, or (n,) class numbers.
     """
-    if targets == "classes":
-        t = t if t.ndim == 1 else t.argmax(axis=1)
-    else:
-        t = (t[:, None] if t.ndim == 1 else t).astype(np.float64)
-    chosen = METRICS.values() if metrics is None else metrics
+    t = _as_measured(targets, t)
+    chosen: Iterable[Metric] = METRICS.values() if metrics is None else metrics
     return {metric.name: metric(y, t, s) for metric in chosen if targets in metric.targets}
+
+
+class Measures:
+    """`evaluate` for rows that come some at a time.
+
+    >>> found = Measures("numbers")
+    >>> found.add(np.array([[1.0], [2.0]]), np.array([1.0, 2.0]))
+    >>> found.add(np.array([[3.0]]), np.array([4.0]))
+    >>> found.end()["mse"] == evaluate("numbers", np.array([[1.0], [2], [3]]), [1, 2, 4])["mse"]
+    True
+    """
+
+    def __init__(self, targets: str):
+        self.targets = targets
+        self.terms: dict[str, list[Terms]] = {
+            name: [] for name, metric in METRICS.items() if targets in metric.targets
+        }
+
+    def add(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> None:
+        """These rows too."""
+        t = _as_measured(self.targets, t)
+        for name, terms in self.terms.items():
+            terms.append(METRICS[name].terms(y, t, s))
+
+    def end(self) -> dict[str, float]:
+        """The metrics by name."""
+        return {name: METRICS[name].of(terms) for name, terms in self.terms.items()}
+
+
+def _as_measured(targets: str, t: np.ndarray) -> np.ndarray:
+    """t as metrics take it: (n,) class numbers, else (n, c) in float64."""
+    t = np.asarray(t)
+    if targets == "classes":
+        return t if t.ndim == 1 else t.argmax(axis=1)
+    return (t[:, None] if t.ndim == 1 else t).astype(np.float64)

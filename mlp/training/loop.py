@@ -38,9 +38,10 @@ import numpy as np
 
 from backends import Array
 from mlp.data.feed import Feed, Rows
-from mlp.data.order import order, split
+from mlp.data.order import BlockOrder, split
 from mlp.data.readers import Dataset
-from mlp.data.samples import Samples
+from mlp.data.samples import Samples, constant
+from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
@@ -52,13 +53,15 @@ from mlp.training.setup import Setup
 from mlp.training.state import State
 from mlp.training.step import Recorded, Step
 
+Validation = float | tuple[Any, Any] | Dataset | StoredDataset | Samples | None
+
 
 def train(
     model: Model,
     X: Any,
     t: Any = None,
     *,
-    validation: float | tuple[Any, Any] | Dataset | Samples | None = None,
+    validation: Validation = None,
     sample_weight: Any = None,
     callbacks: Iterable[Any] = (),
     state: State | None = None,
@@ -68,9 +71,10 @@ def train(
 ) -> Result:
     """Train a copy of the model on X (n, inputs) and t, and return it with its history.
 
-    X may be what `mlp.read` gives, with its targets. t: (n, outputs); for cross_entropy (n,) class
-    numbers too; or labels (n,): of the model's classes, and where it has none they are learned.
-    validation: a share of the rows to hold out, or (X, t), or what `mlp.read` gives. sample_weight:
+    X may be what `mlp.read` or `mlp.open_rows` gives, with its targets. t: (n, outputs); for
+    cross_entropy (n,) class numbers too; or labels (n,): of the model's classes, and where it has
+    none they are learned. validation: a share of the rows to hold out (of rows on disk in blocks,
+    `StoredDataset.split`), or (X, t), or what `mlp.read` or `mlp.open_rows` gives. sample_weight:
     (n,), 0 or above. state: of an earlier run, to go on from. threads: that products may use
     meanwhile, see `mlp.threads.limited`. settings, or its fields by name: see `Settings`.
 
@@ -97,7 +101,7 @@ def plan_training(
     X: Any,
     t: Any = None,
     *,
-    validation: float | tuple[Any, Any] | Dataset | Samples | None = None,
+    validation: Validation = None,
     sample_weight: Any = None,
     settings: Settings,
 ) -> Plan:
@@ -112,19 +116,22 @@ def _checked(
     model: Model, X: Any, t: Any, sample_weight: Any, validation: Any, seed: int
 ) -> tuple[Samples, Samples | None]:
     """The samples to train on, and those to watch; InputError if they do not fit the model."""
+    share = isinstance(validation, (int, float, np.number))
+    if isinstance(X, StoredDataset) and share:
+        X, validation = X.split(float(validation), seed)
     samples = model.samples(X, t, sample_weight)
     t = samples.t
     assert t is not None
-    if model.objective.targets == "classes" and (t == t[0]).all():
+    if model.objective.targets == "classes" and constant(t):
         raise InputError("t holds only one class; a classifier needs at least two")
     if validation is None:
         return samples, None
-    if isinstance(validation, (Dataset, Samples)):
+    if isinstance(validation, (Dataset, StoredDataset, Samples)):
         return samples, model.samples(validation, what="validation ")
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         X_v, t_v = validation
         return samples, model.samples(X_v, t_v, what="validation ")
-    if not isinstance(validation, (int, float, np.number)):
+    if not share:
         raise InputError(
             f"validation is the share of the rows to hold out or a pair (X, t), not {validation!r}"
         )
@@ -141,7 +148,7 @@ def epoch(
     *,
     number: int,
     seed: int,
-    order: np.ndarray | None = None,
+    order: np.ndarray | BlockOrder | None = None,
     first: int = 0,
     stays: bool = False,
     before: Callable[[], bool] | None = None,
@@ -254,7 +261,7 @@ class Trainer:
         state, held = self.state, self.held
         state.batch_losses = held.losses
         step: Step | Recorded = held.step
-        order = self._order() if held.shuffle else None
+        order = self.order = held.order(state.epoch)
         if held.recorded is not None:
             step = held.recorded
             ahead = range(state.step, state.step + len(self.batches) - state.batch)
@@ -290,10 +297,6 @@ class Trainer:
         """The learning rate of a step, counted from 0."""
         return self.state.learning_rate * self.schedule(step, len(self.batches))
 
-    def _order(self) -> np.ndarray:
-        """The order of the samples in the epoch under way."""
-        return order(self.settings.seed, self.state.epoch, self.held.samples.n)
-
     # ------------------------------------------------------------------ at the end of an epoch
 
     def _close_epoch(self, started: float) -> bool:
@@ -324,9 +327,8 @@ class Trainer:
 
     def _loss(self, sums: np.ndarray) -> float:
         """The objective over the epoch, from its two terms on each batch, (batches, 2)."""
-        s, objective = self.held.samples.s, self.model.objective
-        s = s[self._order()] if s is not None and self.held.shuffle else s
-        weights = shares(self.batches, s)
+        objective = self.model.objective
+        weights = shares(self.batches, self.held.samples.s, self.order)
         shared = weights if objective.shared_penalties else None  # a batch's share of the penalty
         penalty = float(np.average(sums[:, 1], weights=shared))
         return mean_or_sum(objective, sums[:, 0], weights) + penalty

@@ -132,7 +132,7 @@ def plan(
     validation: int = 0,
     patience: bool = False,
     target_loss: bool = False,
-    shuffle: bool = True,
+    shuffle: bool | Literal["blocks"] = True,
     sample_weight: bool = False,
     data_dtype: str = "float64",
     record_steps: bool = False,

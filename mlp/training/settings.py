@@ -26,7 +26,7 @@ class Options(TypedDict, total=False):
     learning_rate: float | None
     schedule: ScheduleName | Mapping[str, Any] | Schedule
     warmup: float
-    shuffle: bool
+    shuffle: bool | Literal["blocks"]
     target_loss: float | None
     patience: int | None
     min_delta: float
@@ -46,13 +46,15 @@ class Settings:
     or an object. learning_rate: None is the optimizer's usual one. rate_factors: by role of
     parameters (`mlp.layers.ROLES`, as "bias"), what the rate is multiplied by; 0 freezes them.
     schedule: a name of `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs
-    of linear warm-up before it. shuffle: a new order each epoch. target_loss: stop once E over the
-    training set is not above it (eq. 1; costs one more forward pass an epoch). patience: stop after
-    so many epochs without the watched loss falling by more than min_delta, and go back to the best
-    weights (restore_best); watch: "validation_loss" or "loss", None is the validation loss where
-    there is one. seed: of the order, the validation split and dropout. record_steps: record the
-    step on the device once and replay it, which spares the time that starting its kernels takes; a
-    learning rate that a callback changes then counts from the next epoch on.
+    of linear warm-up before it. shuffle: a new order each epoch: of all rows where they are in
+    memory, in blocks where they are on disk (`mlp.data.order.BlockOrder`); "blocks": in blocks
+    wherever they are. target_loss: stop once E over the training set is not above it (eq. 1; costs
+    one more forward pass an epoch). patience: stop after so many epochs without the watched loss
+    falling by more than min_delta, and go back to the best weights (restore_best); watch:
+    "validation_loss" or "loss", None is the validation loss where there is one. seed: of the order,
+    the validation split and dropout. record_steps: record the step on the device once and replay
+    it, which spares the time that starting its kernels takes; a learning rate that a callback
+    changes then counts from the next epoch on.
 
     >>> settings = Settings(epochs=50, optimizer="rprop")
     >>> settings, settings.rate()
@@ -67,7 +69,7 @@ class Settings:
     learning_rate: float | None = None
     schedule: ScheduleName | Mapping[str, Any] | Schedule = "constant"
     warmup: float = 0.0
-    shuffle: bool = True
+    shuffle: bool | Literal["blocks"] = True
     target_loss: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
@@ -88,6 +90,8 @@ class Settings:
         ):
             if value is not None or not optional:
                 check_whole(name, value, least)
+        if not isinstance(self.shuffle, (bool, np.bool_)) and self.shuffle != "blocks":
+            raise InputError(f"shuffle must be True, False or 'blocks', not {self.shuffle!r}")
         if not isinstance(self.record_steps, (bool, np.bool_)):
             raise InputError(f"record_steps must be True or False, not {self.record_steps!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):

@@ -15,6 +15,8 @@ import numpy as np
 from backends import PRECISIONS, Array, Backend
 from backends.counting_backend import Count, shaped
 from mlp.data.feed import slices
+from mlp.data.order import BlockOrder, order
+from mlp.data.row_files import Part
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_whole
 from mlp.formulas.loss_scaling import START
@@ -56,7 +58,7 @@ class Setup:
         self.optimizer: Optimizer = settings.make_optimizer()
         self.batches = slices(samples.n, settings.rows_of_a_batch(samples.n))
         self.sizes = {rows.stop - rows.start for rows in self.batches}
-        self.shuffle = settings.shuffle and len(self.batches) > 1
+        self.shuffle = bool(settings.shuffle) and len(self.batches) > 1
         with under("weights"):
             self._weights(model)
         with under("optimizer"):
@@ -133,8 +135,16 @@ class Setup:
 
     def give_back(self) -> None:
         """Let go of what only further steps would need."""
+        self.feed.unload()
         del self.step, self.recorded, self.feed, self.measure_train, self.measure_held_out
         del self.feed_held_out
+
+    def order(self, epoch: int) -> np.ndarray | BlockOrder | None:
+        """The order of the samples in an epoch; None as they are."""
+        if not self.shuffle:
+            return None
+        in_blocks = self.settings.shuffle == "blocks" or isinstance(self.samples.X, Part)
+        return (BlockOrder if in_blocks else order)(self.settings.seed, epoch, self.samples.n)
 
     # ------------------------------------------------------------------ where it begins
 

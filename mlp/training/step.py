@@ -16,6 +16,7 @@ import numpy as np
 
 from backends import Array, BackendError
 from mlp.data.feed import Feed, Rows
+from mlp.data.order import BlockOrder
 from mlp.formulas.loss_scaling import guarded, judge
 from mlp.formulas.optimizers import Optimizer
 from mlp.layers.tape import Arena, Tape
@@ -119,7 +120,7 @@ class Recorded:
         batches, size = len(slices), slices[0].stop - slices[0].start
         # Whether the rows are gathered by the device's own order; else they are filled in before.
         self.gathers = batches > 1 and feed.stream is None
-        self.order = backend.asarray(np.zeros((batches, size), np.int64))
+        self.order = backend.asarray(np.zeros((batches if self.gathers else 1, size), np.int64))
         index = backend.asarray(np.zeros((1, size), np.int64))
         self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
         successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
@@ -147,7 +148,9 @@ class Recorded:
         self.replays: dict[int, Callable[[], None]] = {}
         self.made: set[int] = set()
 
-    def begin(self, order: np.ndarray | None, batch: int, number: int, rates: list[float]) -> None:
+    def begin(
+        self, order: np.ndarray | BlockOrder | None, batch: int, number: int, rates: list[float]
+    ) -> None:
         """What the epoch's batches from ``batch`` on need; step ``number`` is the last one done.
 
         order: of the samples, (n,), None as they are. rates: the learning rate of each step.
@@ -160,9 +163,10 @@ class Recorded:
                 row += optimizer.constants(factor * eta, number + 1 + i, decay)
             table[batch + i] = row
         backend.upload(table.astype(self.step.model.dtype), self.table)
-        places = np.zeros(math.prod(self.order.shape), np.int64)
-        places[: self.samples] = np.arange(self.samples) if order is None else order
-        backend.upload(places.reshape(self.order.shape), self.order)
+        if self.gathers:
+            places = np.zeros(math.prod(self.order.shape), np.int64)
+            places[: self.samples] = np.arange(self.samples) if order is None else order
+            backend.upload(places.reshape(self.order.shape), self.order)
         backend.upload(np.array([batch], np.int64), self.batch)
 
     def __call__(

@@ -1,0 +1,256 @@
+"""Rows of numbers on disk, of which only some are ever in memory, read as an array is read.
+
+A `RowFile` is n rows of one width and dtype, one after the other in a file. It is read in blocks of
+`mlp.data.order.BLOCK` rows, in place of a memory map: what is in memory is known, and a disk that
+fails is an error of ours. A `Part` is some of its columns: it has a shape and a dtype, and its rows
+are asked for by slices or by numbers, as those of an array are. Whatever goes through an array in
+pieces goes through a part as well, and gives the same numbers bit for bit.
+
+Where an epoch's order is announced (`expect`), the rows of a whole buffer are read when the first
+of them is asked for, and those of the next buffer meanwhile, by a thread.
+
+>>> rows = spool(iter([np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0]])]), "three rows")
+>>> X = Part(rows, slice(0, 2))
+>>> X.shape, X[1:].tolist(), X[np.array([2, 0])].tolist()
+((3, 2), [[3.0, 4.0], [5.0, 6.0]], [[5.0, 6.0], [1.0, 2.0]])
+"""
+
+import copy
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from tempfile import TemporaryFile, gettempdir
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from mlp.data.order import BLOCK, BUFFER, BlockOrder
+from mlp.errors import InputError
+
+PIECE = 1 << 22  # bytes of rows that are read at once where all of them are gone through
+
+
+class OpenFile:
+    """A binary file that several threads read, closed when nobody holds it any more.
+
+    name : for messages.  fixed : whether nobody else can write to it.
+    """
+
+    def __init__(self, file: Any, name: str, fixed: bool = False):
+        self.file, self.name = file, name
+        self.lock = Lock()  # of the file's position
+        self.stamp = None if fixed else self._stamp()
+        weakref.finalize(self, file.close)
+
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """out <- the bytes from here on. Raises InputError for a file that cannot be read, that has
+        become shorter or has been written to since it was opened."""
+        room, done = _bytes(out), 0
+        with self.lock, reading(self.name):
+            self.file.seek(start)
+            while done < len(room) and (count := self.file.readinto(room[done:])):
+                done += count
+            changed = self.stamp is not None and self._stamp() != self.stamp
+        if changed or done < len(room):
+            raise InputError(f"{self.name} has changed since it was opened; open it again")
+
+    def _stamp(self) -> tuple[int, int]:
+        found = os.fstat(self.file.fileno())
+        return found.st_size, found.st_mtime_ns
+
+
+class RowFile:
+    """n rows of ``width`` numbers of one dtype, from byte ``offset`` on in a file."""
+
+    def __init__(self, file: OpenFile, dtype: Any, width: int, n: int, offset: int = 0):
+        self.file, self.offset = file, offset
+        self.dtype, self.width, self.n = np.dtype(dtype), width, n
+        self.blocks: np.ndarray | None = None  # those of the file that are taken, None is all
+        self.order: BlockOrder | None = None
+        self.expect(None)
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row."""
+        return self.width * self.dtype.itemsize
+
+    def only(self, blocks: np.ndarray) -> "RowFile":
+        """The rows of these blocks alone, (k,) in ascending order, as a file of their own."""
+        other = copy.copy(self)
+        other.blocks = blocks if self.blocks is None else self.blocks[blocks]
+        other.n = int(np.minimum(BLOCK, self.n - blocks * BLOCK).sum())
+        other.expect(None)
+        return other
+
+    # ------------------------------------------------------------------ rows
+
+    def rows(self, rows: slice | np.ndarray) -> np.ndarray:
+        """These rows, (k, width): a slice, or numbers of rows, (k,) int64."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self.n)
+            first = start // BLOCK
+            found = self.read(np.arange(first, -(-max(start, stop) // BLOCK)))
+            return found[start - first * BLOCK : max(start, stop) - first * BLOCK]
+        if self.order is None:
+            blocks, at = np.unique(rows // BLOCK, return_inverse=True)
+            return self.read(blocks).take(at * BLOCK + rows % BLOCK, 0)
+        buffer, at = np.divmod(self.place[rows // BLOCK], BUFFER)
+        at = at * BLOCK + rows % BLOCK
+        found = np.empty((len(rows), self.width), self.dtype)
+        self._bring(np.unique(buffer).tolist())
+        for number, window in self.window.items():
+            here = np.flatnonzero(buffer == number)
+            found[here] = window.take(at[here], 0)
+        return found
+
+    def read(self, blocks: np.ndarray) -> np.ndarray:
+        """Whole blocks, (BLOCK len(blocks), width); where the last one is shorter anything may
+        stand in the rest."""
+        found = np.empty((len(blocks) * BLOCK, self.width), self.dtype)
+        numbers = blocks if self.blocks is None else self.blocks[blocks]
+        for run in np.split(np.arange(len(blocks)), np.flatnonzero(np.diff(numbers) != 1) + 1):
+            if len(run):
+                start, stop = run[0] * BLOCK, (run[-1] + 1) * BLOCK
+                stop -= max(0, int(blocks[run[-1]] + 1) * BLOCK - self.n)
+                place = self.offset + int(numbers[run[0]]) * BLOCK * self.row
+                self.file.read_into(place, found[start:stop])
+        return found
+
+    # ------------------------------------------------------------------ a buffer ahead
+
+    def expect(self, order: BlockOrder | None) -> None:
+        """Numbers of rows will be asked for in this order from now on; None: in no order."""
+        if order is not None and order is self.order:
+            return
+        self.order = order
+        self.window: dict[int, np.ndarray] = {}
+        self.ahead: tuple[int, Future[np.ndarray]] | None = None
+        if order is not None:
+            self.place = np.empty(len(order.blocks), np.int64)
+            self.place[order.blocks] = np.arange(len(order.blocks))
+
+    def _bring(self, numbers: list[int]) -> None:
+        """These buffers into the window, no others; the next one is on its way then."""
+        assert self.order is not None  # where there are buffers
+        self.window = {j: self.window[j] for j in numbers if j in self.window}
+        for j in numbers:
+            if j not in self.window:
+                ahead, self.ahead = self.ahead, None
+                there = ahead is not None and ahead[0] == j
+                self.window[j] = ahead[1].result() if ahead and there else self._buffer(j)
+        following = numbers[-1] + 1
+        if self.ahead is None and following < len(self.order.ends):
+            # A thread for one buffer: it ends when that is read, whatever becomes of the run.
+            thread = ThreadPoolExecutor(1, "rows ahead")
+            self.ahead = following, thread.submit(self._buffer, following)
+            thread.shutdown(wait=False)
+
+    def _buffer(self, number: int) -> np.ndarray:
+        assert self.order is not None
+        return self.read(self.order.blocks[number * BUFFER : (number + 1) * BUFFER])
+
+
+class Part:
+    """Some columns of a `RowFile`, read as an array (n, d) is, or (n,) if `columns` is a number.
+
+    then : what is made of the rows once they are read, a function of them as an array.
+    """
+
+    def __init__(
+        self,
+        file: RowFile,
+        columns: slice | list[int] | int,
+        then: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
+    ):
+        self.file, self.columns, self.then = file, columns, tuple(then)
+        first = self[:1]
+        self.shape, self.dtype = (file.n, *first.shape[1:]), first.dtype
+        self.ndim = first.ndim
+        self.size = file.n * first.size
+
+    def __len__(self) -> int:
+        return self.file.n
+
+    def __repr__(self) -> str:
+        return f"Part({self.shape}, {self.dtype}, {self.file.file.name})"
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The row of a number, or the rows of a slice or of numbers, (k,) int64."""
+        if isinstance(rows, (int, np.integer)):
+            return self[rows : rows + 1][0]
+        found = self.file.rows(rows)[:, self.columns]
+        for make in self.then:
+            found = make(found)
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def map(self, make: Callable[[np.ndarray], np.ndarray]) -> "Part":
+        """What a function makes of the rows, whichever are read together."""
+        return Part(self.file, self.columns, (*self.then, make))
+
+    def reshape(self, *shape: int) -> "Part":
+        """The rows in another shape, as (-1, 1)."""
+        return self.map(lambda rows: rows.reshape(shape))
+
+    def of(self, file: RowFile) -> "Part":
+        """The same of another file, as `RowFile.only` gives one."""
+        return Part(file, self.columns, self.then)
+
+    @property
+    def rows_of_a_piece(self) -> int:
+        """Rows of some megabytes, in whole blocks."""
+        return max(1, PIECE // (BLOCK * self.file.row)) * BLOCK
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All rows in their order, some megabytes at a time."""
+        rows = self.rows_of_a_piece
+        return (self[start : start + rows] for start in range(0, self.file.n, rows))
+
+
+def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
+    """Rows that come in pieces, (k, d) of one dtype, in a file of their own that goes when nobody
+    reads it any more.
+
+    It is in the folder that $TMPDIR names; else in /var/tmp, as /tmp may be in memory. Raises
+    InputError if there is no room for it.
+    """
+    folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else gettempdir())
+    n, first = 0, None
+    try:
+        temporary = TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115, OpenFile closes it
+        file = OpenFile(temporary, name, fixed=True)
+        for piece in pieces:
+            first = piece[:0] if first is None else first
+            rest = _bytes(np.ascontiguousarray(piece, first.dtype))
+            while len(rest):
+                rest = rest[file.file.write(rest) :]
+            n += len(piece)
+    except OSError as error:
+        raise InputError(
+            f"{name}: its rows cannot be written to {folder} ({error.strerror or error}), from "
+            "where they are read in blocks; name a folder with more room in $TMPDIR"
+        ) from error
+    if first is None or not n:
+        raise InputError(f"{name} has no rows")
+    return RowFile(file, first.dtype, first.shape[1], n)
+
+
+def _bytes(x: np.ndarray) -> memoryview:
+    """The bytes of a contiguous array, to read or to write."""
+    return x.reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """What the disk refuses, as an InputError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"no file {name}; check the name") from error
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror or error}") from error

@@ -1,0 +1,496 @@
+"""Data sets on disk that need not fit into memory: NPY, Parquet, Arrow and Feather files.
+
+The rows of an NPY file are read where they are. Those of the other formats are packed and cannot be
+read in blocks at random: of a group of a million rows all would be unpacked for 256 of them. They
+are unpacked once, in the pass that searches them, into a file of their own (`row_files.spool`).
+
+Text in the column of targets is a label; any other column must hold numbers.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp.data.finite import Search
+from mlp.data.labels import as_labels
+from mlp.data.order import BLOCK, BUFFER, split
+from mlp.data.readers import Dataset
+from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, reading, spool
+from mlp.data.tables import known
+from mlp.errors import InputError
+from mlp.memory import megabytes, size_of
+
+Names = tuple[str, ...]
+MOST_LABELS = 1 << 16
+BUFFERS = 3  # that are held: the two that a batch may lie in, and the one that is read ahead
+PAGES = 4 << 20  # bytes that PyArrow holds of a Parquet column while it unpacks it, at most
+
+
+@dataclass(frozen=True, eq=False)
+class StoredDataset:
+    """n samples on disk, as `open_rows` gives them: what `Dataset` is in memory.
+
+    X : inputs, (n, d), t : labels or numbers, (n,), or (n, c) numbers, s : sample weights, (n,), or
+    None; each is read like an array, by slices and by numbers of rows.
+    columns : d names of the inputs.  source : the file, for messages.
+
+    `mlp.train` and the methods of a model take it in place of X and t.
+    """
+
+    X: Part
+    t: Part | None
+    s: Part | None
+    columns: Names
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __repr__(self) -> str:
+        """How many rows and columns."""
+        n, d = self.X.shape
+        names = f"{', '.join(self.columns[:4])}{', ...' * (d > 4)}"
+        return f"StoredDataset({n} rows of {d} inputs ({names}), {self.source})"
+
+    def inputs(self, columns: Names | None) -> Part:
+        """X with these columns in their order; as `Dataset.inputs`."""
+        if columns is None or columns == self.columns:
+            return self.X
+        made_up = all(name.replace("_", "").removeprefix("x").isdigit() for name in self.columns)
+        if made_up and len(columns) == len(self.columns):
+            return self.X
+        places = _places(columns, self.columns, self.source)
+        return self.X.map(lambda rows: rows[:, places])
+
+    def split(self, fraction: float, seed: int) -> tuple["StoredDataset", "StoredDataset"]:
+        """The rows to train on and the fraction held out, in whole blocks of 256 rows that are
+        drawn at random: rows that follow each other in the file stay together."""
+        kept, held_out = split(-(-len(self) // BLOCK), fraction, seed)
+        return self._only(kept), self._only(held_out)
+
+    def _only(self, blocks: np.ndarray) -> "StoredDataset":
+        parts = {"X": self.X, "t": self.t, "s": self.s}
+        given = {name: part for name, part in parts.items() if part is not None}
+        files = {part.file: part.file.only(blocks) for part in given.values()}
+        chosen: dict[str, Any] = {name: part.of(files[part.file]) for name, part in given.items()}
+        return replace(self, **chosen)
+
+    def pieces(self) -> Iterator[Dataset]:
+        """The rows in their order, some megabytes at a time, as data sets in memory."""
+        rows = self.X.rows_of_a_piece
+        for start in range(0, len(self), rows):
+            at = slice(start, start + rows)
+            t = None if self.t is None else self.t[at]
+            yield Dataset(self.X[at], t, self.columns, self.source, checked=True)
+
+
+def labels_of(t: Part, source: str) -> np.ndarray:
+    """The different labels among targets on disk, sorted. Raises InputError for what is no label,
+    and for more than 65,536 of them."""
+    found: np.ndarray | None = None
+    for rows in t.pieces():
+        here = np.unique(as_labels(rows, source))
+        found = here if found is None else np.union1d(found, here)
+        if len(found) > MOST_LABELS:
+            raise InputError(
+                f"{source} holds more than {MOST_LABELS} different labels; for numbers use the "
+                "loss 'mean_squared_error'"
+            )
+    assert found is not None  # no data set is without rows
+    return found
+
+
+def open_rows(
+    path: str | os.PathLike[str] | np.memmap,
+    *,
+    inputs: str | Sequence[str] | None = None,
+    target: str | Sequence[str] | None = None,
+    targets_file: str | os.PathLike[str] | None = None,
+    sample_weight: str | None = None,
+    memory: str | int | None = None,
+) -> StoredDataset:
+    """The data set in a .npy, .parquet, .arrow or .feather file, its rows left on disk.
+
+    path : or a memory map, whose file is read then.
+    inputs : the columns to use (default: all that are nothing else). Those of an array are called
+        x_0, x_1, ..., or x_0_0, ... where a row has more axes.
+    target : the column of targets, or several.
+    targets_file : a second file that holds the targets, row by row; `target` names columns there
+        (default: all).
+    sample_weight : the column of weights.
+    memory : what the rows may take of memory, as "2GB": the buffers they are read into must fit.
+
+    Every value is looked at once, here. Raises InputError for a file that is missing, damaged, of
+    another format, or without such columns; for a value that is missing, NaN or infinite, naming
+    its column; and where `memory` does not suffice.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/a.npy", np.arange(12.0).reshape(4, 3))
+    ...     rows = open_rows(f"{folder}/a.npy", target="x_2")
+    >>> rows.X.shape, rows.columns, rows.t[:2].tolist()
+    ((4, 2), ('x_0', 'x_1'), [2.0, 5.0])
+    """
+    table = _table(path)
+    names = _names(inputs)
+    targets = _names(target)
+    weights = _names(sample_weight)
+    aside = () if targets_file is not None else targets
+    chosen = names or tuple(n for n in table.names if n not in (*aside, *weights))
+    if not chosen:
+        raise InputError(f"{table.name} has no column of inputs beside {', '.join(aside)}; add one")
+    beside = table
+    if targets_file is not None:
+        beside = _table(targets_file)
+        targets = targets or beside.names
+        if beside.n != table.n:
+            raise InputError(
+                f"{table.name} has {table.n} rows of inputs, {beside.name} has {beside.n} "
+                "targets; each row needs one"
+            )
+    used = {table: (*chosen, *weights), beside: targets}
+    if beside is table:
+        used = {table: (*chosen, *weights, *targets)}
+    _check_memory(used, memory)
+    return StoredDataset(
+        table.part(chosen),
+        beside.targets(targets) if targets else None,
+        table.targets(weights) if weights else None,
+        chosen,
+        table.name,
+    )
+
+
+def larger_than(
+    path: str | os.PathLike[str], memory: str | int, inputs: str | Sequence[str] | None = None
+) -> bool:
+    """Whether the inputs in this file, (n, d) in memory, would take more than that."""
+    table = _table(path)
+    names = _names(inputs) or table.names
+    _places(names, table.names, table.name)
+    return table.n * len(names) * table.dtype(names).itemsize > size_of(memory)
+
+
+def _check_memory(tables: Mapping["Npy | Packed", Names], memory: str | int | None) -> None:
+    """InputError if what reading these columns of each file takes is more than that."""
+    needed = 2 * PIECE + sum(table.held(names) for table, names in tables.items())
+    if memory is not None and needed > size_of(memory):
+        raise InputError(
+            f"{' and '.join(table.name for table in tables)}: reading in blocks takes "
+            f"{megabytes(needed)}, memory is {memory!r}; give more, or name fewer columns in "
+            "`inputs`"
+        )
+
+
+def _names(given: str | Sequence[str] | None) -> Names:
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _places(names: Names, among: Names, source: str) -> list[int]:
+    """Where the names are among others; InputError for one that is not there."""
+    place = {name: k for k, name in enumerate(among)}
+    for name in names:
+        if name not in place:
+            raise InputError(f"{source} has no column {name!r}{known(name, among)}")
+    return [place[name] for name in names]
+
+
+# ------------------------------------------------------------------------------ the formats
+
+
+def _table(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
+    """The file, opened."""
+    if isinstance(path, np.memmap):
+        if path.filename is None or type(path.base).__name__ != "mmap":
+            raise InputError("a part of a memory map cannot be read from its file; give all of it")
+        path = path.filename
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise InputError(
+            f"{path}: rows are read in blocks from {', '.join(FORMATS)}, not from "
+            f"{kind or 'a file without an ending'}; convert it"
+        )
+    return FORMATS[kind](path)
+
+
+class Npy:
+    """An array in an .npy file; its columns are the numbers of a row."""
+
+    def __init__(self, path: Path):
+        self.name = str(path)
+        with reading(self.name):
+            file = path.open("rb", buffering=0)
+        opened = OpenFile(file, self.name)
+        shape, fortran, dtype, offset = self._header(file)
+        if dtype.kind not in "buif" or not shape or min(shape) < 1:
+            raise InputError(f"{path} holds a {dtype} array of shape {shape}; save rows of numbers")
+        self.n, width = shape[0], prod(shape[1:])
+        expected = offset + self.n * width * dtype.itemsize
+        with reading(self.name):
+            size = os.fstat(file.fileno()).st_size
+        if size < expected:
+            raise InputError(
+                f"{path} is damaged: {expected} bytes are expected, {size} are there; write it "
+                "again"
+            )
+        axes = shape[1:] or (1,)
+        self.names: Names = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(axes))
+        stored = np.dtype(np.uint8) if dtype.kind == "b" else dtype
+        if fortran and width > 1:
+            pieces = _by_columns(opened, stored, self.n, width, offset)
+            self.file = spool(pieces, self.name)
+        else:
+            self.file = RowFile(opened, stored, width, self.n, offset)
+        native = stored.newbyteorder("=")
+        self.then = () if stored == native else (lambda rows: rows.astype(native),)
+
+    def _header(self, file: Any) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+        """Shape, whether columns come first, dtype, and where the values begin."""
+        lib = np.lib.format
+        with reading(self.name):
+            try:
+                version = lib.read_magic(file)
+                read = {
+                    (1, 0): lib.read_array_header_1_0,
+                    (2, 0): lib.read_array_header_2_0,
+                }[version]
+                return *read(file), file.tell()
+            except OSError:
+                raise
+            except Exception as error:  # a damaged header can end in almost any of them
+                raise InputError(
+                    f"{self.name} is damaged or not a plain array of NumPy ({error}); write it "
+                    "again"
+                ) from error
+
+    def held(self, names: Names) -> int:
+        """Bytes in memory while rows are read: they are read whole."""
+        return BUFFERS * BUFFER * BLOCK * self.file.row
+
+    def dtype(self, names: Names) -> np.dtype:
+        """Of these columns together."""
+        return self.file.dtype
+
+    def part(self, names: Names) -> Part:
+        """These columns, (n, d), searched."""
+        places = _places(names, self.names, self.name)
+        return self._searched(_run(places), names)
+
+    def targets(self, names: Names) -> Part:
+        """These columns, one as (n,)."""
+        places = _places(names, self.names, self.name)
+        return self._searched(places[0] if len(names) == 1 else _run(places), names)
+
+    def _searched(self, columns: Any, names: Names) -> Part:
+        part = Part(self.file, columns, self.then)
+        if part.dtype.kind == "f":
+            search = Search(names, self.name)
+            for rows in part.pieces():
+                search.add(rows.reshape(-1, len(names)))
+            search.end()
+        return part
+
+
+def _run(places: list[int]) -> slice | list[int]:
+    """Places that follow each other as a slice, which copies nothing."""
+    run = slice(places[0], places[0] + len(places))
+    return run if places == list(range(run.start, run.stop)) else places
+
+
+def _by_columns(
+    file: OpenFile, dtype: np.dtype, n: int, width: int, offset: int
+) -> Iterator[np.ndarray]:
+    """The rows of an array whose columns stand one after the other, some megabytes at a time."""
+    rows = max(1, PIECE // (width * dtype.itemsize))
+    for start in range(0, n, rows):
+        piece = np.empty((width, min(rows, n - start)), dtype)
+        for k, column in enumerate(piece):
+            file.read_into(offset + (k * n + start) * dtype.itemsize, column)
+        yield piece.T
+
+
+class Packed:
+    """A table in a file that PyArrow unpacks, Parquet or Arrow (Feather)."""
+
+    def __init__(self, path: Path):
+        self.path, self.name = path, str(path)
+        with self._pyarrow():
+            self.schema, self.n, self.unpacking = self._about()
+        self.names: Names = tuple(self.schema.names)
+        twice = [name for name in self.names if self.names.count(name) > 1]
+        if twice:
+            raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+        if not self.n:
+            raise InputError(f"{path} has no rows")
+
+    @contextmanager
+    def _pyarrow(self) -> Iterator[None]:
+        """What PyArrow and the disk refuse, as an InputError."""
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise InputError(
+                f"{self.name}: to read this format takes pyarrow ({error}): pip install pyarrow"
+            ) from error
+        with reading(self.name):
+            try:
+                yield
+            except (pyarrow.ArrowException, EOFError) as error:
+                what = (str(error).splitlines() or [""])[0]
+                raise InputError(f"{self.name} is damaged ({what}); write it again") from error
+
+    def _about(self) -> tuple[Any, int, list[int]]:
+        """The schema, the number of rows, and the bytes that unpacking takes of each column."""
+        if self.path.suffix.lower() == ".parquet":
+            from pyarrow.parquet import ParquetFile
+
+            with ParquetFile(self.path) as file:
+                about, groups = file.metadata, range(file.metadata.num_row_groups)
+                sizes = [
+                    max(about.row_group(i).column(k).total_uncompressed_size for i in groups)
+                    for k in range(about.num_columns)
+                ]
+                return file.schema_arrow, about.num_rows, [min(size, PAGES) for size in sizes]
+        with self._arrow() as file:
+            schema = file.schema
+        with self._arrow([0]) as file:  # how many rows is nowhere in the file but in its batches
+            rows = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
+            return schema, sum(rows), [2 * 8 * max(rows, default=0)] * len(schema)
+
+    def _arrow(self, places: Sequence[int] = ()) -> Any:
+        """An Arrow file of which only these columns, or all, are read. It is read, not mapped."""
+        import pyarrow
+
+        options = pyarrow.ipc.IpcReadOptions(included_fields=list(places))
+        return pyarrow.ipc.open_file(pyarrow.OSFile(self.name), options=options)
+
+    def _batches(self, names: Names) -> Iterator[Any]:
+        """Record batches of these columns, one after the other in memory."""
+        import pyarrow
+
+        with self._pyarrow():
+            if self.path.suffix.lower() == ".parquet":
+                from pyarrow.parquet import ParquetFile
+
+                # Read through small buffers: else whole groups of rows lie in memory, packed.
+                with ParquetFile(self.path, buffer_size=1 << 16, pre_buffer=False) as file:
+                    yield from file.iter_batches(1 << 14, columns=list(names), use_threads=False)
+            else:
+                with self._arrow(_places(names, self.names, self.name)) as file:
+                    yield from map(file.get_batch, range(file.num_record_batches))
+        pyarrow.default_memory_pool().release_unused()
+
+    def held(self, names: Names) -> int:
+        """Bytes in memory, at most: of unpacking these columns, or later of their rows."""
+        places = _places(names, self.names, self.name)
+        unpacking = sum(self.unpacking[k] for k in places)
+        return max(unpacking, BUFFERS * BUFFER * BLOCK * 8 * len(places))
+
+    def dtype(self, names: Names) -> np.dtype:
+        """Of these columns together."""
+        return np.result_type(*(self._dtype(name) for name in names))
+
+    def _dtype(self, name: str) -> np.dtype:
+        """In which a column is unpacked. Raises InputError for what are no numbers."""
+        from pyarrow import types
+
+        kind = self.schema.field(name).type
+        if types.is_boolean(kind):
+            return np.dtype(np.uint8)
+        if types.is_decimal(kind):
+            return np.dtype(np.float64)
+        if types.is_integer(kind) or types.is_floating(kind):
+            return np.dtype(kind.to_pandas_dtype())
+        raise InputError(
+            f"{self.name}, column {name!r} holds {kind}, not numbers; code it as numbers, or name "
+            "only the other columns in `inputs`"
+        )
+
+    def part(self, names: Names) -> Part:
+        """These columns, (n, d), searched."""
+        _places(names, self.names, self.name)
+        return Part(spool(self._numbers(names), self.name), slice(0, len(names)))
+
+    def targets(self, names: Names) -> Part:
+        """These columns, one as (n,), of labels if it is text."""
+        _places(names, self.names, self.name)
+        if len(names) > 1:
+            return self.part(names)
+        if self._text(names[0]):
+            return self._labels(names[0])
+        return Part(spool(self._numbers(names), self.name), 0)
+
+    def _numbers(self, names: Names) -> Iterator[np.ndarray]:
+        """All rows in pieces, as long as nothing is missing; at the end InputError if it is."""
+        import pyarrow
+
+        dtype, search = self.dtype(names), Search(names, self.name)
+        for batch in self._batches(names):
+            columns = [batch.column(name) for name in names]
+            missing = any(column.null_count for column in columns)
+            piece = np.empty((len(batch), len(names)), np.float64 if missing else dtype)
+            for k, column in enumerate(columns):
+                if pyarrow.types.is_boolean(column.type):
+                    column = column.cast(pyarrow.uint8())
+                elif pyarrow.types.is_decimal(column.type):
+                    column = column.cast(pyarrow.float64())
+                piece[:, k] = column.to_numpy(zero_copy_only=False)
+            search.add(piece)
+            if not search.bad:
+                yield piece
+        search.end()
+
+    def _text(self, name: str) -> bool:
+        from pyarrow import types
+
+        kind = self.schema.field(name).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return bool(types.is_string(kind) or types.is_large_string(kind))
+
+    def _labels(self, name: str) -> Part:
+        """A column of text as labels: on disk are their numbers."""
+        import pyarrow
+        from pyarrow import compute
+
+        def texts() -> Iterator[Any]:
+            for batch in self._batches((name,)):
+                yield batch.column(name).cast(pyarrow.large_string())
+
+        found: set[str] = set()
+        empty = 0
+        for column in texts():
+            empty += column.null_count
+            found |= set(column.drop_null().unique().to_pylist())
+            if len(found) > MOST_LABELS:
+                raise InputError(
+                    f"{self.name}, column {name!r} holds more than {MOST_LABELS} different texts; "
+                    "name a column of labels or of numbers in `target`"
+                )
+        if empty:
+            raise InputError(
+                f"{self.name}: {empty} of {self.n} rows have no value in the target column "
+                f"{name!r}; fill them in or remove these rows"
+            )
+        labels = np.array(sorted(found))
+        known_labels = pyarrow.array(labels.tolist(), pyarrow.large_string())
+        codes = (
+            compute.index_in(column, value_set=known_labels).to_numpy(zero_copy_only=False)
+            for column in texts()
+        )
+        file = spool((numbers.reshape(-1, 1) for numbers in codes), self.name)
+        return Part(file, 0, (lambda rows: labels[rows],))
+
+
+FORMATS: dict[str, type[Npy] | type[Packed]] = {
+    ".npy": Npy,
+    ".parquet": Packed,
+    ".arrow": Packed,
+    ".feather": Packed,
+}
