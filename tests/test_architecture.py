@@ -84,7 +84,7 @@ LIBRARIES = {
     "numba": {"numba_kernel"},
     "safetensors": {"files"},
     "narwhals": {"data.frames"},
-    "pyarrow": {"data.packed", "data.columnar_files"},
+    "pyarrow": {"data.packed", "data.columnar_files", "data.stored"},
     "pydantic": {"app.config"},
     "threadpoolctl": {"threads"},
     "scipy": {"estimators"},
