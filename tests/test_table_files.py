@@ -475,6 +475,23 @@ def test_cells_that_no_column_is(cells, message):
         table_of(frame, "X", wanted=["a"])
 
 
+def test_tables_without_rows_or_columns(tmp_path):
+    for nothing in ({}, pa.table({})):
+        with pytest.raises(InputError, match="has no columns; it needs some to be written"):
+            write_table(table_of(nothing), tmp_path / "t.parquet")
+    rows = table(list(KINDS), False).take(slice(0))
+    for suffix in (".parquet", ".feather"):
+        assert_same(read_table(written(tmp_path / f"t{suffix}", rows)), rows)
+    write_table(table(["u8", "i8"], False).take(slice(0)), tmp_path / "t.npy")
+    with pytest.raises(InputError, match=r"holds a float64 array of shape \(0, 2\)"):
+        read_table(tmp_path / "t.npy")
+    with pytest.raises(InputError, match="is too short"):
+        write_table(rows, tmp_path / "t.csv")
+    assert table_of(np.zeros(2, [("a", "i4"), ("t", "U0")]))["t"].values.tolist() == ["", ""]
+    with pytest.raises(InputError, match="X: a Odd is no table"):
+        table_of(type("Odd", (), {"__dataframe__": None})(), "X")
+
+
 def test_columns_of_a_dictionary_agree_in_length():
     with pytest.raises(InputError, match="X: column 'a' has 2 rows, column 'b' has 1; they must"):
         table_of({"a": [1, 2], "b": np.ones(1)})

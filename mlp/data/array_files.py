@@ -103,8 +103,9 @@ def _numpy_file(source: str) -> Iterator[None]:
     except (MemoryError, InputError):  # the file may be whole
         raise
     except Exception as error:  # a damaged header or zip can end in almost any of them
-        what = f"is damaged or not a file of NumPy ({error}); write it again"
-        if "Object arrays" in str(error):
+        said = " ".join(str(error).split())
+        what = f"is damaged or not a file of NumPy ({said}); write it again"
+        if "Object arrays" in said:
             what = "holds Python objects, which could run code; save it again with a plain dtype"
         raise InputError(f"{source} {what}") from error
 

@@ -79,7 +79,10 @@ def arrow_table(table: Any, source: str, wanted: Iterable[str] = ()) -> Table:
     Table(2 rows, age: numbers, name: text, people)
     """
     pa = need_pyarrow(f"{source}: a {type(table).__name__}")
-    table = pa.table(table)
+    try:
+        table = pa.table(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"{source}: a {type(table).__name__} is no table ({error})") from error
     index = tuple(name for name in table.column_names if name.startswith("__index_level_"))
     notes = [f"column {name!r} is left out: it is pandas' index" for name in index]
     makers: Makers = (
@@ -143,7 +146,7 @@ def _dictionary(name: str, values: Any) -> Column:
     if words.gaps is not None:
         gaps = gaps | words.gaps[places]
     if not len(words):
-        return without_value(name, len(values))
+        return of_text(name, [""] * len(values), gaps)
     chosen = words.values[places]
     return of_text(name, chosen, gaps) if chosen.dtype == object else column(name, chosen, gaps)
 

@@ -278,6 +278,8 @@ def write_table(table: Table, path: PathLike) -> None:
     """
     path = Path(path)
     kind, content = check_written(path), io.BytesIO()
+    if not table.columns:
+        raise InputError(f"{path}: {table.source} has no columns; it needs some to be written")
     if kind == ".npy":
         np.save(content, _one_array(table, path), allow_pickle=False)
     elif kind == ".csv":
@@ -302,7 +304,7 @@ def _one_array(table: Table, path: Path) -> np.ndarray:
     dtype = np.result_type(*(column.values.dtype for column in columns if column.numeric), bool)
     for column in columns:
         values = column.values
-        whole = values.dtype.kind in "iu" and dtype.kind == "f"
+        whole = values.dtype.kind in "iu" and dtype.kind == "f" and len(values)
         if whole and (values.max() > EXACT or values.min() < -EXACT):
             raise InputError(
                 f"{path}: column {column.name!r} has whole numbers beyond 2^53, which {dtype} "
