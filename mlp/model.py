@@ -531,15 +531,18 @@ class Model:
         """
         samples = self.samples(X, t, sample_weight)
         found, y = measure(self, samples)
-        if not is_finite(y):
+        if y is None and not math.isfinite(found["loss"]):
+            raise InputError("the network or the loss overflows on some of these rows")
+        if y is not None and not is_finite(y):
             raise self._overflow(samples.X, y, X)
-        if not math.isfinite(found["loss"]):
+        if y is not None and not math.isfinite(found["loss"]):
             raise self._loss_overflow(samples.t, y)
         return found
 
 
-def measure(model: Model, samples: Samples) -> tuple[dict[str, float], np.ndarray]:
-    """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs)."""
+def measure(model: Model, samples: Samples) -> tuple[dict[str, float], np.ndarray | None]:
+    """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs), but
+    for rows on disk."""
     with model.backend.scope(), enough_memory(model.backend, "evaluate"):
         evaluator = Evaluator(model, model.feed(samples), samples)
         return evaluator(), evaluator.predictions

@@ -31,16 +31,16 @@ def progress(quiet: bool = False, stream: TextIO | None = None) -> Iterator[list
 
 
 def describe(run: Run, short: bool = False) -> str:
-    """Losses, validation metric and samples per second of the epoch that has ended."""
+    """Losses, the first metric of validation and samples per second of the epoch that has ended."""
     last, digits = run.last, 3 if short else 4
     speed = run.samples / max(last["seconds"], 1e-9)
     text = f"loss {last['loss']:.{digits}g}"
     if "validation_loss" in last:
         text += f"  validation {last['validation_loss']:.{digits}g}"
-        for metric in METRICS.values():
-            name = f"validation_{metric.name}"
-            if metric.greater_is_better and name in last:
-                text += f" ({metric.name} {last[name]:.{digits}f})"
+        scores = (metric.name for metric in METRICS.values() if metric.greater_is_better)
+        first = next((name for name in scores if f"validation_{name}" in last), None)
+        if first is not None:
+            text += f" ({first} {last[f'validation_{first}']:.{digits}f})"
     return f"{text}  {speed / 1e3:,.0f}k/s" if short else f"{text}  {speed:,.0f} samples/s"
 
 
