@@ -50,7 +50,8 @@ def make(folder: Path, n: int) -> None:
     names = [f"c{k}" for k in range(width)]
     npy = np.lib.format.open_memmap(folder / FILE["NPY"], "w+", np.float32, (n, width))
     schema = pyarrow.schema([(name, pyarrow.float32()) for name in names])
-    with pyarrow.parquet.ParquetWriter(folder / FILE["Parquet"], schema) as parquet:
+    path = folder / FILE["Parquet"]
+    with pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=False) as parquet:
         for start in range(0, n, AT_ONCE):
             X = rng.standard_normal((min(AT_ONCE, n - start), width), dtype=np.float32)
             X[:, -1] = X[:, 0] * X[:, 1] + X[:, 2]

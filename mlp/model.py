@@ -14,7 +14,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -783,7 +783,7 @@ def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
 
 
 def shares(
-    batches: list[slice],
+    batches: Sequence[slice],
     s: np.ndarray | Part | None,
     order: np.ndarray | BlockOrder | None = None,
 ) -> np.ndarray:
@@ -791,9 +791,11 @@ def shares(
 
     order: of the samples, which the batches cut; None as they are."""
     if s is None:
-        return np.array([rows.stop - rows.start for rows in batches], dtype=np.float64)
-    in_order = batches if order is None else (order[rows] for rows in batches)
-    return np.array([s[rows].sum(dtype=np.float64) for rows in in_order])
+        weights: Iterator[float] = (rows.stop - rows.start for rows in batches)
+    else:
+        in_order = batches if order is None else (order[rows] for rows in batches)
+        weights = (s[rows].sum(dtype=np.float64) for rows in in_order)
+    return np.fromiter(weights, np.float64, len(batches))
 
 
 def mean_or_sum(objective: Objective, values: np.ndarray, weights: np.ndarray) -> float:

@@ -214,6 +214,15 @@ def test_streamed_is_resident(case, kind, dtype, tmp_path):
         assert_same(streamed, resident)
 
 
+def test_batches_beyond_those_that_are_kept_as_objects(tmp_path, monkeypatch):
+    """There may be millions of them in a table on disk: they are made when it is their turn."""
+    X = table()
+    rows = opened(write(tmp_path / "a.npy", X), weighted=True)
+    expected = train(model(), rows, batch_size=1000, epochs=2)
+    monkeypatch.setattr("mlp.training.setup.KEPT", 3)
+    assert_same(train(model(), rows, batch_size=1000, epochs=2), expected)
+
+
 def labelled(path, labels, n=N):
     """A Parquet file of inputs and labels, sorted by label, and the same in memory."""
     X = table(n)[:, :5]

@@ -23,7 +23,7 @@ run is a row of `METRICS` and of `MetricName`. Those are made of `terms` of some
 {'accuracy': 0.5, 'balanced_accuracy': 0.5}
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -56,12 +56,15 @@ Terms = tuple[np.ndarray, ...]
 
 
 class Summed(Metric, Protocol):
-    """A metric of terms that are taken of some rows at a time."""
+    """A metric of terms that are taken of some rows at a time. The first term is their weight."""
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
-        """Of some rows: the sum of their weights, and what else `of` needs."""
+        """Of some rows."""
 
-    def of(self, terms: Sequence[Terms]) -> float:
+    def join(self, a: Terms, b: Terms) -> Terms:
+        """Of two sets of rows, of the terms of each."""
+
+    def of(self, terms: Terms) -> float:
         """The metric, of the terms of all rows."""
 
 
@@ -76,12 +79,10 @@ def _mean(x: np.ndarray, s: np.ndarray | None) -> np.ndarray:
     return np.asarray(np.average(x, axis=0, weights=s))
 
 
-def _mean_of(terms: Sequence[Terms], place: int) -> np.ndarray:
-    """The mean over all rows, of means over some of them."""
-    if len(terms) == 1:  # to the last digit
-        return terms[0][place]
-    weights = np.array([term[0] for term in terms])
-    return np.average([term[place] for term in terms], axis=0, weights=weights)
+def _joined_mean(a: Terms, b: Terms) -> Terms:
+    """Weight and mean of two sets of rows."""
+    weight = a[0] + b[0]
+    return weight, a[1] + (b[1] - a[1]) * (b[0] / (weight or 1.0))
 
 
 class Accuracy:
@@ -90,16 +91,17 @@ class Accuracy:
 
     name, label, targets = "accuracy", "accuracy", ("classes", "labels")
     greater_is_better = True
+    join = staticmethod(_joined_mean)
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of([self.terms(y, t, s)])
+        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         right = y.argmax(axis=1) == t if t.ndim == 1 else ((y > 0.5) == (t > 0.5)).all(axis=1)
         return _weight(len(t), s), _mean(right, s)
 
-    def of(self, terms: Sequence[Terms]) -> float:
-        return float(_mean_of(terms, 1))
+    def of(self, terms: Terms) -> float:
+        return float(terms[1])
 
 
 class BalancedAccuracy:
@@ -111,7 +113,7 @@ class BalancedAccuracy:
     greater_is_better = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of([self.terms(y, t, s)])
+        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weight, the weight of each class's rows, and of those that are right."""
@@ -124,9 +126,12 @@ class BalancedAccuracy:
         whole, kept = (np.stack([s @ (x & ~label), s @ (x & label)]) for x in (True, right))
         return _weight(len(t), s), whole, kept
 
-    def of(self, terms: Sequence[Terms]) -> float:
-        whole, right = (sum(term[k] for term in terms) for k in (1, 2))
-        there = np.asarray(whole) > 0.0
+    def join(self, a: Terms, b: Terms) -> Terms:
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    def of(self, terms: Terms) -> float:
+        _, whole, right = terms
+        there = whole > 0.0
         recall = np.divide(right, whole, out=np.zeros(there.shape), where=there)
         return float((recall.sum(axis=0) / there.sum(axis=0)).mean())
 
@@ -136,15 +141,16 @@ class MeanSquaredError:
 
     name, label, targets = "mse", "mean squared error", ("numbers", "counts")
     greater_is_better = False
+    join = staticmethod(_joined_mean)
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of([self.terms(y, t, s)])
+        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         return _weight(len(t), s), _mean((y - t) ** 2, s)
 
-    def of(self, terms: Sequence[Terms]) -> float:
-        return float(_mean_of(terms, 1).mean())
+    def of(self, terms: Terms) -> float:
+        return float(terms[1].mean())
 
 
 class R2:
@@ -155,20 +161,26 @@ class R2:
     greater_is_better = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of([self.terms(y, t, s)])
+        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
-        """Weight, mean squared error, first target, mean and variance of the targets from there."""
+        """Weight, mean squared error, the first target, and from there the mean of the targets and
+        their variance: of a constant both are 0, to the last digit."""
         first = t[0]
-        far = t - first  # a constant is 0 then, and so is its mean, to the last digit
+        far = t - first
         mean = _mean(far, s)
         return _weight(len(t), s), _mean((y - t) ** 2, s), first, mean, _mean((far - mean) ** 2, s)
 
-    def of(self, terms: Sequence[Terms]) -> float:
-        left, weights = _mean_of(terms, 1), np.array([term[0] for term in terms])
-        means = np.array([term[2] - terms[0][2] + term[3] for term in terms])
-        apart = means - np.average(means, axis=0, weights=weights)
-        whole = _mean_of(terms, 4) + np.average(apart**2, axis=0, weights=weights)
+    def join(self, a: Terms, b: Terms) -> Terms:
+        """Chan, Golub and LeVeque (1983), eq. (1.5)."""
+        weight, left = _joined_mean(a, b)
+        of_b = b[0] / (weight or 1.0)
+        apart = (b[2] - a[2]) + (b[3] - a[3])
+        variance = a[4] + (b[4] - a[4]) * of_b + apart**2 * of_b * (1.0 - of_b)
+        return weight, left, a[2], a[3] + apart * of_b, variance
+
+    def of(self, terms: Terms) -> float:
+        _, left, _, _, whole = terms
         share = 1.0 - left / np.where(whole > 0.0, whole, 1.0)
         return float(np.mean(np.where(whole > 0.0, share, left == 0.0)))
 
@@ -207,19 +219,20 @@ class Measures:
 
     def __init__(self, targets: str):
         self.targets = targets
-        self.terms: dict[str, list[Terms]] = {
-            name: [] for name, metric in METRICS.items() if targets in metric.targets
-        }
+        self.metrics = [metric for metric in METRICS.values() if targets in metric.targets]
+        self.terms: list[Terms] = []
 
     def add(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> None:
         """These rows too."""
         t = _as_measured(self.targets, t)
-        for name, terms in self.terms.items():
-            terms.append(METRICS[name].terms(y, t, s))
+        terms = [metric.terms(y, t, s) for metric in self.metrics]
+        before = zip(self.metrics, self.terms, terms, strict=True) if self.terms else ()
+        self.terms = [metric.join(a, b) for metric, a, b in before] or terms
 
     def end(self) -> dict[str, float]:
         """The metrics by name."""
-        return {name: METRICS[name].of(terms) for name, terms in self.terms.items()}
+        found = zip(self.metrics, self.terms, strict=True)
+        return {metric.name: metric.of(terms) for metric, terms in found}
 
 
 def _as_measured(targets: str, t: np.ndarray) -> np.ndarray:

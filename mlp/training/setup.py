@@ -5,16 +5,15 @@ To train, a `Setup` is made on the model's backend; to plan, on the device that 
 takes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from backends import PRECISIONS, Array, Backend
 from backends.counting_backend import Count, shaped
-from mlp.data.feed import slices
 from mlp.data.order import BlockOrder, order
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples
@@ -28,6 +27,53 @@ from mlp.training.state import State
 from mlp.training.step import Recorded, Step
 
 Under = Callable[[str], AbstractContextManager[Any]]
+
+
+KEPT = 1 << 16  # batches whose rows and places are held as objects, 300 bytes each
+
+
+@dataclass(frozen=True)
+class Batches(Sequence[slice]):
+    """n rows cut into batches of so many; the last may be shorter. They are made when asked for.
+
+    >>> cut = Batches(5, 2)
+    >>> list(cut), cut.sizes
+    ([slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)], {1, 2})
+    """
+
+    n: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.n // self.size)
+
+    def __getitem__(self, batch: Any) -> Any:
+        start = range(0, self.n, self.size)[batch]
+        return slice(start, min(start + self.size, self.n))
+
+    @property
+    def sizes(self) -> set[int]:
+        """The numbers of rows that occur."""
+        return {rows.stop - rows.start for rows in (self[0], self[-1])}
+
+
+@dataclass(frozen=True)
+class Places(Sequence[Array]):
+    """The rows of losses (batches, 2), each as (1, 2): where a batch's goes."""
+
+    losses: Array
+
+    def __len__(self) -> int:
+        return self.losses.shape[0]
+
+    def __getitem__(self, batch: Any) -> Any:
+        batch = range(len(self))[batch]
+        return self.losses[batch : batch + 1, :]
+
+
+def few(made: Sequence[Any]) -> Sequence[Any]:
+    """A list of what is made when asked for, unless there is much of it."""
+    return made if len(made) > KEPT else [made[i] for i in range(len(made))]
 
 
 class Setup:
@@ -56,8 +102,8 @@ class Setup:
         self.backend, self.dtype = backend or model.backend, model.dtype
         self.settings, self.samples, self.held_out = settings, samples, held_out
         self.optimizer: Optimizer = settings.make_optimizer()
-        self.batches = slices(samples.n, settings.rows_of_a_batch(samples.n))
-        self.sizes = {rows.stop - rows.start for rows in self.batches}
+        cut = Batches(samples.n, settings.rows_of_a_batch(samples.n))
+        self.batches, self.sizes = few(cut), cut.sizes
         self.shuffle = bool(settings.shuffle) and len(self.batches) > 1
         with under("weights"):
             self._weights(model)
@@ -104,7 +150,7 @@ class Setup:
         chunk = min(self.model._chunk(), self.feed.n) if measured else 0
         self.feed.make_room(max(*self.sizes, chunk))
         self.losses = self.backend.full((len(self.batches), 2), 0.0, self.dtype)
-        self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
+        self.places = few(Places(self.losses))
 
     def _step(self) -> None:
         self.loss_scale = None
