@@ -390,7 +390,7 @@ class Model:
 
     def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
         names, classes = self.columns, self.classes
-        if not isinstance(X, Samples):
+        if not isinstance(X, (Samples, StoredDataset)):  # which are coded
             X = inputs_of(X, names, self.preprocessing)
         return checked(
             self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what

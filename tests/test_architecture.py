@@ -39,7 +39,7 @@ HOUSE = [
             *("finite", "labels", "order", "scaling", "tables", "packed", "columns"),
             *("array_files", "text_tables", "columnar_files", "sparse_files", "frames"),
             *("table_files", "readers", "row_files", "stored", "preprocessing", "parts"),
-            *("samples", "feed"),
+            *("stored_tables", "samples", "feed"),
         ],
     ),
     ("", ["readers", "model_file", "model", "check_gradient"]),

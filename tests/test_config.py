@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import mlp
 from mlp.app.config import Config, Data, DenseLayer, Training, load
 from mlp.errors import InputError
 from mlp.layers import LAYERS
@@ -417,6 +418,37 @@ def test_a_path_with_backslashes_in_json(tmp_path, quoted):
 def test_layers_in_single_brackets(write, count, written):
     text = GOOD.replace("[[layers]]", written, count)
     assert "[[layers]]" in refusal(write(text=text))
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        *((f"shuffle = {x}", "true or false, in small") for x in ("True", "FALSE", "yes", "Off")),
+        *((f"patience = {x}", "leave the line out") for x in ("None", "null", "NULL")),
+        *(
+            (f"learning_rate = {x}", "both sides of the point")
+            for x in (".5", "1.", "-.5", "1.e-3")
+        ),
+        ("learning_rate = 0,01", "a decimal point"),
+        ("optimizer = adam", "text stands in quotes"),
+        ("optimizer = “adam”", "plain quotes"),
+        ("patience: 3", "write key = value"),
+    ],
+)
+def test_values_as_other_languages_write_them(write, line, cure):
+    said = refusal(write((EPOCHS, line)))
+    assert "is not TOML" in said
+    assert cure in said.rpartition("; ")[2]
+
+
+def test_a_file_that_is_right_needs_no_cure(write):
+    from mlp.app.config import SLIPS
+
+    starter = (Path(mlp.__file__).parent / "app" / "starter.toml").read_text()
+    lines = [line.partition("#")[0] for text in (GOOD, starter) for line in text.splitlines()]
+    for line in lines:
+        if line.strip() != "[[layers]]" and not re.search(r"= (true|false)", line):
+            assert not any(re.match(slip, line) for slip in SLIPS), line
 
 
 @pytest.mark.parametrize("table", ["data", "training"])

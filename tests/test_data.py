@@ -176,6 +176,7 @@ NO_CLASSES = {
     "fractions": [0.5, 1.0],
     "too large for floats": [2**60 + 1, 1.0],
     "too large for any": [2**64, 1],
+    "too large for float64": [10**400, 1],
     "too far apart": [2**63, -1],
     "float32": np.array([2.0**24, 1.0], np.float32),
     "cut by NumPy": np.array(["a\0", "a"], object),
@@ -324,6 +325,19 @@ def test_masked_values_are_counted():
     for take in (model.predict, lambda X: model.evaluate(X, X)):
         with pytest.raises(InputError, match=r"^X has 2 masked values"):
             take(given)
+
+
+def test_no_targets_and_numbers_of_any_size():
+    model = numbers_model()
+    with pytest.raises(InputError, match="X has 2 rows, t has 0"):
+        model.samples(np.zeros((2, 2)), np.zeros((0, 2)))
+    one = Model(Network(2, [Dense(1)]), "mean_squared_error")
+    with pytest.raises(InputError, match="X has 2 rows, t has 0"):
+        one.samples(np.zeros((2, 2)), [])
+    assert one.samples(np.zeros((2, 2)), [2**70, -1]).t.tolist() == [[2.0**70], [-1.0]]
+    for arguments in (([[10**400, 1]], [1.0]), ([[1, 1]], [10**400])):
+        with pytest.raises(InputError):
+            one.samples(*arguments)
 
 
 def test_a_cell_that_is_no_number_is_named():

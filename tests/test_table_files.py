@@ -285,6 +285,8 @@ ARROW = [
     (pa.array(["é", "", None]).dictionary_encode(), ["é", "", ""]),
     (pa.array([7, None, 7]).dictionary_encode(), ["7", "", "7"]),
     (pa.array([True, None]).dictionary_encode(), [True, False]),
+    (pa.DictionaryArray.from_arrays([0, 1, None], [7, None]), ["7", "", ""]),
+    (pa.array([0.5, float("nan")]).dictionary_encode(), ["0.5", ""]),
     (pa.nulls(3), [np.nan] * 3),
     *(
         (pa.nulls(2, kind), [np.nan] * 2)
@@ -298,7 +300,7 @@ ARROW = [
 def test_arrow_types(values, expected):
     found = table_of(pa.table({"a": pa.chunked_array([values[:1], values[1:]])}))["a"]
     expected = np.array(expected, object if isinstance(expected[0], str) else None)
-    nulls = np.array([value is None for value in values.to_pylist()])
+    nulls = np.array([value is None or value != value for value in values.to_pylist()])
     assert_same_column(found, Column("a", expected, nulls if nulls.any() else None))
 
 
@@ -473,6 +475,23 @@ def test_cells_that_no_column_is(cells, message):
         table_of(frame, "X", wanted=["a"])
 
 
+def test_tables_without_rows_or_columns(tmp_path):
+    for nothing in ({}, pa.table({})):
+        with pytest.raises(InputError, match="has no columns; it needs some to be written"):
+            write_table(table_of(nothing), tmp_path / "t.parquet")
+    rows = table(list(KINDS), False).take(slice(0))
+    for suffix in (".parquet", ".feather"):
+        assert_same(read_table(written(tmp_path / f"t{suffix}", rows)), rows)
+    write_table(table(["u8", "i8"], False).take(slice(0)), tmp_path / "t.npy")
+    with pytest.raises(InputError, match=r"holds a float64 array of shape \(0, 2\)"):
+        read_table(tmp_path / "t.npy")
+    with pytest.raises(InputError, match="is too short"):
+        write_table(rows, tmp_path / "t.csv")
+    assert table_of(np.zeros(2, [("a", "i4"), ("t", "U0")]))["t"].values.tolist() == ["", ""]
+    with pytest.raises(InputError, match="X: a Odd is no table"):
+        table_of(type("Odd", (), {"__dataframe__": None})(), "X")
+
+
 def test_columns_of_a_dictionary_agree_in_length():
     with pytest.raises(InputError, match="X: column 'a' has 2 rows, column 'b' has 1; they must"):
         table_of({"a": [1, 2], "b": np.ones(1)})
@@ -623,7 +642,7 @@ def test_libsvm_is_as_scikit_learn_reads_it(tmp_path, first, labels):
 
 
 def test_libsvm_without_its_suffix(tmp_path):
-    content = "+1 3:1 11:1 14:1\n-1 5:1 7:1\n"
+    content = "+1 3:1 11:1 14:1 " + " ".join(f"{k}:0.5" for k in range(20, 900)) + "\n-1 5:1 7:1\n"
     for name in ("a9a", "a9a.t", "a9a.txt", "a.svm", "a.svmlight"):
         assert len(read_table(write(tmp_path / name, content))) == 2
 
@@ -669,6 +688,7 @@ FOREIGN = {
     ".h5": b"\x89HDF\r\n\x1a\n" + bytes(99),
     ".sqlite": b"SQLite format 3\0" + bytes(99),
     ".json": b'[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]',
+    ".jsonl": b'{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n',
     ".arff": ARFF.encode(),
     ".xml": b"<?xml version='1.0'?><d/>",
     ".html": b"<!DOCTYPE html><table>",
@@ -681,7 +701,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_kind_that_is_not_read_is_known_by_its_content(tmp_path, kind):
-    for name in (f"t{kind}", f"t{kind.upper()}", "t.csv", "t.txt", "t"):
+    for name in (f"t{kind}", f"t{kind.upper()}", "t.csv", "t.txt", "t", "t.json", "t.parquet"):
         for content in (FOREIGN[kind], gzip.compress(FOREIGN[kind])):
             path = write(tmp_path / name, content)
             with pytest.raises(
@@ -742,6 +762,8 @@ def test_the_command_converts(tmp_path, kind, name):
 
 
 def test_what_is_no_table(tmp_path):
+    with pytest.raises(InputError, match="is too short"):  # at once, whatever is looked for
+        read_table(write(tmp_path / "a", "%" * 4000))
     for content in (b"\x89PNG\r\n\x1a\n" + bytes(20), b"\x7fELF" + bytes(20), bytes(50)):
         with pytest.raises(
             InputError, match=r"is no table that is read: it starts with the bytes '"

@@ -294,7 +294,7 @@ def predict(
     As CSV: the label and the probability of each class, or numbers in the units of the targets.
     """
     from mlp.app import prediction_table as predictions
-    from mlp.app.prepare import read_more
+    from mlp.app.prepare import read_new
     from mlp.app.runs import load_run
     from mlp.threads import limited
 
@@ -302,7 +302,7 @@ def predict(
         predictions.check_new(out)
     model, config = load_run(run, backend)
     names = config.data.target if config else None
-    rows = read_more(config, data, model.given_columns, need_targets=False, inputs=inputs)
+    rows = read_new(config, data, model, inputs)
     with limited(threads or (config.threads if config else None)):
         if out is None:
             header, lines = predictions.table(model, rows, names)

@@ -551,15 +551,27 @@ BACKSLASHES = {
     ),
     "JSON": "a backslash begins an escape: write it twice, or write forward slashes",
 }
+# The usual slips in a line of TOML, and what to write.
+SLIPS = {
+    r"\s*\[+\s*layers\s*\]": "each layer begins with [[layers]], in double brackets",
+    r'.*"[^"]*\\': BACKSLASHES["TOML"],
+    r".*[“”„‘’]": "write plain quotes",
+    r"[^=]*=\s*(?i:true|false|yes|no|on|off)\b": "write true or false, in small letters",
+    r"[^=]*=\s*(?i:none|null|nil)\b": "there is no such value; leave the line out",
+    r"[^=]*=\s*[+-]?(\.\d|\d+\.(?!\d))": "write digits on both sides of the point, as in 0.5",
+    r"[^=]*=\s*[+-]?\d+,\d": "write a decimal point, as in 0.5",
+    r"[^=]*=\s*[^\W\d]": "text stands in quotes",
+    r"\s*[\w.]+\s*:": "write key = value",
+}
 
 
 def _slip(text: str, error: str, kind: str) -> str:
     """The usual slip in the line that the error names, if it is one."""
     found = re.search(r"line (\d+)", error)
     line = text.split("\n")[int(found[1]) - 1] if found else ""
-    if re.match(r"\s*\[+\s*layers\s*\]", line):
-        return "; each layer begins with [[layers]], in double brackets"
-    return f"; {BACKSLASHES[kind]}" if re.search(r'"[^"]*\\', line) else ""
+    if kind == "JSON":
+        return f"; {BACKSLASHES[kind]}" if "\\" in line else ""
+    return next((f"; {cure}" for slip, cure in SLIPS.items() if re.match(slip, line)), "")
 
 
 def _check_paths(values: Any, path: Path, key: str = "") -> None:

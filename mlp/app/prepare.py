@@ -17,11 +17,14 @@ import numpy as np
 from backends import Backend, BackendError, choose
 from mlp.app.config import Arrays, Config, Where, share_of
 from mlp.data.labels import class_weights, encode, learned_classes
+from mlp.data.order import BLOCK
 from mlp.data.parts import Rows, common_rows, last_rows, rows_where, split_rows
 from mlp.data.preprocessing import Preprocessing, refuse_gaps
-from mlp.data.readers import Dataset, is_arrays, numbers, read_rows, targets_for
+from mlp.data.readers import Dataset, chosen, is_arrays, numbers, read_rows, targets_for
 from mlp.data.samples import Samples
 from mlp.data.scaling import Scaling
+from mlp.data.stored import StoredDataset, kept_on_disk, labels_of, larger_than, opened
+from mlp.data.stored_tables import code_stored, fit_stored, scaled
 from mlp.data.tables import Table
 from mlp.errors import InputError, Note
 from mlp.formulas.losses import get_loss
@@ -30,15 +33,17 @@ from mlp.model import Model
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The rows to train on and those held out; ``classes`` in the order of the outputs."""
+    """The rows to train on and those held out; ``classes`` in the order of the outputs;
+    ``preprocessing`` where it is fitted already."""
 
-    train: Dataset
-    validation: Dataset | None
-    test: Dataset | None
+    train: Dataset | StoredDataset
+    validation: Dataset | StoredDataset | None
+    test: Dataset | StoredDataset | None
     classes: np.ndarray | None
     outputs: int
+    preprocessing: Preprocessing | None = None
 
-    def by_name(self) -> dict[str, Dataset]:
+    def by_name(self) -> dict[str, Dataset | StoredDataset]:
         """The parts that are there."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
@@ -50,6 +55,8 @@ class Parts:
 def read_parts(config: Config) -> Parts:
     """The data of a run: read and split, with the classes of its labels."""
     about = config.data
+    if about.memory is not None and larger_than(about.file, about.memory):
+        return _stored_parts(config)
     whole = read_rows(
         about.file,
         inputs=about.array_inputs,
@@ -97,6 +104,72 @@ def read_parts(config: Config) -> Parts:
         classes=classes,
         outputs=len(classes) if kind == "classes" and classes is not None else _width(t),
     )
+
+
+def _stored_parts(config: Config) -> Parts:
+    """The data of a run whose rows stay on disk: held out in whole blocks of rows, which are drawn
+    at random, or are the last."""
+    about, kind = config.data, _kind(config)
+    _check_stored(config)
+    table = opened(about.file)
+    targets = tuple(about.target or ())
+    aside = (*targets, *([about.sample_weight] if about.sample_weight else []))
+    names = chosen(table.names, about.file, about.inputs or (), aside, about.exclude or ())
+    blocks = {"train": np.arange(-(-table.n // BLOCK))}
+    for name in ("test", "validation"):
+        part, left = getattr(about, name), blocks["train"]
+        if part is not None:
+            share = share_of(part) * table.n / BLOCK / len(left)
+            split_blocks = last_rows if isinstance(part, str) else split_rows
+            more = () if isinstance(part, str) else (config.seed,)
+            kept, held = _asked(config, name, lambda: split_blocks(len(left), share, *more))  # noqa: B023
+            blocks["train"], blocks[name] = left[kept], left[held]
+    strict = "error" if about.missing == "error" else "fill"
+    found = fit_stored(
+        about.file, tuple(names), blocks["train"], about.plans, seed=config.seed, gaps=strict
+    )
+    whole = code_stored(about.file, found, targets, about.sample_weight)
+    assert whole.t is not None
+    parts = {name: whole.only(some) for name, some in blocks.items()}
+    for name in ("test", "validation"):
+        file = getattr(about, f"{name}_file")
+        if file is not None:
+            _check_other_file(config, name, file)
+            parts[name] = code_stored(file, found, targets, about.sample_weight)
+    classes = labels_of(whole.t, target_source(config)) if kind == "classes" else None
+    if kind == "labels" and len(targets) == 1:
+        classes = labels_of(whole.t, target_source(config))
+    return Parts(
+        train=parts["train"],
+        validation=parts.get("validation"),
+        test=parts.get("test"),
+        classes=classes,
+        outputs=len(classes) if kind == "classes" and classes is not None else len(targets),
+        preprocessing=scaled(found, parts["train"].X, about.scale_inputs),
+    )
+
+
+def _check_stored(config: Config) -> None:
+    """InputError for what cannot be done with rows that stay on disk."""
+    about = config.data
+    refused: dict[str, Any] = {
+        "data.groups": about.groups,
+        "data.targets_file": about.targets_file,
+        "data.drop_rows_without_target": about.drop_rows_without_target or None,
+        "training.class_weight": config.training.class_weight,
+        "a scaling in data.columns": any(plan.scaling for plan in about.plans.values()) or None,
+    }
+    for name in ("train", "validation", "test"):
+        part = getattr(about, name)
+        refused[f"data.{name}"] = part if isinstance(part, (Where, Arrays)) else None
+    for name, given in refused.items():
+        if given is not None:
+            raise InputError(
+                f"{config.path}: {name} takes all rows in memory, and {about.file} is larger than "
+                f"data.memory, {about.memory!r}; leave it out or allow more"
+            )
+    if not about.target:
+        raise InputError(f"{about.file}: name the column to predict in `target`")
 
 
 def _kind(config: Config) -> str:
@@ -245,9 +318,8 @@ def read_evaluated(
     targets_file: Path | None,
     target: Sequence[str] | None,
     inputs: str | None,
-) -> Dataset:
-    """Rows to measure a model on, with their targets; what it was trained on is said, or refused
-    where arrays for it were named."""
+) -> Dataset | StoredDataset:
+    """Rows to measure a model on, with their targets; arrays that it was trained on are refused."""
     own = config is not None and os.path.exists(file) and is_file_of(config, file)
     if own and config is not None and inputs is None and file.suffix.lower() == ".npz":
         part = config.data.test
@@ -257,7 +329,29 @@ def read_evaluated(
                 "by --inputs NAME and --target NAME"
             )
         inputs, target = part.inputs, [part.target]
+    if targets_file is None and _stays_on_disk(config, file, model) and config is not None:
+        assert model.preprocessing is not None
+        names = target or config.data.target or ()
+        return code_stored(file, model.preprocessing, names, config.data.sample_weight)
     return read_more(config, file, model.given_columns, targets_file, target=target, inputs=inputs)
+
+
+def read_new(
+    config: Config | None, file: Path, model: Model, inputs: str | None
+) -> Dataset | StoredDataset:
+    """Rows to predict for."""
+    if _stays_on_disk(config, file, model):
+        assert model.preprocessing is not None
+        return code_stored(file, model.preprocessing)
+    return read_more(config, file, model.given_columns, need_targets=False, inputs=inputs)
+
+
+def _stays_on_disk(config: Config | None, file: Path, model: Model) -> bool:
+    """Whether a file is larger than the memory that the run was given for its rows."""
+    memory = config.data.memory if config is not None else None
+    if memory is None or model.preprocessing is None:
+        return False
+    return kept_on_disk(file) and larger_than(file, memory, model.preprocessing.columns)
 
 
 def is_file_of(config: Config, file: Path) -> bool:
@@ -290,14 +384,16 @@ def choose_backend(flag: str | None, config: Config | None) -> Backend:
 def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
     """The model with fresh weights, its preprocessing fitted on the rows to train on."""
     _check_outputs(config, parts)
-    about, t = config.data, parts.train.t
+    about, t, preprocessing = config.data, parts.train.t, parts.preprocessing
     assert t is not None
-    preprocessing = Preprocessing.fit(
-        parts.train.table(),
-        about.plans,
-        scaling=about.scale_inputs,
-        gaps="error" if about.missing == "error" else "fill",
-    )
+    if preprocessing is None:
+        assert isinstance(parts.train, Dataset)
+        preprocessing = Preprocessing.fit(
+            parts.train.table(),
+            about.plans,
+            scaling=about.scale_inputs,
+            gaps="error" if about.missing == "error" else "fill",
+        )
     for code in preprocessing.codes:
         if code.kind == "leave out" and code.name not in about.columns:
             warnings.warn(
@@ -339,6 +435,7 @@ def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]
             raise InputError(
                 f"{config.path}: training.class_weight is for classes; this loss is for numbers"
             )
+        assert isinstance(parts.train, Dataset)  # of rows on disk it is refused
         t = targets_for(parts.train.t, model.objective.targets, parts.classes)
         indices = encode(t, parts.classes, parts.train.source)
         s = class_weights(parts.classes, indices, weights)

@@ -15,6 +15,7 @@ finite.py          the search for what is missing or infinite
 order.py           the order of an epoch, and what is held out
 row_files.py       rows on disk, read in blocks
 stored.py          data sets on disk
+stored_tables.py   tables on disk, coded as they are read
 parts.py           which rows are held out by time, column or group
 preprocessing.py   columns of every kind into numbers
 scaling.py         columns, shifted and scaled

@@ -50,7 +50,14 @@ def read_npy(file: BinaryIO, source: str) -> np.ndarray:
 
 
 def read_npz(file: BinaryIO, source: str, name: str) -> np.ndarray:
-    """The array of this name in an .npz file, as `arrays_in` lists it."""
+    """The array of this name in an .npz file, as `arrays_in` lists it.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> np.savez(file, x_train=np.arange(3), x_test=np.ones(2))
+    >>> arrays_in(file, "a.npz"), read_npz(file, "a.npz", "x_test")
+    (('x_train', 'x_test'), array([1., 1.]))
+    """
     limit = believable(size_of(file))
     with _numpy_file(source), zipfile.ZipFile(file) as archive:
         member = _members(archive)[name]
@@ -96,8 +103,9 @@ def _numpy_file(source: str) -> Iterator[None]:
     except (MemoryError, InputError):  # the file may be whole
         raise
     except Exception as error:  # a damaged header or zip can end in almost any of them
-        what = f"is damaged or not a file of NumPy ({error}); write it again"
-        if "Object arrays" in str(error):
+        said = " ".join(str(error).split())
+        what = f"is damaged or not a file of NumPy ({said}); write it again"
+        if "Object arrays" in said:
             what = "holds Python objects, which could run code; save it again with a plain dtype"
         raise InputError(f"{source} {what}") from error
 
@@ -106,7 +114,11 @@ def _numpy_file(source: str) -> Iterator[None]:
 
 
 def is_idx(start: bytes | bytearray) -> bool:
-    """Whether a file that starts with these bytes can be an IDX file."""
+    """Whether a file that starts with these bytes can be an IDX file.
+
+    >>> is_idx(bytes([0, 0, 8, 3])), is_idx(b"a,b\\n")
+    (True, False)
+    """
     return len(start) >= 4 and not any(start[:2]) and start[2] in IDX_TYPES and start[3] <= 64
 
 
@@ -115,6 +127,11 @@ def read_idx(file: BinaryIO, source: str) -> np.ndarray:
 
     The format: two bytes 0, a type, the number of dimensions, each dimension as a big-endian
     uint32, then the values, big-endian and row by row. Source: yann.lecun.com/exdb/mnist.
+    Raises InputError if there are more or fewer values than the header says.
+
+    >>> import io
+    >>> read_idx(io.BytesIO(bytes([0, 0, 8, 1, 0, 0, 0, 2, 40, 41])), "a.idx")
+    array([40, 41], dtype=uint8)
     """
     limit, stream, content = believable(size_of(file)), unpacked(file, source), bytearray()
     damage = fill(content, stream, 4)

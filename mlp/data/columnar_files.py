@@ -44,7 +44,7 @@ def read_parquet(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Tab
             raise beyond_belief(source, believable(size_of(file)))
         table = opened.read()
         table.validate(full=True)
-    return arrow_table(table, source, wanted)
+        return arrow_table(table, source, wanted)
 
 
 def read_arrow(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Table:
@@ -55,13 +55,13 @@ def read_arrow(file: BinaryIO, source: str, wanted: Iterable[str] = ()) -> Table
         opened = pa.ipc.open_file if start_of(file) == b"ARROW1" else pa.ipc.open_stream
         with opened(file) as reader:
             for batch in _batches(reader):
+                batch.validate(full=True)  # before anything looks into it
                 batches.append(batch)
-                limit -= batch.nbytes
+                limit -= sum(b.size for c in batch.columns for b in c.buffers() if b is not None)
                 if limit < 0:
                     raise beyond_belief(source, believable(size_of(file)))
             table = pa.Table.from_batches(batches, reader.schema)
-        table.validate(full=True)
-    return arrow_table(table, source, wanted)
+        return arrow_table(table, source, wanted)
 
 
 def _batches(reader: Any) -> Iterable[Any]:
@@ -79,7 +79,10 @@ def arrow_table(table: Any, source: str, wanted: Iterable[str] = ()) -> Table:
     Table(2 rows, age: numbers, name: text, people)
     """
     pa = need_pyarrow(f"{source}: a {type(table).__name__}")
-    table = pa.table(table)
+    try:
+        table = pa.table(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"{source}: a {type(table).__name__} is no table ({error})") from error
     index = tuple(name for name in table.column_names if name.startswith("__index_level_"))
     notes = [f"column {name!r} is left out: it is pandas' index" for name in index]
     makers: Makers = (
@@ -134,6 +137,8 @@ def _dictionary(name: str, values: Any) -> Column:
     """A column of categories: what each of them is, is converted once."""
     import pyarrow as pa
 
+    if any(chunk.dictionary.null_count for chunk in values.chunks):  # they go among the indices
+        values = values.cast(values.type.value_type).dictionary_encode()
     values = values.unify_dictionaries().combine_chunks()
     words = as_categories(arrow_column(name, pa.chunked_array([values.dictionary])))
     gaps = values.is_null().to_numpy(zero_copy_only=False)
@@ -141,7 +146,7 @@ def _dictionary(name: str, values: Any) -> Column:
     if words.gaps is not None:
         gaps = gaps | words.gaps[places]
     if not len(words):
-        return without_value(name, len(values))
+        return of_text(name, [""] * len(values), gaps)
     chosen = words.values[places]
     return of_text(name, chosen, gaps) if chosen.dtype == object else column(name, chosen, gaps)
 
@@ -157,7 +162,16 @@ def as_categories(words: Column) -> Column:
 
 
 def write_arrow(table: Table, file: BinaryIO, *, as_parquet: bool) -> None:
-    """A table as a Parquet or Arrow file, from which the same table is read."""
+    """A table as a Parquet or Arrow file, from which the same table is read.
+
+    Raises InputError for a column that Arrow has no type for.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> write_arrow(Table.of_array(np.eye(2), ["a", "b"]), file, as_parquet=True)
+    >>> read_parquet(file, "t.parquet")
+    Table(2 rows, a: numbers, b: numbers, t.parquet)
+    """
     pa = need_pyarrow("writing .parquet and .feather")
     arrays = {
         name: _arrow_array(pa, table.source, column) for name, column in table.columns.items()

@@ -5,7 +5,7 @@ What the kinds of `mlp.data.tables` leave open is decided here, for every format
     NaN, NaT, None             a gap; infinity is a value
     whole numbers with gaps    float64 if that keeps every digit, else the text of the digits
     points in time             rounded down to microseconds, in UTC; without a time zone as they are
-    Python's objects           numbers if all are numbers, and so on; never a mixture
+    Python's objects           numbers if all are (True among them is 1), and so on; else none
     no value at all            numbers, all of them gaps, whatever the type
 """
 
@@ -175,9 +175,9 @@ def _text(name: str, values: np.ndarray, gaps: np.ndarray | None) -> Column:
             return of_text(name, np.char.decode(values, "utf-8"), gaps)
         except UnicodeDecodeError as error:
             raise NoColumn("holds bytes that are not UTF-8 text; leave it out") from error
-    if values.dtype.kind == "U":
+    if values.dtype.kind == "U" and values.dtype.itemsize and len(values):
         codes = np.ascontiguousarray(native(values)).view(np.uint32)
-        if codes.size and (codes.max() > 0x10FFFF or (codes & 0xFFFFF800 == 0xD800).any()):
+        if codes.max() > 0x10FFFF or (codes & 0xFFFFF800 == 0xD800).any():
             raise NoColumn("holds codes that are no characters; write it again")
     return of_cells(name, values.tolist(), gaps)
 

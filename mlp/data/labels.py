@@ -240,7 +240,8 @@ def typed(t: Any, source: str) -> np.ndarray:
     mlp.errors.InputError: t: 1 of 2 values are missing; fill them in or leave these rows out
     """
     array = np.asarray(unmasked(t, source))
-    if isinstance(t, (list, tuple)) and array.ndim == 1:  # NumPy makes text of 1 beside "a"
+    if isinstance(t, (list, tuple)) and array.ndim == 1 and len(t):
+        # NumPy makes text of 1 beside "a".
         if any(hasattr(cell, "__dlpack__") for cell in t):  # numbers of other libraries
             return array
         array = np.fromiter(t, object, len(t))
@@ -275,7 +276,8 @@ def _of_one_kind(cells: list[Any], columns: bool) -> np.ndarray | None:
             with suppress(OverflowError):
                 return np.array(list(map(int, cells)), dtype)
     if all_are(Real, Decimal, np.bool_):
-        return np.array(cells, object).astype(np.float64)
+        with suppress(OverflowError):
+            return np.array(cells, object).astype(np.float64)
     return None
 
 

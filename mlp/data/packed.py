@@ -76,8 +76,8 @@ def believable(size: int) -> int:
 def beyond_belief(source: str, limit: int) -> InputError:
     """That a file unpacks to more than this."""
     return InputError(
-        f"{source} is small and unpacks to more than {megabytes(limit)}; if that is right, unpack "
-        "it yourself and name the file that comes out"
+        f"{source} is small and unpacks to more than {megabytes(limit)}; if that is right, save it "
+        "unpacked, or in parts"
     )
 
 

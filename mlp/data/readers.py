@@ -167,10 +167,10 @@ def read_rows(
     """`read`, with X a table whatever it holds. as_text, wanted: as of `mlp.read_table`. beside:
     columns that are no inputs and are kept."""
     path = Path(path)
-    chosen, targets, left_out = map(_names, (inputs, target, exclude))
+    given, targets, left_out = map(_names, (inputs, target, exclude))
     own = () if targets_file is not None else targets
     others = (*beside, *([sample_weight] if sample_weight else []))
-    said = (*chosen, *own, *others) if not is_arrays(path) else ()
+    said = (*given, *own, *others) if not is_arrays(path) else ()
     plain = [name for name in said if "*" not in name and "?" not in name]
     table = read_table(
         path,
@@ -178,14 +178,14 @@ def read_rows(
         missing=missing,
         as_text=(*targets, *as_text),
         wanted=(*plain, *wanted),
-        array=_array_name(path, (*chosen, "X") if len(chosen) == 1 else ("X",)),
+        array=_array_name(path, (*given, "X") if len(given) == 1 else ("X",)),
     )
     notes = [*table.notes]
     if is_arrays(path):
-        named = len(chosen) == 1 and path.suffix.lower() == ".npz" and table.names != chosen
-        X = _of_array(table, () if named else chosen)
+        named = len(given) == 1 and path.suffix.lower() == ".npz" and table.names != given
+        X = _of_array(table, () if named else given)
     else:
-        names = _chosen(table, chosen, (*own, *others), left_out)
+        names = chosen(table.names, str(path), given, (*own, *others), left_out)
         if not names:
             raise InputError(f"{path} has no column of inputs beside {', '.join(own)}; add one")
         X = table.select(names)
@@ -253,15 +253,17 @@ def _names(given: Given) -> Names:
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def _chosen(table: Table, inputs: Names, others: Names, exclude: Names) -> list[str]:
-    """The names of the inputs."""
-    no_inputs = {
-        name for pattern in exclude for name in matching(pattern, table.columns, table.source)
-    }
+def chosen(
+    names: Names, source: str, inputs: Sequence[str], others: Sequence[str], exclude: Sequence[str]
+) -> list[str]:
+    """Of these names those of the inputs: what is asked for, by name or pattern, or all that are
+    nothing else; less what is excluded."""
+    known_names = dict.fromkeys(names)
+    no_inputs = {name for given in exclude for name in matching(given, known_names, source)}
     if inputs:
-        asked = [name for given in inputs for name in matching(given, table.columns, table.source)]
+        asked = [name for given in inputs for name in matching(given, known_names, source)]
         return [name for name in dict.fromkeys(asked) if name not in no_inputs]
-    return [name for name in table.names if name not in no_inputs.union(others)]
+    return [name for name in names if name not in no_inputs.union(others)]
 
 
 def _of_array(table: Table, names: Names) -> Table:

@@ -236,7 +236,10 @@ def _numbers(X: np.ndarray, what: str) -> np.ndarray:
                         f"{what}: inputs must be numbers, not {cell!r} in row {row}, column {k}"
                     )
                 X[at] = np.nan
-    return X.astype(np.float64)
+    try:
+        return X.astype(np.float64)
+    except OverflowError as error:
+        raise InputError(f"{what}: a whole number is beyond the range of float64") from error
 
 
 def _check_width(X: Array, inputs: int, what: str) -> None:

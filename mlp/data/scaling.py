@@ -75,7 +75,7 @@ class Scaling:
     knots: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def standard(cls, X: np.ndarray) -> "Scaling":
+    def standard(cls, X: Any) -> "Scaling":
         """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted.
 
         X : (n, d), an array, or rows on disk (`mlp.open_rows`), which are read twice. Raises
@@ -104,7 +104,7 @@ class Scaling:
         return cls(np.full(width, low), np.full(width, (high - low) or 1.0))
 
     @classmethod
-    def fit(cls, X: np.ndarray, names: Sequence[ScalingName]) -> "Scaling":
+    def fit(cls, X: Any, names: Sequence[ScalingName]) -> "Scaling":
         """Each column of X (n, d) by the scaling of its name.
 
         >>> X = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0], [1000.0, 1.0]])

@@ -72,9 +72,10 @@ class StoredDataset:
         """The rows to train on and the fraction held out, in whole blocks of 256 rows that are
         drawn at random: rows that follow each other in the file stay together."""
         kept, held_out = split(-(-len(self) // BLOCK), fraction, seed)
-        return self._only(kept), self._only(held_out)
+        return self.only(kept), self.only(held_out)
 
-    def _only(self, blocks: np.ndarray) -> "StoredDataset":
+    def only(self, blocks: np.ndarray) -> "StoredDataset":
+        """The rows of these blocks alone, (k,) in ascending order."""
         X, t, s = of_others((self.X, self.t, self.s), lambda file: file.only(blocks))
         return replace(self, X=X, t=t, s=s)
 
@@ -134,7 +135,7 @@ def open_rows(
     >>> rows.X.shape, rows.columns, rows.t[:2].tolist()
     ((4, 2), ('x_0', 'x_1'), [2.0, 5.0])
     """
-    table = _table(path)
+    table = opened(path)
     names = _names(inputs)
     targets = _names(target)
     weights = _names(sample_weight)
@@ -144,7 +145,7 @@ def open_rows(
         raise InputError(f"{table.name} has no column of inputs beside {', '.join(aside)}; add one")
     beside = table
     if targets_file is not None:
-        beside = _table(targets_file)
+        beside = opened(targets_file)
         targets = targets or beside.names
         if beside.n != table.n:
             raise InputError(
@@ -167,18 +168,24 @@ def open_rows(
 def larger_than(
     path: str | os.PathLike[str], memory: str | int, inputs: str | Sequence[str] | None = None
 ) -> bool:
-    """Whether the inputs in this file, (n, d) in memory, would take more than that.
+    """Whether the inputs in this file, (n, d) in memory, would take more than that, each column as
+    one of numbers.
 
-    Raises InputError for a file of a format that is not read in blocks and is larger itself.
+    A file of another format, whose rows cannot be left on disk, is taken for what it has on disk;
+    raises InputError if that is more.
     """
     with reading(str(path)):
         size = os.stat(path).st_size
-    if Path(path).suffix.lower() not in FORMATS and size <= size_of(memory):
+    if not kept_on_disk(path) and size <= size_of(memory):
         return False
-    table = _table(path)
+    table = opened(path)
     names = _names(inputs) or table.names
-    _places(names, table.names, table.name)
-    return table.n * len(names) * table.dtype(names).itemsize > size_of(memory)
+    return table.n * len(names) * table.itemsize > size_of(memory)
+
+
+def kept_on_disk(path: str | os.PathLike[str]) -> bool:
+    """Whether rows of this file, by its name, can be left on disk."""
+    return Path(path).suffix.lower() in FORMATS
 
 
 def _check_memory(tables: Mapping["Npy | Packed", Names], memory: str | int | None) -> None:
@@ -208,7 +215,7 @@ def _places(names: Names, among: Names, source: str) -> list[int]:
 # ------------------------------------------------------------------------------ the formats
 
 
-def _table(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
+def opened(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
     """The file, opened."""
     if isinstance(path, np.memmap):
         if path.filename is None or type(path.base).__name__ != "mmap":
@@ -274,13 +281,14 @@ class Npy:
                     "again"
                 ) from error
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value in memory."""
+        return self.file.dtype.itemsize
+
     def held(self, names: Names) -> int:
         """Bytes in memory while rows are read: they are read whole."""
         return BUFFERS * BUFFER * BLOCK * self.file.row
-
-    def dtype(self, names: Names) -> np.dtype:
-        """Of these columns together."""
-        return self.file.dtype
 
     def part(self, names: Names) -> Part:
         """These columns, (n, d), searched."""
@@ -390,6 +398,8 @@ class Packed:
                 with self._arrow(_places(names, self.names, self.name)) as file:
                     yield from map(file.get_batch, range(file.num_record_batches))
         pyarrow.default_memory_pool().release_unused()
+
+    itemsize = 8  # of a value in memory, whatever it is
 
     def held(self, names: Names) -> int:
         """Bytes in memory, at most: of unpacking these columns, or later of their rows."""

@@ -52,12 +52,13 @@ MAGIC = {
 }
 # The same for text, which may have blanks, a mark of its encoding or comments before it.
 WORDS = {
+    r"\{\s*\".*\}\s*\n\s*\{": ".jsonl",
     r"\[\s*[\[{]|\{\s*[\"}]": ".json",
-    r"(%[^\n]*\s*)*@relation\b": ".arff",
+    r"(%[^\n]*\n\s*)*@relation\b": ".arff",
     r"<\?xml": ".xml",
     r"<(!doctype html|html|table)": ".html",
 }
-LIBSVM_LINE = re.compile(r"[-+\w.]+( +\d+:[-+.\deE]+){2,} *(#.*)?\r?\n", re.ASCII)
+LIBSVM_LINE = re.compile(r"[-+\w.]+( +\d+:[-+.\deE]+){2,}(?=\s|$)", re.ASCII)
 
 # What converts a kind that is not read, of the path {0} to the path {1}, and what it needs.
 PANDAS = "import pandas; pandas.{}.to_csv({{1}}, index=False)"
@@ -202,13 +203,13 @@ def kind_of(start: bytes, suffix: str) -> str:
     for magic, kind in MAGIC.items():
         if start.startswith(magic):
             return ".npz" if suffix == ".npz" else kind
-    suffix = ALIKE.get(suffix, suffix)
-    if suffix in (".npy", ".npz", *PARQUET, *ARROW, *LIBSVM, *CONVERSIONS):
-        return suffix
     text = start.decode("latin-1").removeprefix("ï»¿").lstrip()
     for words, kind in WORDS.items():
         if re.match(words, text, re.IGNORECASE):
             return kind
+    suffix = ALIKE.get(suffix, suffix)
+    if suffix in (".npy", ".npz", *PARQUET, *ARROW, *LIBSVM, *CONVERSIONS):
+        return suffix
     if suffix in TEXT and not LIBSVM_LINE.match(text):
         return suffix
     if LIBSVM_LINE.match(text):
@@ -277,6 +278,8 @@ def write_table(table: Table, path: PathLike) -> None:
     """
     path = Path(path)
     kind, content = check_written(path), io.BytesIO()
+    if not table.columns:
+        raise InputError(f"{path}: {table.source} has no columns; it needs some to be written")
     if kind == ".npy":
         np.save(content, _one_array(table, path), allow_pickle=False)
     elif kind == ".csv":
@@ -301,7 +304,7 @@ def _one_array(table: Table, path: Path) -> np.ndarray:
     dtype = np.result_type(*(column.values.dtype for column in columns if column.numeric), bool)
     for column in columns:
         values = column.values
-        whole = values.dtype.kind in "iu" and dtype.kind == "f"
+        whole = values.dtype.kind in "iu" and dtype.kind == "f" and len(values)
         if whole and (values.max() > EXACT or values.min() < -EXACT):
             raise InputError(
                 f"{path}: column {column.name!r} has whole numbers beyond 2^53, which {dtype} "

@@ -132,7 +132,7 @@ class BalancedAccuracy:
 
     def of(self, terms: Terms) -> float:
         _, whole, right = terms
-        there = np.asarray(whole) > 0.0
+        there = whole > 0.0
         recall = np.divide(right, whole, out=np.zeros(there.shape), where=there)
         return float((recall.sum(axis=0) / there.sum(axis=0)).mean())
 

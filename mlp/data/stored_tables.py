@@ -1,0 +1,144 @@
+"""Tables on disk that are larger than memory and have columns of any kind.
+
+What the columns are is found out by a sample: whole blocks of 256 rows, drawn at random by the
+seed, at most a million rows (all of them, where there are no more). Then the file is read once
+more, some rows at a time; each is coded as it comes and goes into a file of numbers, which is read
+in blocks from then on (`mlp.data.stored`). The standard scaling is that of all rows to train on.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mlp.data.columnar_files import arrow_table
+from mlp.data.order import BLOCK
+from mlp.data.preprocessing import ColumnPlan, Preprocessing, texts_of
+from mlp.data.row_files import Part, spool
+from mlp.data.scaling import Scaling, ScalingName
+from mlp.data.stored import Npy, Packed, StoredDataset, opened
+from mlp.data.tables import Column, Names, Table
+from mlp.errors import InputError
+from mlp.seeds import generator
+
+SAMPLE = 1 << 20  # rows by which columns are understood
+
+
+def fit_stored(
+    path: str | os.PathLike[str],
+    names: Names,
+    blocks: np.ndarray,
+    plans: Mapping[str, str | ColumnPlan],
+    *,
+    seed: int = 0,
+    gaps: str = "fill",
+) -> Preprocessing:
+    """How to code these columns of a file, without a scaling, from the rows of these blocks."""
+    table = opened(path)
+    if isinstance(table, Npy):
+        first = Table.of_array(table.part(names)[slice(0, BLOCK)], names, table.name)
+        return Preprocessing.fit(first, plans, scaling="none")
+    if len(blocks) * BLOCK > SAMPLE:
+        drawn = generator(seed, "blocks").choice(len(blocks), SAMPLE // BLOCK, replace=False)
+        blocks = blocks[np.sort(drawn)]
+    chosen = np.zeros(-(-table.n // BLOCK), bool)
+    chosen[blocks] = True
+    start, found = 0, []
+    for piece in _pieces(table, names):
+        rows = np.flatnonzero(chosen[np.arange(start, start + len(piece)) // BLOCK])
+        start += len(piece)
+        if len(rows):
+            found.append(piece.take(rows))
+    sample = Table({name: _joined([piece[name] for piece in found]) for name in names}, table.name)
+    strict = "error" if gaps == "error" else "fill"
+    return Preprocessing.fit(sample, plans, scaling="none", gaps=strict)  # type: ignore[arg-type]
+
+
+def code_stored(
+    path: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    target: Sequence[str] = (),
+    sample_weight: str | None = None,
+) -> StoredDataset:
+    """The data set of a file whose columns are coded so, not yet scaled.
+
+    Raises InputError for columns that are missing and values that cannot be coded.
+    """
+    table = opened(path)
+    names = preprocessing.columns
+    if preprocessing.plain:
+        X = table.part(names)
+    elif isinstance(table, Npy):
+        raise InputError(f"{table.name} holds numbers alone, the model was trained on a table")
+    else:
+        X = Part(
+            spool(_coded(table, preprocessing), table.name), slice(0, len(preprocessing.names))
+        )
+    t = table.targets(tuple(target)) if target else None
+    s = table.targets((sample_weight,)) if sample_weight else None
+    return StoredDataset(X, t, s, preprocessing.names, table.name)
+
+
+def scaled(preprocessing: Preprocessing, X: Part, scaling: ScalingName) -> Preprocessing:
+    """The same with this scaling, fitted on rows on disk. Raises InputError for one that needs all
+    values of a column at once."""
+    if scaling == "none":
+        return preprocessing
+    if scaling == "range":
+        low = min(float(rows.min()) for rows in X.pieces())
+        high = max(float(rows.max()) for rows in X.pieces())
+        width = X.shape[1]
+        return replace(
+            preprocessing,
+            scaling=Scaling(np.full(width, low), np.full(width, (high - low) or 1.0)),
+        )
+    if scaling != "standard":
+        raise InputError(
+            f"the scaling {scaling!r} needs all values of a column at once, these rows stay on "
+            "disk; use 'standard', 'range' or 'none', or give more memory"
+        )
+    return replace(preprocessing, scaling=Scaling.standard(X))
+
+
+def _pieces(table: Packed, names: Names) -> Iterator[Table]:
+    """The rows of these columns in their order, some at a time."""
+    for batch in table.batches(names):
+        yield arrow_table(batch, table.name, wanted=names)
+
+
+def _coded(table: Packed, preprocessing: Preprocessing) -> Iterator[np.ndarray]:
+    """All rows as numbers, some at a time; what the sample did not have is said once."""
+    said = False
+    for piece in _pieces(table, preprocessing.columns):
+        with warnings.catch_warnings(record=True) as new:
+            warnings.simplefilter("always")
+            X = preprocessing.encode(piece)
+        if new and not said:
+            warnings.warn(f"{new[0].message}, and maybe others", stacklevel=2)
+            said = True
+        yield np.ascontiguousarray(X, np.float64)
+
+
+def _joined(pieces: Sequence[Column]) -> Column:
+    """The pieces of one column, one after the other."""
+    kinds = {piece.values.dtype.kind for piece in pieces if not _empty(piece)}
+    if len(kinds - {"f", "i", "u"}) > 0 and "O" in kinds:
+        pieces = [Column(c.name, texts_of(c), c.gaps) for c in pieces]
+    elif kinds:
+        some = next(piece for piece in pieces if not _empty(piece)).values.dtype
+        pieces = [
+            Column(c.name, np.zeros(len(c), some), c.gaps) if _empty(c) else c for c in pieces
+        ]
+    gaps = np.concatenate([np.zeros(len(c), bool) if c.gaps is None else c.gaps for c in pieces])
+    values = np.concatenate([piece.values for piece in pieces])
+    if gaps.any() and values.dtype.kind in "iu":
+        values = values.astype(np.float64)
+    if values.dtype.kind == "f":
+        values = np.where(gaps, np.nan, values)
+    return Column(pieces[0].name, values, gaps if gaps.any() else None)
+
+
+def _empty(column: Column) -> bool:
+    return column.gaps is not None and bool(column.gaps.all())
