@@ -337,9 +337,17 @@ def test_targets_in_a_file_of_their_own(tmp_path):
 
 def test_a_memory_map_is_read_from_its_file(tmp_path):
     X = table()
+    X.tofile(tmp_path / "raw.dat")
+    np.asfortranarray(X).T.tofile(tmp_path / "columns.dat")
     mapped = np.load(write(tmp_path / "a.npy", X), mmap_mode="r")
-    rows = open_rows(mapped, target="x_5")
-    np.testing.assert_array_equal(rows.t[:], X[:, 5])
+    raw = [
+        np.memmap(tmp_path / name, X.dtype, "r", shape=X.shape, order=order)
+        for name, order in (("raw.dat", "C"), ("columns.dat", "F"))
+    ]
+    for given in (mapped, *raw):
+        rows = open_rows(given, target="x_5")
+        np.testing.assert_array_equal(rows.X[:], X[:, [0, 1, 2, 3, 4, 6]])
+        np.testing.assert_array_equal(rows.t[:], X[:, 5])
     with pytest.raises(InputError, match="a part of a memory map"):
         open_rows(mapped[5:])
 
@@ -434,16 +442,21 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_no_thread_stays(ch
     rows, before = opened(path), threading.active_count()
     with pytest.raises(InputError, match=r"a\.npy has changed since it was opened; open it again"):
         train(model(), rows, batch_size=3000, epochs=3, callbacks=[late(path, change)])
+    assert threads_left() == before
+
+
+def threads_left():
+    """How many there are when those that read ahead have had the time to end."""
     for thread in threading.enumerate():
         if thread.name.startswith("rows ahead"):
             thread.join(10)
-    assert threading.active_count() == before
+    return threading.active_count()
 
 
 def test_no_thread_stays_when_a_run_has_ended(tmp_path):
     rows, before = opened(write(tmp_path / "a.npy", table())), threading.active_count()
     train(model(), rows, batch_size=3000, epochs=2)
-    assert threading.active_count() == before
+    assert threads_left() == before
 
 
 def test_runs_in_several_threads_read_the_same_rows_each_in_its_order(tmp_path):

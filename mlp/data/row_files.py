@@ -57,6 +57,11 @@ class OpenFile:
         if changed or done < len(room):
             raise InputError(f"{self.name} has changed since it was opened; open it again")
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._stamp()[0]
+
     def _stamp(self) -> tuple[int, int]:
         found = os.fstat(self.file.fileno())
         return found.st_size, found.st_mtime_ns

@@ -8,10 +8,13 @@ Text in the column of targets is a label; any other column must hold numbers.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -218,77 +221,66 @@ def _places(names: Names, among: Names, source: str) -> list[int]:
 def opened(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
     """The file, opened."""
     if isinstance(path, np.memmap):
-        if path.filename is None or type(path.base).__name__ != "mmap":
-            raise InputError("a part of a memory map cannot be read from its file; give all of it")
-        path = path.filename
+        return _mapped(path)
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InputError(
             f"{path}: rows are read in blocks from {', '.join(FORMATS)}, not from "
-            f"{kind or 'a file without an ending'}; write it in one of them"
+            f"{kind or 'a file without an ending'}; convert it: `mlp convert {path.name} "
+            f"{path.stem}.parquet`"
         )
     return FORMATS[kind](path)
 
 
 class Npy:
-    """An array in an .npy file; its columns are the numbers of a row."""
+    """An array in a file, from byte ``offset`` on; its columns are the numbers of a row.
 
-    def __init__(self, path: Path):
-        self.name = str(path)
-        with reading(self.name):
-            file = path.open("rb", buffering=0)
-        opened = OpenFile(file, self.name)
-        shape, fortran, dtype, offset = self._header(file)
+    columns_first : whether the values of a column stand one after the other, not those of a row.
+    """
+
+    def __init__(
+        self,
+        file: OpenFile,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        offset: int,
+        columns_first: bool = False,
+    ):
+        self.name = file.name
         if dtype.kind not in "buif" or not shape or min(shape) < 1:
-            raise InputError(f"{path} holds a {dtype} array of shape {shape}; save rows of numbers")
-        self.n, width = shape[0], prod(shape[1:])
-        expected = offset + self.n * width * dtype.itemsize
-        with reading(self.name):
-            size = os.fstat(file.fileno()).st_size
-        if size < expected:
             raise InputError(
-                f"{path} is damaged: {expected} bytes are expected, {size} are there; write it "
-                "again"
+                f"{self.name} holds a {dtype} array of shape {shape}; save rows of numbers"
+            )
+        self.n, self.width = shape[0], prod(shape[1:])
+        expected = offset + self.n * self.width * dtype.itemsize
+        if file.size < expected:
+            raise InputError(
+                f"{self.name} is damaged: {expected} bytes are expected, {file.size} are there; "
+                "write it again"
             )
         axes = shape[1:] or (1,)
         self.names: Names = tuple("_".join(("x", *map(str, at))) for at in np.ndindex(axes))
-        stored = np.dtype(np.uint8) if dtype.kind == "b" else dtype
-        if fortran and width > 1:
-            pieces = _by_columns(opened, stored, self.n, width, offset)
-            self.file = spool(pieces, self.name)
-        else:
-            self.file = RowFile(opened, stored, width, self.n, offset)
-        native = stored.newbyteorder("=")
-        self.then = () if stored == native else (lambda rows: rows.astype(native),)
+        self.stored = np.dtype(np.uint8) if dtype.kind == "b" else dtype
+        self.opened, self.offset = file, offset
+        self.columns_first = columns_first and self.width > 1
 
-    def _header(self, file: Any) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-        """Shape, whether columns come first, dtype, and where the values begin."""
-        lib = np.lib.format
-        with reading(self.name):
-            try:
-                version = lib.read_magic(file)
-                read = {
-                    (1, 0): lib.read_array_header_1_0,
-                    (2, 0): lib.read_array_header_2_0,
-                }[version]
-                return *read(file), file.tell()
-            except OSError:
-                raise
-            except Exception as error:  # a damaged header can end in almost any of them
-                raise InputError(
-                    f"{self.name} is damaged or not a plain array of NumPy ({error}); write it "
-                    "again"
-                ) from error
+    @cached_property
+    def file(self) -> RowFile:
+        """Its rows, one after the other."""
+        if not self.columns_first:
+            return RowFile(self.opened, self.stored, self.width, self.n, self.offset)
+        pieces = _by_columns(self.opened, self.stored, self.n, self.width, self.offset)
+        return spool(pieces, self.name)
 
     @property
     def itemsize(self) -> int:
         """Bytes of a value in memory."""
-        return self.file.dtype.itemsize
+        return self.stored.itemsize
 
     def held(self, names: Names) -> int:
         """Bytes in memory while rows are read: they are read whole."""
-        return BUFFERS * BUFFER * BLOCK * self.file.row
+        return BUFFERS * BUFFER * BLOCK * self.width * self.itemsize
 
     def part(self, names: Names) -> Part:
         """These columns, (n, d), searched."""
@@ -301,13 +293,43 @@ class Npy:
         return self._searched(places[0] if len(names) == 1 else _run(places), names)
 
     def _searched(self, columns: Any, names: Names) -> Part:
-        part = Part(self.file, columns, self.then)
+        native = self.stored.newbyteorder("=")
+        then = () if self.stored == native else (lambda rows: rows.astype(native),)
+        part = Part(self.file, columns, then)
         if part.dtype.kind == "f":
             search = Search(names, self.name)
             for rows in part.pieces():
                 search.add(rows.reshape(-1, len(names)))
             search.end()
         return part
+
+
+def _npy(path: Path) -> Npy:
+    """The array of an .npy file."""
+    name, lib = str(path), np.lib.format
+    with reading(name):
+        file = OpenFile(path.open("rb", buffering=0), name)
+        try:
+            version = lib.read_magic(file.file)
+            read = {(1, 0): lib.read_array_header_1_0, (2, 0): lib.read_array_header_2_0}[version]
+            shape, columns_first, dtype = read(file.file)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged header can end in almost any of them
+            raise InputError(
+                f"{name} is damaged or not a plain array of NumPy ({error}); write it again"
+            ) from error
+        return Npy(file, shape, dtype, file.file.tell(), columns_first)
+
+
+def _mapped(x: np.memmap) -> Npy:
+    """The array of a memory map, which is read from its file."""
+    if x.filename is None or not isinstance(x.base, mmap):
+        raise InputError("a part of a memory map cannot be read from its file; give all of it")
+    path = Path(x.filename)
+    with reading(str(path)):
+        file = OpenFile(path.open("rb", buffering=0), str(path))
+    return Npy(file, x.shape, x.dtype, x.offset, not x.flags.c_contiguous)
 
 
 def _run(places: list[int]) -> slice | list[int]:
@@ -336,7 +358,7 @@ class Packed:
         with self._pyarrow():
             self.schema, self.n, self.unpacking = self._about()
         self.names: Names = tuple(self.schema.names)
-        twice = [name for name in self.names if self.names.count(name) > 1]
+        twice = [name for name, times in Counter(self.names).items() if times > 1]
         if twice:
             raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
         if not self.n:
@@ -358,23 +380,27 @@ class Packed:
                 what = (str(error).splitlines() or [""])[0]
                 raise InputError(f"{self.name} is damaged ({what}); write it again") from error
 
-    def _about(self) -> tuple[Any, int, list[int]]:
+    def _about(self) -> tuple[Any, int, dict[str, int]]:
         """The schema, the number of rows, and the bytes that unpacking takes of each column."""
         if self.path.suffix.lower() == ".parquet":
             from pyarrow.parquet import ParquetFile
 
             with ParquetFile(self.path) as file:
-                about, groups = file.metadata, range(file.metadata.num_row_groups)
-                sizes = [
-                    max(about.row_group(i).column(k).total_uncompressed_size for i in groups)
-                    for k in range(about.num_columns)
-                ]
-                return file.schema_arrow, about.num_rows, [min(size, PAGES) for size in sizes]
+                about, schema, sizes = file.metadata, file.schema_arrow, dict[str, int]()
+                for group in map(about.row_group, range(about.num_row_groups)):
+                    for column in map(group.column, range(about.num_columns)):
+                        name, size = column.path_in_schema, column.total_uncompressed_size
+                        sizes[name] = max(sizes.get(name, 0), size)
+                return (
+                    schema,
+                    about.num_rows,
+                    {n: min(PAGES, sizes.get(n, PAGES)) for n in schema.names},
+                )
         with self._arrow() as file:
             schema = file.schema
         with self._arrow([0]) as file:  # how many rows is nowhere in the file but in its batches
             rows = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
-            return schema, sum(rows), [2 * 8 * max(rows, default=0)] * len(schema)
+            return schema, sum(rows), dict.fromkeys(schema.names, 2 * 8 * max(rows, default=0))
 
     def _arrow(self, places: Sequence[int] = ()) -> Any:
         """An Arrow file of which only these columns, or all, are read. It is read, not mapped."""
@@ -403,9 +429,9 @@ class Packed:
 
     def held(self, names: Names) -> int:
         """Bytes in memory, at most: of unpacking these columns, or later of their rows."""
-        places = _places(names, self.names, self.name)
-        unpacking = sum(self.unpacking[k] for k in places)
-        return max(unpacking, BUFFERS * BUFFER * BLOCK * 8 * len(places))
+        _places(names, self.names, self.name)
+        unpacking = sum(self.unpacking[name] for name in names)
+        return max(unpacking, BUFFERS * BUFFER * BLOCK * self.itemsize * len(names))
 
     def dtype(self, names: Names) -> np.dtype:
         """Of these columns together."""
@@ -502,8 +528,8 @@ class Packed:
         return Part(file, 0, (lambda rows: labels[rows],))
 
 
-FORMATS: dict[str, type[Npy] | type[Packed]] = {
-    ".npy": Npy,
+FORMATS: dict[str, Callable[[Path], Npy | Packed]] = {
+    ".npy": _npy,
     ".parquet": Packed,
     ".arrow": Packed,
     ".feather": Packed,
