@@ -183,7 +183,7 @@ def larger_than(
         return False
     table = opened(path)
     names = _names(inputs) or table.names
-    return table.n * len(names) * table.itemsize > size_of(memory)
+    return table.room(names) > size_of(memory)
 
 
 def kept_on_disk(path: str | os.PathLike[str]) -> bool:
@@ -277,6 +277,10 @@ class Npy:
     def itemsize(self) -> int:
         """Bytes of a value in memory."""
         return self.stored.itemsize
+
+    def room(self, names: Names) -> int:
+        """Bytes that these columns take in memory."""
+        return self.n * len(names) * self.itemsize
 
     def held(self, names: Names) -> int:
         """Bytes in memory while rows are read: they are read whole."""
@@ -452,6 +456,14 @@ class Packed:
             f"{self.name}, column {name!r} holds {kind}, not numbers; code it as numbers, or name "
             "only the other columns in `inputs`"
         )
+
+    def room(self, names: Names) -> int:
+        """Bytes that these columns take in memory: of text a pointer a row."""
+        from pyarrow import types
+
+        kinds = [self.schema.field(name).type for name in names]
+        widths = [max(1, k.bit_width // 8) if types.is_primitive(k) else 8 for k in kinds]
+        return self.n * sum(widths)
 
     def part(self, names: Names) -> Part:
         """These columns, (n, d), searched."""
