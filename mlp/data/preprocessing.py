@@ -38,7 +38,7 @@ from mlp.data.frames import is_frame, table_of
 from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
 from mlp.data.tables import Column, Names, Table, matching
-from mlp.data.text_tables import BOOLEANS, is_number, typed
+from mlp.data.text_columns import BOOLEANS, is_number, typed
 from mlp.errors import InputError, did_you_mean
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]

@@ -24,12 +24,12 @@ from mlp.data.finite import Search
 from mlp.data.labels import as_labels
 from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset
-from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, reading, spool
-from mlp.data.tables import known
+from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
+from mlp.data.tables import Names, known
 from mlp.errors import InputError
+from mlp.files import reading
 from mlp.memory import megabytes, size_of
 
-Names = tuple[str, ...]
 MOST_LABELS = 1 << 16
 BUFFERS = 3  # that are held: the two that a batch may lie in, and the one that is read ahead
 PAGES = 4 << 20  # bytes that PyArrow holds of a Parquet column while it unpacks it, at most
@@ -177,7 +177,7 @@ def larger_than(
     A file of another format, whose rows cannot be left on disk, is taken for what it has on disk;
     raises InputError if that is more.
     """
-    with reading(str(path)):
+    with reading(Path(path)):
         size = os.stat(path).st_size
     if not kept_on_disk(path) and size <= size_of(memory):
         return False
@@ -311,7 +311,7 @@ class Npy:
 def _npy(path: Path) -> Npy:
     """The array of an .npy file."""
     name, lib = str(path), np.lib.format
-    with reading(name):
+    with reading(path):
         file = OpenFile(path.open("rb", buffering=0), name)
         try:
             version = lib.read_magic(file.file)
@@ -331,7 +331,7 @@ def _mapped(x: np.memmap) -> Npy:
     if x.filename is None or not isinstance(x.base, mmap):
         raise InputError("a part of a memory map cannot be read from its file; give all of it")
     path = Path(x.filename)
-    with reading(str(path)):
+    with reading(Path(path)):
         file = OpenFile(path.open("rb", buffering=0), str(path))
     return Npy(file, x.shape, x.dtype, x.offset, not x.flags.c_contiguous)
 
@@ -377,7 +377,7 @@ class Packed:
             raise InputError(
                 f"{self.name}: to read this format takes pyarrow ({error}): pip install pyarrow"
             ) from error
-        with reading(self.name):
+        with reading(self.path):
             try:
                 yield
             except (pyarrow.ArrowException, EOFError) as error:
