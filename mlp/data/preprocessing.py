@@ -283,7 +283,7 @@ class Preprocessing:
 
         >>> table = Table({
         ...     "id": Column("id", np.array(["a", "b", "c"], object)),
-        ...     "age": Column("age", np.array([20.0, np.nan, 40.0]), np.array([False, True, False])),
+        ...     "age": Column("age", np.array([20.0, np.nan, 4.0]), np.array([False, True, False])),
         ... })
         >>> Preprocessing.fit(table).summary()
         "1 number (gaps in 'age'), 'id' left out: 2 inputs"
