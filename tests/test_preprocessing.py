@@ -22,7 +22,9 @@ def column(name, cells):
     """A column of Python values; None is a gap."""
     gaps = np.array([cell is None for cell in cells])
     there = [cell for cell in cells if cell is not None]
-    blank = {str: "", bool: False, datetime: np.datetime64("NaT"), float: math.nan}[type(there[0])]
+    blank = {str: "", bool: False, datetime: np.datetime64("NaT", "us"), float: math.nan}[
+        type(there[0])
+    ]
     filled = [blank if cell is None else cell for cell in cells]
     dtype = {str: object, datetime: "M8[us]"}.get(type(there[0]))
     return Column(name, np.array(filled, dtype), gaps if gaps.any() else None)

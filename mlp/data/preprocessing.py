@@ -172,7 +172,7 @@ class ColumnCode:
             gaps = values == ""
         elif self.kind == "date-time":
             values = np.rint(x[:, 0] * DAY).astype(np.int64).astype("datetime64[us]")
-            values[gaps] = np.datetime64("NaT")
+            values[gaps] = np.datetime64("NaT", "us")
         elif self.kind == "yes/no":
             values = x[:, 0] > 0.5
         else:
@@ -523,7 +523,7 @@ def as_kind(column: Column, kind: Kind, source: str, lines: np.ndarray | None = 
     if kind == "number" and dtype in "fiub":
         return Column(column.name, values.astype(np.uint8) if dtype == "b" else values, column.gaps)
     if column.gaps is not None and column.gaps.all():
-        empty = {"date-time": np.full(len(column), np.datetime64("NaT"), "datetime64[us]")}
+        empty = {"date-time": np.full(len(column), np.datetime64("NaT", "us"), "datetime64[us]")}
         return Column(column.name, empty.get(kind, np.full(len(column), np.nan)), column.gaps)
     if kind == "yes/no" and dtype in "fiubO":
         known = {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}

@@ -42,15 +42,16 @@ class ColumnOfText:
         self.parts: list[np.ndarray] = []
         self.masks: list[np.ndarray | None] = []
         self.whole = True  # all numbers so far
+        self.numbers = False  # whether some cells were taken for numbers
         self.seen: dict[str, str] = {}
 
     @property
     def fallen(self) -> bool:
         """Whether it began as numbers and is text, as whole numbers are that a float would round
         where there are gaps."""
-        numbers = any(part.dtype.kind != "O" for part in self.parts)
-        gaps = any(mask is not None for mask in self.masks)
-        return numbers and (self.text or (self.whole and gaps and any(map(_beyond, self.parts))))
+        if self.text or not (self.numbers and self.whole):
+            return self.numbers and self.text
+        return any(mask is not None for mask in self.masks) and any(map(_beyond, self.parts))
 
     @property
     def kind(self) -> str:
@@ -64,19 +65,17 @@ class ColumnOfText:
         if not len(cells):
             return
         if isinstance(cells, np.ndarray) and cells.dtype.kind != "O":
-            self.parts.append(cells.copy() if cells.base is not None else cells)
-            self.masks.append(None)
+            self._keep(cells.copy() if cells.base is not None else cells, None)
             return
         cells = cast(Cells, cells)
         if not self.text:
             found = self._numbers(cells)
             if found is not None:
-                self.parts.append(found[0])
-                self.masks.append(found[1])
                 self.whole &= found[0].dtype.kind in "iu"
+                self._keep(*found)
                 return
             self.text = True
-        if self.fallen:
+        if self.numbers:
             return  # another pass will read it
         texts = [cell.strip() for cell in cells]
         mask = np.array([cell in self.gaps for cell in texts])
@@ -84,8 +83,12 @@ class ColumnOfText:
         part = np.empty(len(texts), object)
         part[:] = [keep.setdefault(cell, cell) for cell in texts]
         part[mask] = ""
+        self._keep(part, mask if mask.any() else None)
+
+    def _keep(self, part: np.ndarray, mask: np.ndarray | None) -> None:
+        self.numbers |= part.dtype.kind != "O"
         self.parts.append(part)
-        self.masks.append(mask if mask.any() else None)
+        self.masks.append(mask)
 
     def _numbers(self, cells: Cells) -> tuple[np.ndarray, np.ndarray | None] | None:
         """The cells as numbers, and where the gaps are among them; None if one is text."""
@@ -261,7 +264,7 @@ def typed(column: Column) -> Column:
         values: np.ndarray = np.zeros(len(column), bool)
         found: Any = [BOOLEANS[cell] for cell in present]
     elif ISO_DATE.fullmatch(first) and all(map(ISO_DATE.fullmatch, present)):
-        values = np.full(len(column), np.datetime64("NaT"), "datetime64[us]")
+        values = np.full(len(column), np.datetime64("NaT", "us"), "datetime64[us]")
         try:
             found = [_utc(cell) for cell in present]
         except ValueError:
