@@ -37,7 +37,14 @@ HOUSE = [
         "data",
         [
             *("finite", "labels", "order", "scaling", "tables", "packed", "columns"),
-            *("array_files", "text_tables", "columnar_files", "sparse_files", "frames"),
+            *(
+                "array_files",
+                "text_columns",
+                "text_tables",
+                "columnar_files",
+                "sparse_files",
+                "frames",
+            ),
             *("table_files", "readers", "row_files", "stored", "preprocessing", "parts"),
             *("stored_tables", "samples", "feed"),
         ],

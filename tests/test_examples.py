@@ -93,7 +93,7 @@ def test_outputs_and_likelihoods(example):
     assert len(differences) == 3
     assert all(float(d) < 1e-14 for d in differences)
     (r2,) = re.findall(r"r2 (\S+)", out)
-    accuracies = re.findall(r"accuracy (\S+)", out)
+    accuracies = re.findall(r"accuracy ([\d.]+)", out)
     assert min(float(r2), *map(float, accuracies)) > 0.9
 
 

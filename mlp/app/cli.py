@@ -220,6 +220,7 @@ def _ended_gently() -> Iterator[None]:
 def _summary(finished: "Finished", data: str) -> str:
     """How good, why it ended, how long, where, and what to type next."""
     metrics, folder = finished.metrics, finished.folder
+    preprocessing = finished.result.model.preprocessing
     names: list[str] = ["train", "validation", "test"]
     parts = {name: metrics[name] for name in names if name in metrics}
     epochs, speed = metrics["epochs"] - metrics["epochs_before"], metrics["samples_per_second"]
@@ -227,6 +228,7 @@ def _summary(finished: "Finished", data: str) -> str:
         "",
         _metrics_table(parts),
         "",
+        *([f"columns  {preprocessing.summary()}"] if preprocessing is not None else []),
         f"stopped  {metrics['stopped']}",
         f"time     {metrics['seconds']:.1f} s for {epochs} epochs"
         + (f", {speed:,} samples/s" if speed else "")

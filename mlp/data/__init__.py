@@ -3,6 +3,7 @@
 tables.py          columns by name, with their values and their gaps
 columns.py         values of any dtype as columns of the few kinds there are
 table_files.py     files of tables: which kind one is, and who reads it
+text_columns.py    cells of text as columns of a kind
 text_tables.py     CSV
 columnar_files.py  Parquet and Arrow
 array_files.py     NPY, NPZ and IDX

@@ -38,7 +38,7 @@ from mlp.data.frames import is_frame, table_of
 from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
 from mlp.data.tables import Column, Names, Table, matching
-from mlp.data.text_tables import BOOLEANS, is_number, typed
+from mlp.data.text_columns import BOOLEANS, is_number, typed
 from mlp.errors import InputError, did_you_mean
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]
@@ -51,6 +51,7 @@ PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "weekday": lambda days: (days.astype(np.int64) + 3) % 7,
 }
 DAY = 86_400_000_000  # microseconds
+PLURAL = {"number": "numbers", "category": "categories", "date-time": "dates"}
 TRUE = {"true", "yes", "y", "1"}
 FALSE = {"false", "no", "n", "0"}
 
@@ -276,6 +277,30 @@ class Preprocessing:
         kinds = Counter(code.kind for code in self.codes)
         about = ", ".join(f"{often} {kind}" for kind, often in kinds.items())
         return f"Preprocessing({about}: {len(self.names)} columns)"
+
+    def summary(self) -> str:
+        """How many columns of each kind, which of them had gaps and what is left out, in a line.
+
+        >>> table = Table({
+        ...     "id": Column("id", np.array(["a", "b", "c"], object)),
+        ...     "age": Column("age", np.array([20.0, np.nan, 4.0]), np.array([False, True, False])),
+        ... })
+        >>> Preprocessing.fit(table).summary()
+        "1 number (gaps in 'age'), 'id' left out: 2 inputs"
+        """
+        kinds = Counter(code.kind for code in self.codes)
+        gaps = [code.name for code in self.codes if code.gaps or "" in code.values]
+        out = [code.name for code in self.codes if code.kind == "leave out"]
+        parts = [
+            f"{often} {PLURAL.get(kind, kind) if often > 1 else kind}"
+            for kind, often in kinds.items()
+            if kind != "leave out"
+        ]
+        if gaps:
+            parts[-1] += f" (gaps in {_listed(gaps)})"
+        if out:
+            parts.append(f"{_listed(out)} left out")
+        return f"{', '.join(parts)}: {len(self.names)} inputs"
 
     def encode(self, table: Any) -> np.ndarray:
         """The columns as numbers, before they are scaled: (n, len(names)), float64, or as they are

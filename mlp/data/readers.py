@@ -17,7 +17,7 @@ from mlp.data.array_files import arrays_in
 from mlp.data.finite import check_finite
 from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, matching
-from mlp.data.text_tables import BOOLEANS, is_number
+from mlp.data.text_columns import BOOLEANS, is_number
 from mlp.errors import InputError, Note
 from mlp.files import reading
 

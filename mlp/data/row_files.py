@@ -21,7 +21,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from threading import Lock
 from typing import Any
@@ -30,6 +30,7 @@ import numpy as np
 
 from mlp.data.order import BLOCK, BUFFER, BlockOrder
 from mlp.errors import InputError
+from mlp.files import reading
 
 PIECE = 1 << 22  # bytes of rows that are read at once where all of them are gone through
 
@@ -50,7 +51,7 @@ class OpenFile:
         """out <- the bytes from here on. Raises InputError for a file that cannot be read, that has
         become shorter or has been written to since it was opened."""
         room, done = _bytes(out), 0
-        with self.lock, reading(self.name):
+        with self.lock, reading(Path(self.name)):
             self.file.seek(start)
             while done < len(room) and (count := self.file.readinto(room[done:])):
                 done += count
@@ -293,14 +294,3 @@ def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
 def _bytes(x: np.ndarray) -> memoryview:
     """The bytes of a contiguous array, to read or to write."""
     return x.reshape(-1).view(np.uint8).data
-
-
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """What the disk refuses, as an InputError."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"no file {name}; check the name") from error
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror or error}") from error

@@ -24,12 +24,12 @@ from mlp.data.finite import Search
 from mlp.data.labels import as_labels
 from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset
-from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, reading, spool
-from mlp.data.tables import known
+from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
+from mlp.data.tables import Names, known
 from mlp.errors import InputError
+from mlp.files import reading
 from mlp.memory import megabytes, size_of
 
-Names = tuple[str, ...]
 MOST_LABELS = 1 << 16
 BUFFERS = 3  # that are held: the two that a batch may lie in, and the one that is read ahead
 PAGES = 4 << 20  # bytes that PyArrow holds of a Parquet column while it unpacks it, at most
@@ -177,13 +177,13 @@ def larger_than(
     A file of another format, whose rows cannot be left on disk, is taken for what it has on disk;
     raises InputError if that is more.
     """
-    with reading(str(path)):
+    with reading(Path(path)):
         size = os.stat(path).st_size
     if not kept_on_disk(path) and size <= size_of(memory):
         return False
     table = opened(path)
     names = _names(inputs) or table.names
-    return table.n * len(names) * table.itemsize > size_of(memory)
+    return table.room(names) > size_of(memory)
 
 
 def kept_on_disk(path: str | os.PathLike[str]) -> bool:
@@ -278,6 +278,10 @@ class Npy:
         """Bytes of a value in memory."""
         return self.stored.itemsize
 
+    def room(self, names: Names) -> int:
+        """Bytes that these columns take in memory."""
+        return self.n * len(names) * self.itemsize
+
     def held(self, names: Names) -> int:
         """Bytes in memory while rows are read: they are read whole."""
         return BUFFERS * BUFFER * BLOCK * self.width * self.itemsize
@@ -307,7 +311,7 @@ class Npy:
 def _npy(path: Path) -> Npy:
     """The array of an .npy file."""
     name, lib = str(path), np.lib.format
-    with reading(name):
+    with reading(path):
         file = OpenFile(path.open("rb", buffering=0), name)
         try:
             version = lib.read_magic(file.file)
@@ -327,7 +331,7 @@ def _mapped(x: np.memmap) -> Npy:
     if x.filename is None or not isinstance(x.base, mmap):
         raise InputError("a part of a memory map cannot be read from its file; give all of it")
     path = Path(x.filename)
-    with reading(str(path)):
+    with reading(Path(path)):
         file = OpenFile(path.open("rb", buffering=0), str(path))
     return Npy(file, x.shape, x.dtype, x.offset, not x.flags.c_contiguous)
 
@@ -373,7 +377,7 @@ class Packed:
             raise InputError(
                 f"{self.name}: to read this format takes pyarrow ({error}): pip install pyarrow"
             ) from error
-        with reading(self.name):
+        with reading(self.path):
             try:
                 yield
             except (pyarrow.ArrowException, EOFError) as error:
@@ -452,6 +456,14 @@ class Packed:
             f"{self.name}, column {name!r} holds {kind}, not numbers; code it as numbers, or name "
             "only the other columns in `inputs`"
         )
+
+    def room(self, names: Names) -> int:
+        """Bytes that these columns take in memory: of text a pointer a row."""
+        from pyarrow import types
+
+        kinds = [self.schema.field(name).type for name in names]
+        widths = [max(1, k.bit_width // 8) if types.is_primitive(k) else 8 for k in kinds]
+        return self.n * sum(widths)
 
     def part(self, names: Names) -> Part:
         """These columns, (n, d), searched."""
