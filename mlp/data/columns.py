@@ -21,7 +21,7 @@ from mlp.data.finite import is_gap
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError
 
-LAST = 2**63 - 1  # microsecond
+YEARS = 290_000  # before and after 1970, that int64 counts microseconds of
 EXACT = 2**53  # whole numbers up to here are float64 without loss
 NumberLike = (Real, Decimal)  # True and False beside numbers are 1 and 0
 
@@ -187,10 +187,10 @@ def _microseconds(values: np.ndarray) -> np.ndarray:
     """datetime64[us], rounded down; a unit of more than that may reach further than it can."""
     unit, _ = np.datetime_data(values.dtype)
     if unit in ("Y", "M", "W", "D", "h", "m", "s", "ms"):
-        low, high = np.array([-LAST, LAST], "M8[us]").astype(values.dtype)
-        beyond = ((values < low) | (values > high)) & ~np.isnat(values)
+        years = values.astype("M8[Y]")
+        beyond = (np.abs(years.astype(np.int64)) > YEARS) & ~np.isnat(values)
         if beyond.any():
-            year = values[beyond][0].astype("M8[Y]")
+            year = years[beyond][0]
             raise NoColumn(f"holds the year {year}, from which microseconds cannot be counted")
     return values.astype("M8[us]")
 
