@@ -1,5 +1,6 @@
 """Tables through the command line: kinds, parts, balance; what is saved is applied again."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -374,7 +375,7 @@ def test_inspect_shows_what_is_made_of_a_table(here):
     assert "leave out  text, 80 values in 80 rows" in lines["id"]
     assert "category   text, 2 values in 80 rows" in lines["sex"]
     assert "%)" in lines["age"]
-    assert "date-time  all ISO dates               2020-0" in lines["since"]
+    assert re.search(r"date-time  all ISO dates +2020-\d\d-\d\d \.\.\. 2022-", lines["since"])
     for doubt in ("'constant' is constant", "'copy' is a copy of 'w'", "'n' counts the rows"):
         assert doubt in err
     out, _ = run("inspect", "t.toml")

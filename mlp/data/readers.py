@@ -194,6 +194,7 @@ def read_rows(
     if need_targets and targets_file is not None:
         source = Path(targets_file)
         of_targets = _read_targets(source, targets, header, missing)
+        _check_pairs(table, of_targets)
         made_up = of_targets.array is not None and not targets
         found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
         notes += of_targets.notes
@@ -308,6 +309,16 @@ def _read_targets(
     array = _array_name(path, names or ("t", "y"), only=not names)
     table = read_table(path, header=header, missing=missing, as_text="*", wanted=names, array=array)
     return table if is_arrays(path) or not names else table.select(names)
+
+
+def _check_pairs(*tables: Table) -> None:
+    """InputError where rows that are paired by their place may have been passed over."""
+    for table in tables:
+        if table.passed_over:
+            raise InputError(
+                f"{table.source}: {table.passed_over} blank rows lie between others, and its rows "
+                "are paired with those of another file by their place; remove them in both"
+            )
 
 
 def _numbered(table: Table) -> list[Column]:

@@ -65,6 +65,7 @@ class Table:
     array : (n, d), where all of it is one array of numbers without gaps; its columns are views.
     lines : (n,) of a text file the line of each row, for messages.
     notes : what was understood and should be said aloud, a sentence each.
+    passed_over : blank rows between others, of a text file.
     """
 
     columns: Mapping[str, Column]
@@ -72,6 +73,7 @@ class Table:
     array: np.ndarray | None = None
     lines: np.ndarray | None = field(default=None, repr=False)
     notes: Sequence[str] = ()
+    passed_over: int = field(default=0, repr=False)
 
     @classmethod
     def of_array(cls, X: np.ndarray, names: Sequence[str], source: str = "the table") -> "Table":
