@@ -101,6 +101,11 @@ class ColumnCode:
     coding: Coding = "one-hot"
 
     @property
+    def rare(self) -> bool:
+        """Whether it is a category of more values than are kept."""
+        return len(self.values) == MOST_VALUES and self.why.endswith("are kept")
+
+    @property
     def names(self) -> Names:
         """Of the columns it becomes."""
         found: list[str] = []
@@ -509,7 +514,7 @@ def _code(table: Table, column: Column, plan: ColumnPlan) -> ColumnCode:
         often = Counter(texts_of(column).tolist())
         values = [value for value, _ in sorted(often.items(), key=lambda pair: -pair[1])]
         if len(values) > MOST_VALUES:
-            why += f"; the {MOST_VALUES} of most rows"
+            why += f"; the {MOST_VALUES} of most rows are kept"
         values = sorted(values[:MOST_VALUES], key=lambda value: (value == "", value))
         return ColumnCode(column.name, kind, why, values=tuple(values), coding=plan.coding)
     column = as_kind(column, kind, table.source, table.lines)

@@ -35,6 +35,8 @@ SNIFFED = 1 << 16  # characters by which delimiter and header are found
 ROWS = 4096  # that are converted together
 FIRST = 64  # that tell of which kind the columns may be
 
+THOUSANDS = {mark: rf"[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+" for mark in ".,"}
+
 Cells = Sequence[str]
 
 
@@ -71,6 +73,8 @@ def read_text_table(
     gaps = frozenset(("", *(GAPS if missing is None else missing)))
     columns, lines, blank = _read(rows, names, skip, gaps, as_text, notes)
     columns = _named(path, columns, names, notes)
+    if delimiter != ",":
+        notes += _thousands(path, names, [row for _, row in first[1:]])
     if delimiter != ",":
         columns = decimal_commas(columns, as_text, notes)
     if not columns or not len(columns[0]):
@@ -355,6 +359,21 @@ def _rises(cells: Cells) -> bool:
     return found is not None and len(cells) > 1 and bool((np.diff(found[0]) > 0).all())
 
 
+def _thousands(path: Path, names: list[str], rows: list[list[str]]) -> list[str]:
+    """What to say of columns in which points or commas may separate thousands."""
+    found = []
+    for k, name in enumerate(names):
+        cells = [row[k].strip() for row in rows if len(row) > k]
+        for mark, what in ((".", "points"), (",", "commas")):
+            marked = [cell for cell in cells if mark in cell]
+            if len(marked) > 1 and all(re.fullmatch(THOUSANDS[mark], cell) for cell in marked):
+                found.append(
+                    f"{path}: {what} in {name!r} ({marked[0]}) are taken as decimal {what}; if they "
+                    "separate thousands, remove them"
+                )
+    return found
+
+
 def _named(path: Path, columns: list[Column], names: list[str], notes: list[str]) -> list[Column]:
     """The columns that have a name, each a different one; what is left out is said."""
     kept = [column for column in columns if column.name]
@@ -436,6 +455,10 @@ class _Blank:
     inside: int = 0
     pending: int = 0
 
+    def none(self) -> None:
+        """Rows follow of which none is blank."""
+        self.inside, self.pending = self.inside + self.pending, 0
+
     def sort(self, rows: list[list[str]]) -> list[int]:
         """The places of the rows that are kept."""
         blank = [not any(map(str.strip, row)) for row in rows]
@@ -443,8 +466,8 @@ class _Blank:
             blank = [not row for row in rows]
         last = max((i for i, nothing in enumerate(blank) if not nothing), default=-1)
         if last >= 0:
-            self.inside += self.pending + sum(blank[:last])
-            self.pending = 0
+            self.none()
+            self.inside += sum(blank[:last])
         self.pending += len(rows) - 1 - last
         if self.kept:
             return list(range(len(rows)))
@@ -465,7 +488,7 @@ def _blocks(
     for first, lines in rows.lines(size, after):
         columns = _at_once(lines, states, rows.delimiter)
         if columns is not None:
-            blank.inside, blank.pending = blank.inside + blank.pending, 0
+            blank.none()
             yield np.arange(first, first + len(lines)), columns
         else:
             some = list(_reader("".join(lines), rows.delimiter))
@@ -487,6 +510,8 @@ def _at_once(lines: list[str], states: list[ColumnOfText], delimiter: str) -> Se
     if len(found) != len(lines):  # blank ones were passed over
         return None
     columns = list(found.T) if same else [found[f"f{k}"] for k in range(len(kinds))]
+    if set(kinds) == {"O"} and not all(map(str.strip, columns[0])):
+        return None  # a row may be blank
     infinite = same and kinds[0] == "f8" and not np.isfinite(found).all()
     return None if infinite or not (same or _finite(columns)) else columns
 
@@ -500,7 +525,7 @@ def _columns(
 ) -> tuple[np.ndarray, Sequence[Any]]:
     """The same of rows of cells."""
     if set(map(len, some)) == {width} and all(row[0].strip() for row in some):
-        blank.sort([["x"]])  # none is blank
+        blank.none()
     else:
         kept = blank.sort(some)
         lines = [lines[i] for i in kept]
