@@ -410,15 +410,14 @@ def test_words_for_gaps_may_be_numbers(here, rows):
         mlp.read("t.csv", target="y", missing=["1"])
 
 
-@pytest.mark.parametrize("more", ["", "ä", None])
-def test_a_copy_of_the_rows_is_no_test_whatever_their_columns(here, more):
+def test_a_copy_of_the_rows_is_no_test_whatever_their_columns(here):
     frame = people().assign(job=lambda f: f["job"].fillna("none"))
     frame.to_csv("t.csv", index=False)
     shuffled = frame.sample(frac=1, random_state=0)
     shuffled.to_csv("copy.csv.gz", index=False)
-    shuffled.to_parquet("copy.parquet")
+    shuffled.to_parquet("copy.parquet", index=False)
     for copy in ("copy.csv.gz", "copy.parquet"):
-        with pytest.raises(InputError, match="all 80 rows of data.test are rows that are trained"):
+        with pytest.raises(InputError, match=r"all 80 rows of data\.test are rows that"):
             read_parts(load("t.toml", [f"data.test_file={copy}"]))
     swapped = frame.assign(y=np.where(frame["y"] == "11", "1_1", "11"))
     swapped.to_csv("other.csv", index=False)

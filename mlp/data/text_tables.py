@@ -368,8 +368,8 @@ def _thousands(path: Path, names: list[str], rows: list[list[str]]) -> list[str]
             marked = [cell for cell in cells if mark in cell]
             if len(marked) > 1 and all(re.fullmatch(THOUSANDS[mark], cell) for cell in marked):
                 found.append(
-                    f"{path}: {what} in {name!r} ({marked[0]}) are taken as decimal {what}; if they "
-                    "separate thousands, remove them"
+                    f"{path}: {what} in {name!r} ({marked[0]}) are taken as decimal {what}; if "
+                    "they separate thousands, remove them"
                 )
     return found
 
