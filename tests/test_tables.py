@@ -411,7 +411,7 @@ def test_words_for_gaps_may_be_numbers(here, rows):
 
 
 def test_a_copy_of_the_rows_is_no_test_whatever_their_columns(here):
-    frame = people().assign(job=lambda f: f["job"].fillna("none"))
+    frame = people().assign(job=lambda f: f["job"].fillna("none")).drop(columns="zip")
     frame.to_csv("t.csv", index=False)
     shuffled = frame.sample(frac=1, random_state=0)
     shuffled.to_csv("copy.csv.gz", index=False)
