@@ -180,8 +180,10 @@ def read_rows(
         wanted=(*plain, *wanted),
         array=_array_name(path, (*given, "X") if len(given) == 1 else ("X",)),
     )
+    if missing is not None and table.lines is None:  # of text the reader has done it
+        table = table.with_gaps(missing)
     notes = [*table.notes]
-    if is_arrays(path):
+    if is_arrays(path) and not _has_fields(table):
         named = len(given) == 1 and path.suffix.lower() == ".npz" and table.names != given
         X = _of_array(table, () if named else given)
     else:
@@ -194,6 +196,7 @@ def read_rows(
     if need_targets and targets_file is not None:
         source = Path(targets_file)
         of_targets = _read_targets(source, targets, header, missing)
+        _check_pairs(table, of_targets)
         made_up = of_targets.array is not None and not targets
         found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
         notes += of_targets.notes
@@ -266,6 +269,11 @@ def chosen(
     return [name for name in names if name not in no_inputs.union(others)]
 
 
+def _has_fields(table: Table) -> bool:
+    """Whether an array has names of its own, as a structured one has."""
+    return not all(name.replace("_", "").removeprefix("x").isdigit() for name in table.names)
+
+
 def _of_array(table: Table, names: Names) -> Table:
     """The inputs of an array: the columns of these names, or all of them under these names."""
     if not names or set(names) <= set(table.names):
@@ -292,9 +300,13 @@ def _own_targets(path: Path, table: Table, names: Names) -> list[Column]:
             raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
         array = _array_name(path, names or ("t", "y"))
         return _numbered(read_table(path, array=array))
-    if is_arrays(path) or (table.array is not None and not set(names) <= set(table.names)):
+    if not set(names) <= set(table.names) and (is_arrays(path) or table.array is not None):
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     if not names:
+        if is_arrays(path):
+            raise InputError(
+                f"{path} holds the inputs alone; name the file of targets: `targets_file`"
+            )
         raise InputError(f"{path}: name the column to predict in `target`{known('', table.names)}")
     return [table[name] for name in names]
 
@@ -307,7 +319,19 @@ def _read_targets(
         raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
     array = _array_name(path, names or ("t", "y"), only=not names)
     table = read_table(path, header=header, missing=missing, as_text="*", wanted=names, array=array)
+    if missing is not None and table.lines is None:
+        table = table.with_gaps(missing)
     return table if is_arrays(path) or not names else table.select(names)
+
+
+def _check_pairs(*tables: Table) -> None:
+    """InputError where rows that are paired by their place may have been passed over."""
+    for table in tables:
+        if table.passed_over:
+            raise InputError(
+                f"{table.source}: {table.passed_over} blank rows lie between others, and its rows "
+                "are paired with those of another file by their place; remove them in both"
+            )
 
 
 def _numbered(table: Table) -> list[Column]:
@@ -333,12 +357,20 @@ def _with_targets(
             raise InputError(f"{source}: no row has a value in the target column {name!r}")
         notes.append(f"{source}: {many} rows without a target are left out")
         rows = np.flatnonzero(~gaps)
-        data, columns = data.take(rows), [column.take(rows) for column in columns]
+        data, columns = data.take(rows), [_whole_again(column.take(rows)) for column in columns]
     parts = [_target(column, len(columns), source) for column in columns]
     names = tuple(column.name for column in columns)
     t = parts[0] if len(parts) == 1 else np.column_stack(parts)
     check_finite(t.reshape(len(t), -1), names, source)
     return replace(data, t=t)
+
+
+def _whole_again(column: Column) -> Column:
+    """Whole numbers that were floats beside gaps."""
+    values = column.values
+    if values.dtype.kind != "f" or not _whole(values):
+        return column
+    return Column(column.name, values.astype(np.int64))
 
 
 def _target(column: Column, many: int, source: str) -> np.ndarray:

@@ -477,7 +477,11 @@ class Packed:
             return self.part(names)
         if self._text(names[0]):
             return self._labels(names[0])
-        return Part(spool(self._numbers(names), self.name), 0)
+        part = Part(spool(self._numbers(names), self.name), 0)
+        from pyarrow import types
+
+        flags = types.is_boolean(self.schema.field(names[0]).type)
+        return part.map(lambda rows: rows.astype(bool)) if flags else part
 
     def _numbers(self, names: Names) -> Iterator[np.ndarray]:
         """All rows in pieces, as long as nothing is missing; at the end InputError if it is."""
