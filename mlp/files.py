@@ -62,7 +62,7 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarra
 
     path = checked_path(path)
     try:
-        check_regular(path)
+        open_regular(path).close()
         with safe_open(path, framework="numpy") as file:  # holds offsets against the file's size
             metadata = file.metadata() or {}
             if metadata.get("format") != kind:
@@ -131,18 +131,18 @@ def checked_path(path: Any) -> Path:
     return Path(path)
 
 
-def check_regular(path: Path) -> None:
-    """InputError for a pipe or a device, at which reading would wait; OSError as `open` raises."""
-    # Without O_NONBLOCK (Windows has no such pipes) opening would wait already.
-    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        mode = os.fstat(opened).st_mode
-    finally:
-        os.close(opened)
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder's error is the reader's own
-        raise InputError(
-            f"{path} is a pipe or a device; write its content to a file, and name that"
-        )
+def open_regular(path: Path, buffering: int = -1) -> Any:
+    """A file to read bytes from, as `open` gives it, with its errors. InputError for a pipe or a
+    device, at which reading may wait for ever."""
+
+    def at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
+
+    file = open(path, "rb", buffering, opener=at_once)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is a pipe or a device; write its content to a file and name that")
+    return file
 
 
 def write_atomically(path: PathLike, data: bytes) -> None:
@@ -205,6 +205,6 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"no file {path.absolute()}; check the name") from error
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise InputError(f"{path} is a directory; name a file in it") from error
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
