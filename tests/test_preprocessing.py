@@ -294,7 +294,9 @@ def test_other_json_is_refused(text):
     with pytest.raises(InputError, match="no preprocessing"):
         Preprocessing.from_json(text)
     found = json.loads(Preprocessing.fit(random_table(0)).to_json())
-    found["scaling"]["shift"].append(0.0)
+    found["scaling"] = {
+        name: [*x, 1.0] for name, x in found["scaling"].items() if "knots" not in name
+    }
     with pytest.raises(InputError, match="its scaling is of other columns"):
         Preprocessing.from_json(json.dumps(found))
 

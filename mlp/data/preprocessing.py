@@ -371,17 +371,48 @@ class Preprocessing:
     @classmethod
     def of_about(cls, about: Mapping[str, Any], scaling: Scaling | None) -> "Preprocessing":
         """The one of `about`. Raises InputError where it does not fit together."""
-        found = cls(tuple(map(_code_of, about["codes"])), scaling, bool(about["strict"]))
+        codes = tuple(map(_code_of, about["codes"]))
+        names = [code.name for code in codes]
+        if len(set(names)) < len(names):
+            raise InputError("this is no preprocessing: two of its columns have one name")
+        if not isinstance(about["strict"], bool):
+            raise InputError(f"strict must be true or false, not {about['strict']!r}")
+        found = cls(codes, scaling, about["strict"])
         if scaling is not None and len(scaling.shift) != len(found.names):
             raise InputError("this is no preprocessing: its scaling is of other columns")
         return found
 
 
 def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
+    """The code of a column as a file has it. InputError for what `_code` does not make."""
     code = ColumnCode(**entry)
-    if code.kind not in KINDS:
-        raise InputError(f"unknown kind {code.kind!r}")
+    ColumnPlan(code.kind, coding=code.coding)  # knows their names
+    fill, largest = code.fill, float(np.finfo(np.float64).max)
+    if code.kind == "date-time":
+        largest = 2**62 / DAY
+    for what, good in (
+        ("name", isinstance(code.name, str)),
+        ("kind", code.kind is not None),
+        ("why", isinstance(code.why, str)),
+        ("fill", type(fill) in (int, float) and abs(fill) < largest),
+        ("gaps", isinstance(code.gaps, bool)),
+        ("values", _texts(code.values) and len(code.values) <= MOST_VALUES),
+        ("parts", _texts(code.parts) and {*code.parts} <= {*PARTS, "hour"}),
+        ("coding", code.coding is not None),
+        ("values", bool(code.values) == (code.kind == "category")),
+        ("parts", not code.parts or code.kind == "date-time"),
+        ("gaps", not code.gaps or code.kind in ("number", "yes/no", "date-time")),
+    ):
+        if not good:
+            found = getattr(code, what)
+            raise InputError(f"column {code.name!r}: {what} cannot be {found!r:.60}")
     return replace(code, values=tuple(code.values), parts=tuple(code.parts))
+
+
+def _texts(values: Any) -> bool:
+    """Whether it is a list of texts, each of them once."""
+    listed = isinstance(values, (list, tuple)) and all(isinstance(text, str) for text in values)
+    return listed and len(set(values)) == len(values)
 
 
 # ------------------------------------------------------------------------------ kinds

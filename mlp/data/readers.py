@@ -19,7 +19,7 @@ from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, matching
 from mlp.data.text_columns import BOOLEANS, is_number
 from mlp.errors import InputError, Note
-from mlp.files import reading
+from mlp.files import checked_path, open_regular, reading
 
 Given = str | Sequence[str] | None
 PathLike = str | os.PathLike[str]
@@ -166,7 +166,7 @@ def read_rows(
 ) -> Dataset:
     """`read`, with X a table whatever it holds. as_text, wanted: as of `mlp.read_table`. beside:
     columns that are no inputs and are kept."""
-    path = Path(path)
+    path = checked_path(path)
     given, targets, left_out = map(_names, (inputs, target, exclude))
     own = () if targets_file is not None else targets
     others = (*beside, *([sample_weight] if sample_weight else []))
@@ -194,7 +194,7 @@ def read_rows(
     found: list[Column] = []
     source = path
     if need_targets and targets_file is not None:
-        source = Path(targets_file)
+        source = checked_path(targets_file)
         of_targets = _read_targets(source, targets, header, missing)
         _check_pairs(table, of_targets)
         made_up = of_targets.array is not None and not targets
@@ -241,7 +241,7 @@ def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
     it holds a single array, this one will do."""
     if path.suffix.lower() != ".npz":
         return None
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         names = arrays_in(file, str(path))
     for name in names if only and len(names) == 1 else wanted:
         if name in names:
