@@ -460,6 +460,8 @@ def test_rows_that_are_paired_by_their_place_are_not_passed_over(here):
     Path("y.csv").write_text("y\n" + "".join(f"{v}\n" for v in y))
     with pytest.raises(InputError, match=r"x\.csv: 1 blank rows lie between others"):
         mlp.read("x.csv", targets_file="y.csv")
+    with pytest.raises(InputError, match=r"x\.csv: 1 blank rows .* a prediction for each row"):
+        mlp.read("x.csv", need_targets=False)
     Path("x.csv").write_text("a\n1\n\n3\n\n\n")
     assert mlp.read("x.csv", need_targets=False).X["a"].gaps.tolist() == [False, True, False]
     pd.DataFrame({"a": [1.0, None, 3.0, None]}).to_csv("q.csv", index=False)

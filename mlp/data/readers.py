@@ -193,10 +193,13 @@ def read_rows(
         X = table.select(names)
     found: list[Column] = []
     source = path
+    if not need_targets:
+        _check_places("there is to be a prediction for each row", table)
     if need_targets and targets_file is not None:
         source = checked_path(targets_file)
         of_targets = _read_targets(source, targets, header, missing)
-        _check_pairs(table, of_targets)
+        why = "its rows are paired with those of another file by their place"
+        _check_places(why, table, of_targets)
         made_up = of_targets.array is not None and not targets
         found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
         notes += of_targets.notes
@@ -324,13 +327,13 @@ def _read_targets(
     return table if is_arrays(path) or not names else table.select(names)
 
 
-def _check_pairs(*tables: Table) -> None:
-    """InputError where rows that are paired by their place may have been passed over."""
+def _check_places(why: str, *tables: Table) -> None:
+    """InputError where rows that are known by their place were passed over."""
     for table in tables:
         if table.passed_over:
             raise InputError(
-                f"{table.source}: {table.passed_over} blank rows lie between others, and its rows "
-                "are paired with those of another file by their place; remove them in both"
+                f"{table.source}: {table.passed_over} blank rows lie between others, and {why}; "
+                "remove them"
             )
 
 
