@@ -443,8 +443,8 @@ def _read(
 
 @dataclass
 class _Blank:
-    """The blank rows of a file, which are passed over. kept: of a file of one column those between
-    others are gaps. quoted: there a row of \"\" is a gap too.
+    """The blank rows of a file, which are passed over; a line without any cell is none. kept: of a
+    file of one column those between others are gaps. quoted: there a row of \"\" is a gap too.
 
     said : how many had cells.  inside : how many lie between others.  pending : since the last row.
     """
@@ -465,13 +465,16 @@ class _Blank:
         if self.kept and self.quoted:
             blank = [not row for row in rows]
         last = max((i for i, nothing in enumerate(blank) if not nothing), default=-1)
+        counted = [
+            nothing and (self.kept or row != []) for row, nothing in zip(rows, blank, strict=True)
+        ]
         if last >= 0:
             self.none()
-            self.inside += sum(blank[:last])
-        self.pending += len(rows) - 1 - last
+            self.inside += sum(counted[:last])
+        self.pending += sum(counted[last + 1 :])
         if self.kept:
             return list(range(len(rows)))
-        self.said += sum(bool(row) for row, nothing in zip(rows, blank, strict=True) if nothing)
+        self.said += sum(counted)
         return [i for i, nothing in enumerate(blank) if not nothing]
 
 
