@@ -1,7 +1,8 @@
 """Files of arrays with a header: tensors by safetensors, everything else as JSON beside them.
 
 Files are data, never code: nothing is pickled, and reading a file runs nothing. A file is written
-beside its place and then moved there, so that a full disk or a crash leaves the old file or none.
+beside its place under a name that nobody can guess, flushed, moved there, and the folder flushed: a
+full disk, a crash or a power cut leaves the old file or the new one, whole.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:
@@ -12,8 +13,10 @@ beside its place and then moved there, so that a full disk or a crash leaves the
 ('mm', [1.0, 2.0])
 """
 
+import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,11 +34,15 @@ def write(
 ) -> None:
     """Arrays by name, and what JSON can hold, as a file of this kind. InputError if it cannot be
     written; what was there before stays then."""
+    write_atomically(path, packed(kind, about, tensors))
+
+
+def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
+    """What `write` writes."""
     from safetensors.numpy import save
 
     flat = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
-    data = save(flat, metadata={"format": kind, "about": json.dumps(about)})
-    write_atomically(path, data)
+    return save(flat, metadata={"format": kind, "about": json.dumps(about)})
 
 
 def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -62,17 +69,46 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarra
 def write_atomically(path: PathLike, data: bytes) -> None:
     """All of it or nothing: InputError if the file cannot be written, the old one untouched."""
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = beside(path)
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(partial, data)
         os.replace(partial, path)
+        flush_folder(path.parent)
     except OSError as error:
         with suppress(OSError):  # it may be the folder that is not there
             partial.unlink()
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+PARTIAL = ".partial"  # how the names end of what is under way, or was when its writer died
+
+
+def beside(path: Path) -> Path:
+    """A new name in the same folder that nobody can guess."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """A file that is not there yet, on the disk when this returns; OSError if it cannot be."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with open(file, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """The names in a folder are on the disk when this returns, where the system can promise it."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+            raise
+    finally:
+        os.close(opened)
 
 
 @contextmanager
