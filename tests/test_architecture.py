@@ -68,7 +68,8 @@ HOUSE = [
     (
         "app",
         [
-            *("terminal", "plots", "progress", "config", "prepare", "run_folder", "runs"),
+            *("terminal", "plots", "progress", "config", "prepare"),
+            *("run_folder", "endings", "fingerprint", "standing", "runs", "run_list"),
             *("prediction_table", "table_report"),
             *("backend_times", "backend_report", "cli"),
         ],

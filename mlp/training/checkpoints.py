@@ -106,6 +106,11 @@ class Checkpoints:
                 remove_folder(path)
 
 
+def epoch_of(path: Path) -> int:
+    """The epochs that a checkpoint had done, by its name."""
+    return int(path.name.rpartition("-")[2])
+
+
 def _loss(path: Path) -> float:
     """The watched loss of a checkpoint; infinite where it is not known."""
     with suppress(InputError, KeyError, ValueError):

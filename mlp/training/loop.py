@@ -246,6 +246,7 @@ class Trainer:
         finally:
             if self.writer is not None:
                 self.writer.wait()
+        self.run.over = True
         held.give_back()
         if memory_ended:
             self.run.stopping = self._short_of_memory(*memory_ended)
