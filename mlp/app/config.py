@@ -62,6 +62,7 @@ from mlp.names import make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
 from mlp.spellings import ours
+from mlp.training.checkpoints import Checkpoints
 from mlp.training.settings import RENAMED, Settings
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -420,6 +421,15 @@ class Training(Section):
     class_weight: Annotated[
         dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
     ] = None
+    checkpoint: str = Checkpoints.every
+    keep: int = Checkpoints.keep
+
+    @field_validator("checkpoint", "keep")
+    @classmethod
+    def _as_checkpoints_say(cls, value: Any, info: ValidationInfo) -> Any:
+        given = {"every" if info.field_name == "checkpoint" else "keep": value}
+        _ask(Checkpoints, {"folder": "", **given}, str(info.field_name))
+        return value
 
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
     @classmethod
@@ -434,7 +444,8 @@ class Training(Section):
 
     def settings(self, seed: int) -> Settings:
         """How to train."""
-        return Settings(seed=seed, **self.model_dump(exclude={"loss", "reduction", "class_weight"}))
+        others = {"loss", "reduction", "class_weight", "checkpoint", "keep"}
+        return Settings(seed=seed, **self.model_dump(exclude=others))
 
 
 class Config(Section):

@@ -27,7 +27,7 @@ from mlp.data.readers import Dataset
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
 from mlp.data.tables import Names, known
 from mlp.errors import InputError
-from mlp.files import reading
+from mlp.files import checked_path, open_regular, reading
 from mlp.memory import megabytes, size_of
 
 MOST_LABELS = 1 << 16
