@@ -24,6 +24,17 @@ class Commands(TyperGroup):
     """The commands; a user's mistake is one message on standard error and exit code 2, and a
     warning is one line there."""
 
+    def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
+        """An output that cannot be written, as on a full disk, is a mistake as others are."""
+        try:
+            return super().main(args, *rest, **named)
+        except OSError as error:
+            if "--debug" in (sys.argv[1:] if args is None else args):
+                raise
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
+            _say_error(f"{error.filename or 'the output'}: {error.strerror or error}")
+            sys.exit(2)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with warnings.catch_warnings():

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend
+from mlp.errors import check_is
 from mlp.files import PathLike, content_of, packed, read, write_atomically
 from mlp.training.state import COUNTS, State
 
@@ -28,6 +29,7 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     >>> len(train(model, X, X[:, 0], epochs=5, state=later).history["loss"])
     5
     """
+    check_is("save_state: state", state, State)
     write_atomically(path, state_bytes(on_host(state, backend)))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mlp.errors import InputError
+from mlp.errors import InputError, check_takes
 from mlp.model import Model
 from mlp.training.memory_plan import Plan
 from mlp.training.settings import Settings
@@ -94,6 +94,8 @@ def hooks_of(callbacks: list[Any], event: str) -> list[Callable[[Run], None]]:
                 )
             if event == "on_epoch_end":
                 found.append(callback)
+    for hook in found:
+        check_takes("a callback", hook, "run")
     return found
 
 

@@ -17,7 +17,7 @@ from backends.counting_backend import Count, shaped
 from mlp.data.order import BlockOrder, order
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_is, check_whole
 from mlp.formulas.loss_scaling import START
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.model import Evaluator, Model
@@ -272,6 +272,7 @@ class Setup:
         self.backend.copy(self.backend.asarray(x, self.dtype), place)
 
     def _check(self, state: State) -> None:
+        check_is("the state to go on from", state, State)
         state.check()
         if set(state.vectors) != set(self.optimizer.state):
             raise InputError(
