@@ -60,8 +60,8 @@ def is_finite(value: object) -> bool:
     >>> is_finite(0.5), is_finite(10**400), is_finite(True)
     (True, False, False)
     """
-    largest = sys.float_info.max
-    return isinstance(value, Real) and not isinstance(value, bool) and -largest <= value <= largest
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def check_is(name: str, value: object, kind: type) -> None:

@@ -120,7 +120,7 @@ class Model:
         with self.backend.scope(), enough_memory(self.backend, "the weights"):
             if w is None:
                 w = network.initial_weights(seed)
-            given = self.backend.asarray(w, self.dtype)
+            given = self._taken("w", w)
             if given.shape != (network.parameters,):
                 raise InputError(
                     f"w has shape {tuple(given.shape)}, this network has {network.parameters} "
@@ -165,7 +165,7 @@ class Model:
     @w.setter
     def w(self, values: Any) -> None:
         with self.backend.scope():
-            values = self.backend.asarray(values, self.dtype)
+            values = self._taken("w", values)
             if values.shape != self._w.shape:
                 raise InputError(
                     f"w has shape {tuple(values.shape)}, this network has "
@@ -182,13 +182,20 @@ class Model:
     @statistics.setter
     def statistics(self, values: Any) -> None:
         with self.backend.scope():
-            values = self.backend.asarray(values, self.dtype)
+            values = self._taken("statistics", values)
             if values.shape != self._statistics.shape:
                 raise InputError(
                     f"statistics has shape {tuple(values.shape)}, this network has "
                     f"{self.network.statistics}"
                 )
             self.backend.copy(values, self._statistics)
+
+    def _taken(self, what: str, values: Any) -> Array:
+        """Values as an array of the backend's; InputError for what is no array of numbers."""
+        try:
+            return self.backend.asarray(values, self.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{what} must be an array of numbers: {error}") from error
 
     @property
     def W(self) -> dict[tuple[int, int], Array]:

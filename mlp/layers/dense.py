@@ -16,6 +16,7 @@ Sources: (1) 001 eq. 1, 004 z; (2) 002 eq. 2; (4) 000, 001 eq. 9, 002 eq. 5 and 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from mlp.errors import InputError, check_whole, is_finite
 from mlp.formulas.activations import (
     Activation,
     ActivationName,
-    check_activation,
     get_activation,
 )
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
@@ -60,13 +60,12 @@ class Dense(Layer):
         check_whole("Dense: units", self.units, 1)
         check_rate(self.dropout, "Dense: dropout")
         for name, value in (("l1", self.l1), ("l2", self.l2)):
-            if not is_finite(value):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise InputError(f"Dense: {name} must be a number, not {value!r}")
-            if value < 0.0:
+            if not (is_finite(value) and value >= 0):
                 raise InputError(f"Dense: {name} must be 0 or above, not {value!r}")
         if not isinstance(self.bias, (bool, np.bool_)):
             raise InputError(f"Dense: bias must be True or False, not {self.bias!r}")
-        check_activation(self.activation)
         object.__setattr__(self, "units", int(self.units))
         object.__setattr__(self, "sources", check_sources("Dense", self.sources))
 

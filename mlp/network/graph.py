@@ -27,7 +27,7 @@ from array_api_compat import array_namespace
 
 from backends import Array
 from mlp.errors import InputError, check_is, check_whole
-from mlp.formulas.activations import Activation, Identity, get_activation
+from mlp.formulas.activations import Activation, Identity, check_activation, get_activation
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.layers.layer import ROLES, Layer, Parameter
 from mlp.memory import megabytes
@@ -130,6 +130,7 @@ class Network:
         self.statistics, self.statistic_layout = 0, []
         for number in self.numbers():
             inputs = self.widths_into(number)
+            check_activation(getattr(self.layer(number), "activation", "identity"))
             for parameter in self.layer(number).parameters(inputs):
                 if parameter.role not in ROLES:
                     raise InputError(
@@ -222,10 +223,9 @@ class Network:
         >>> list(views), views["W"][1, 2].shape, views["b"][2]
         (['W', 'b'], (3, 1), array([12.]))
         """
-        if getattr(w, "shape", None) != (self.parameters,):
-            raise InputError(
-                f"w has shape {getattr(w, 'shape', None)}, this network has {self.parameters} parameters"
-            )
+        shape = getattr(w, "shape", None)
+        if shape != (self.parameters,):
+            raise InputError(f"w has shape {shape}, this network has {self.parameters} parameters")
         xp = array_namespace(w)
         found: dict[str, dict[Any, Array]] = {}
         for entry in self.layout:
@@ -297,7 +297,8 @@ class Network:
         >>> Network(2, [Dense(3)]).describe(4)
         'W[0, 1][1, 1]'
         """
-        check_whole("describe: index", index, 0)
+        if not isinstance(index, Integral):
+            raise InputError(f"describe: index must be a whole number, not {index!r}")
         for entry in self.layout:
             if entry.part.start <= index < entry.part.stop:
                 place = np.unravel_index(index - entry.part.start, entry.parameter.shape)

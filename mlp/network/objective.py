@@ -32,7 +32,6 @@ from mlp.layers.tape import Arena, Slot, Tape
 from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
 
-
 REDUCTIONS = get_args(Reduction)
 
 

@@ -1,6 +1,5 @@
 """How to train: one frozen record, checked when it is made."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral
@@ -15,6 +14,19 @@ from mlp.layers.layer import ROLES
 from mlp.names import make
 
 RENAMED = {"cuda_graphs": "record_steps"}
+
+
+def _own(schedule: Any) -> Schedule:
+    """A schedule of the user's own; InputError if it takes or gives another thing."""
+    check_takes("a schedule", schedule, "step", "steps_per_epoch")
+
+    def checked(step: int, steps_per_epoch: int) -> float:
+        factor = schedule(step, steps_per_epoch)
+        if not is_finite(factor):
+            raise InputError(f"the schedule {schedule!r} gives {factor!r}, which is no number")
+        return float(factor)
+
+    return checked
 
 
 class Options(TypedDict, total=False):
@@ -178,7 +190,8 @@ class Settings:
         ):  # by its name alone it falls over the whole run
             spec = {"name": "cosine", "epochs": max(self.epochs - self.warmup, 1)}
         schedule = make(SCHEDULES, spec, "schedule")
-        check_takes("a schedule", schedule, "step", "steps_per_epoch")
+        if type(schedule) not in SCHEDULES.values():
+            schedule = _own(schedule)
         return Warmup(self.warmup, schedule) if self.warmup else schedule
 
     def rate(self) -> float:
