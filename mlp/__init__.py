@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlp.model import Model, load, load_model, save_model
     from mlp.network.graph import Network
     from mlp.training.checkpoint import load_state, save_state
+    from mlp.training.checkpoints import Checkpoints
     from mlp.training.loop import train
     from mlp.training.memory_plan import Plan, plan
     from mlp.training.run import Result, Run
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "Checkpoints",
     "Column",
     "ColumnPlan",
     "Dataset",
@@ -91,6 +93,7 @@ _HOME = {
     "mlp.accelerate": ("patch_sklearn", "unpatch_sklearn"),
     "mlp.check_gradient": ("GradientCheck", "gradient_check"),
     "mlp.training.checkpoint": ("load_state", "save_state"),
+    "mlp.training.checkpoints": ("Checkpoints",),
     "mlp.data.labels": ("class_labels",),
     "mlp.data.order": ("split",),
     "mlp.data.scaling": ("Scaling",),

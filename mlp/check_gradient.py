@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp.errors import InputError
+from mlp.errors import InputError, check_is, is_finite
 from mlp.layers.tape import Arena
 from mlp.model import Model, fill_masks
 from mlp.seeds import generator
@@ -73,8 +73,9 @@ def gradient_check(
     most: so many parameters, chosen at random, are checked; None is all. h: the step of eq. (1).
     A net with kinks (relu) can fail where a sample sits within h of one.
     """
+    check_is("gradient_check: model", model, Model)
     backend, network = model.backend, model.network
-    if h <= 0 or tolerance <= 0:
+    if not (is_finite(h) and is_finite(tolerance) and h > 0 and tolerance > 0):
         raise InputError("gradient_check: h and tolerance must be above 0")
     samples = model.samples(X, t, sample_weight)
     with backend.scope():

@@ -1,8 +1,10 @@
 """The one error for a user's mistake, and the nearest valid name to put into it."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Integral
+from inspect import signature
+from numbers import Integral, Real
 
 from mlp.spellings import NEAR, fold, ours
 
@@ -39,7 +41,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def check_whole(name: str, value: object, least: int) -> None:
-    """InputError if the value is not a whole number from ``least`` on.
+    """InputError if the value is not a whole number from ``least`` on, below 2^63.
 
     >>> check_whole("batch_size", 0, 1)
     Traceback (most recent call last):
@@ -48,3 +50,45 @@ def check_whole(name: str, value: object, least: int) -> None:
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+    if int(value) >= 2**63:
+        raise InputError(f"{name} must be below 2^63, not of {int(value).bit_length()} bits")
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is one finite number that float64 can hold, and no truth value.
+
+    >>> is_finite(0.5), is_finite(10**400), is_finite(True)
+    (True, False, False)
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+
+
+def check_is(name: str, value: object, kind: type) -> None:
+    """InputError if the value is not of a class.
+
+    >>> check_is("save_model: model", 3, dict)
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: save_model: model must be a dict, not 3
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be a {kind.__name__}, not {value!r:.60}")
+
+
+def check_takes(name: str, function: object, *arguments: str) -> None:
+    """InputError if a function of the user's cannot be called with these arguments.
+
+    >>> check_takes("a rate", lambda step: 1.0, "step", "n")
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: a rate is called with (step, n): too many positional arguments
+    """
+    if not callable(function):
+        raise InputError(f"{name} must be a function, not {function!r:.60}")
+    try:
+        signature(function).bind(*arguments)
+    except TypeError as error:
+        raise InputError(f"{name} is called with ({', '.join(arguments)}): {error}") from error
+    except ValueError:  # it is not written in Python and does not say what it takes
+        return

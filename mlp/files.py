@@ -2,8 +2,9 @@
 
 Files are data, never code: nothing is pickled, and reading a file runs nothing. What a file says
 of itself is held against its size, the kinds of its numbers and its checksum before anything is
-made of it. A file is written beside its place, flushed and then moved there, so that a full disk, a
-crash or a power cut leaves the old file or the new one.
+made of it. A file is written beside its place under a name that nobody can guess, flushed, moved
+there, and the folder flushed: a full disk, a crash or a power cut leaves the old file or the new
+one, whole.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:
@@ -14,13 +15,14 @@ crash or a power cut leaves the old file or the new one.
 ('mm', [1.0, 2.0])
 """
 
-import hashlib
+import errno
 import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,7 @@ import numpy as np
 from mlp.errors import InputError
 
 PathLike = str | os.PathLike[str]
-
-
-MOST = (
-    1 << 25
-)  # bytes of JSON beside the tensors; Python's objects of them take up to 50 times as much
+MOST = 1 << 25  # bytes of JSON beside the tensors; as objects they may take 50 times as much
 DTYPES = {"F32", "F64", "I32", "I64", "U8"}  # of safetensors, as far as files of ours have them
 CHECKSUM = "blake2b"  # its place in the metadata; files of earlier versions have none
 
@@ -43,17 +41,22 @@ def write(
 ) -> None:
     """Arrays by name, and what JSON can hold, as a file of this kind, with a checksum of both.
     InputError if it cannot be written; what was there before stays then."""
+    write_atomically(path, packed(kind, about, tensors))
+
+
+def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
+    """What `write` writes. InputError for more JSON than `read` takes."""
     from safetensors.numpy import save
 
     flat = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     text = json.dumps(about)
     if len(text) > MOST:
         raise InputError(
-            f"{path} cannot be written: what stands beside its tensors takes {len(text) >> 20} MB "
-            f"of text, at most {MOST >> 20} MB are read"
+            f"what stands beside its tensors would take {len(text) >> 20} MB of text, at most "
+            f"{MOST >> 20} MB are read; keep less there"
         )
     metadata = {"format": kind, "about": text, CHECKSUM: _checksum(kind, text, flat)}
-    write_atomically(path, save(flat, metadata=metadata))
+    return save(flat, metadata=metadata)
 
 
 def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -109,7 +112,7 @@ def _tensor(file: Any, name: str) -> np.ndarray:
 
 def _checksum(kind: str, about: str, tensors: Mapping[str, np.ndarray]) -> str:
     """Of all that a file holds: each piece with its name, dtype and shape before it."""
-    found = hashlib.blake2b(json.dumps([kind, about]).encode(), digest_size=32)
+    found = blake2b(json.dumps([kind, about]).encode(), digest_size=32)
     for name, x in sorted(tensors.items()):
         found.update(json.dumps([name, x.dtype.str, x.shape]).encode())
         found.update(x.reshape(-1).view(np.uint8).data)
@@ -146,41 +149,49 @@ def open_regular(path: Path, buffering: int = -1) -> Any:
 
 
 def write_atomically(path: PathLike, data: bytes) -> None:
-    """All of it or nothing: InputError if the file cannot be written, the old one untouched.
-
-    It is written under a name that nobody can guess, and that was not there.
-    """
+    """All of it or nothing: InputError if the file cannot be written, the old one untouched."""
     path = checked_path(path)
-    partial = path.parent / f".{secrets.token_hex(8)}.partial"
+    partial = beside(path)
     try:
-        file = open(partial, "xb")  # noqa: SIM115, what was there, as a link, is not ours to remove
-    except OSError as error:
-        raise _not_written(path, error) from error
-    try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(partial, data)
         os.replace(partial, path)
+        flush_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
+        with suppress(OSError):  # it may be the folder that is not there
             partial.unlink()
-        raise _not_written(path, error) from error
-    flush_folder(path.parent)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _not_written(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be written: {error.strerror or error}")
+PARTIAL = ".partial"  # how the names end of what is under way, or was when its writer died
+
+
+def beside(path: Path) -> Path:
+    """A new name in the same folder that nobody can guess."""
+    name = path.name[:50]  # names have an end, of 255 bytes
+    return path.parent / f".{name}.{secrets.token_hex(8)}{PARTIAL}"
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """A file that is not there yet, on the disk when this returns; OSError if it cannot be."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with open(file, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """What was moved into a folder stays there after a power cut, where its disk can promise it."""
-    with suppress(OSError):  # a network's disk may not, and Windows opens no folders
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    """The names in a folder are on the disk when this returns, where the system can promise it."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+            raise
+    finally:
+        os.close(opened)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def size_of(text: str | int, name: str = "memory") -> int:
     """
     parts = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)(i?)b?\s*", str(text).lower())
     unit = "" if parts is None else parts[2]
-    if parts is None or isinstance(text, bool) or (parts[3] and not unit) or not float(parts[1]):
+    wrong = parts is None or isinstance(text, bool) or (parts[3] and not unit)
+    if parts is None or wrong or not 0.0 < float(parts[1]) < 1e15:
         raise InputError(f"{name} is a size as '500MB', '2GB' or '1.5 GiB', not {text!r}")
     return int(float(parts[1]) * (1024 if parts[3] else 1000) ** UNITS[unit])

@@ -32,7 +32,7 @@ from mlp.data.row_files import Part
 from mlp.data.samples import Samples, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
 from mlp.data.stored import StoredDataset, labels_of
-from mlp.errors import InputError
+from mlp.errors import InputError, check_is
 from mlp.files import PathLike, content_of
 from mlp.formulas.losses import Loss, LossName, Reduction
 from mlp.formulas.metrics import METRICS, Measures
@@ -86,8 +86,7 @@ class Model:
         target_scaling: Scaling | None = None,
         preprocessing: Preprocessing | None = None,
     ):
-        if not isinstance(network, Network):
-            raise InputError(f"Model: network must be a Network, not {network!r}")
+        check_is("Model: network", network, Network)
         self.network, self.loss = network, loss
         self.objective = Objective(network, loss, reduction, shared_penalties)
         self.backend = choose(backend)
@@ -101,6 +100,7 @@ class Model:
             )
         self.preprocessing = preprocessing
         if preprocessing is not None:
+            check_is("Model: preprocessing", preprocessing, Preprocessing)
             if columns is not None or input_scaling is not None:
                 raise InputError("preprocessing has columns and a scaling; give it alone")
             columns, input_scaling = preprocessing.names, preprocessing.scaling
@@ -117,10 +117,10 @@ class Model:
             self._w = self.backend.empty((network.parameters,), self.dtype)
             self._statistics = self.backend.empty((network.statistics,), self.dtype)
             return
-        if w is None:
-            w = network.initial_weights(seed)
         with self.backend.scope(), enough_memory(self.backend, "the weights"):
-            given = self.backend.asarray(w, self.dtype)
+            if w is None:
+                w = network.initial_weights(seed)
+            given = self._taken("w", w)
             if given.shape != (network.parameters,):
                 raise InputError(
                     f"w has shape {tuple(given.shape)}, this network has {network.parameters} "
@@ -165,7 +165,7 @@ class Model:
     @w.setter
     def w(self, values: Any) -> None:
         with self.backend.scope():
-            values = self.backend.asarray(values, self.dtype)
+            values = self._taken("w", values)
             if values.shape != self._w.shape:
                 raise InputError(
                     f"w has shape {tuple(values.shape)}, this network has "
@@ -182,13 +182,20 @@ class Model:
     @statistics.setter
     def statistics(self, values: Any) -> None:
         with self.backend.scope():
-            values = self.backend.asarray(values, self.dtype)
+            values = self._taken("statistics", values)
             if values.shape != self._statistics.shape:
                 raise InputError(
                     f"statistics has shape {tuple(values.shape)}, this network has "
                     f"{self.network.statistics}"
                 )
             self.backend.copy(values, self._statistics)
+
+    def _taken(self, what: str, values: Any) -> Array:
+        """Values as an array of the backend's; InputError for what is no array of numbers."""
+        try:
+            return self.backend.asarray(values, self.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{what} must be an array of numbers: {error}") from error
 
     @property
     def W(self) -> dict[tuple[int, int], Array]:
@@ -721,6 +728,7 @@ class Evaluator:
 def save_model(model: Model, path: PathLike, beside: Any = None) -> None:
     """`Model.save`, as a function. beside: what JSON can hold, kept in the same file for its
     writer; a model does without it."""
+    check_is("save_model: model", model, Model)
     host, network = model.backend.to_numpy, model.network
     Content(
         network,
@@ -791,9 +799,10 @@ def _columns(columns: Any, inputs: int) -> tuple[str, ...] | None:
 
 def _fitting(scaling: Any, what: str, width: int, columns: str) -> Scaling | None:
     """The scaling itself; InputError if it is none of so many columns."""
-    if scaling is not None and not isinstance(scaling, Scaling):
-        raise InputError(f"{what} must be a Scaling, not {scaling!r:.60}")
-    if scaling is not None and len(scaling.shift) != width:
+    if scaling is None:
+        return None
+    check_is(what, scaling, Scaling)
+    if len(scaling.shift) != width:
         raise InputError(
             f"{what} is of {len(scaling.shift)} columns, the network has {width} {columns}"
         )
@@ -802,9 +811,9 @@ def _fitting(scaling: Any, what: str, width: int, columns: str) -> Scaling | Non
 
 def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
     """(precision, dtype of the weights); InputError for unknown names or two that contradict."""
-    if dtype is not None and dtype not in DTYPES:
+    if dtype is not None and not (isinstance(dtype, str) and dtype in DTYPES):
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    precision = precision or dtype or "float32"
+    precision = dtype or "float32" if precision is None else precision
     check_precision(precision)
     of_weights = PRECISIONS[precision].dtype
     if dtype not in (None, of_weights):

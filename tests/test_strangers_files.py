@@ -447,7 +447,7 @@ def test_what_is_written_is_what_can_be_read(tmp_path):
     path = tmp_path / "m"
     write_model(path)
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"cannot be written: what stands beside its tensors"):
+    with pytest.raises(InputError, match=r"what stands beside its tensors would take"):
         mlp.save_model(model_of_all_parts(), path, beside="x" * (1 << 25))
     assert path.read_bytes() == before
     assert read(path, MODEL)

@@ -1,16 +1,13 @@
 """The command line: one TOML file in, a folder with the trained network out.
 
 Everything heavy is imported by the command that needs it, so that ``mlp --help`` answers at once.
-Exit codes: 0, 1 for a check that fails, 2 for a mistake that the message explains, 130
-after Ctrl-C.
+Exit codes: 0, 1 for a check that fails, 2 for a mistake that the message explains, and for a run
+that a signal ended 128 and its number: 130 after Ctrl-C, 143 after SIGTERM (`mlp.app.endings`).
 """
 
 import os
-import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +23,17 @@ if TYPE_CHECKING:
 class Commands(TyperGroup):
     """The commands; a user's mistake is one message on standard error and exit code 2, and a
     warning is one line there."""
+
+    def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
+        """An output that cannot be written, as on a full disk, is a mistake as others are."""
+        try:
+            return super().main(args, *rest, **named)
+        except OSError as error:
+            if "--debug" in (sys.argv[1:] if args is None else args):
+                raise
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
+            _say_error(f"{error.filename or 'the output'}: {error.strerror or error}")
+            sys.exit(2)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -155,7 +163,11 @@ def train(
         typer.Option(metavar="DIR", help="The run's folder; default: runs/NAME, runs/NAME-2, ..."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on from where this run stands.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on from where this run stands, in its folder; auto: or begin it.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
     plan: Annotated[
@@ -165,9 +177,15 @@ def train(
     """Train as FILE says, into a folder of its own."""
     from mlp.app.config import load
     from mlp.app.progress import progress
-    from mlp.app.runs import SETTINGS, in_run, plan_run, train_run
+    from mlp.app.run_folder import is_run
+    from mlp.app.runs import plan_run, run_name, train_run
+    from mlp.app.standing import SETTINGS, Over, in_run
     from mlp.errors import InputError
 
+    auto = resume == Path("auto")
+    if auto and file is not None:
+        place = out or Path("runs") / run_name(file)
+        resume, out = (place, None) if is_run(place) else (None, place)
     if file is None and resume is not None:
         file = in_run(resume, SETTINGS)
     if file is None:
@@ -178,8 +196,18 @@ def train(
         say(str(found))
         found.check()
         return
-    with _ended_gently(), progress(quiet) as callbacks:
-        finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=callbacks)
+    try:
+        with progress(quiet) as shown:
+            finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=shown)
+    except Over as over:  # that is what a script which asks again and again waits for
+        if not auto:
+            raise
+        if not quiet:
+            say(f"{over}")
+        return
+    if finished.fault:
+        _say_error(f"{finished.fault}; the model is in {finished.folder}")
+        raise typer.Exit(2)
     if finished.result.diverged or finished.result.out_of_memory:
         message = f"{finished.result.stopped}; the run is in {finished.folder}"
         if not finished.result.diverged:
@@ -194,27 +222,13 @@ def train(
         except OSError as error:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
             _say_error(f"no output ({error.strerror}); the run is in {finished.folder}")
-    if finished.interrupted:
-        raise typer.Exit(130)
+    if finished.code:
+        raise typer.Exit(finished.code)
 
 
 def _with_threads(overrides: list[str] | None, threads: int | None) -> list[str]:
     """The flag is the setting of its name, the last word on it."""
     return [*(overrides or []), *([] if threads is None else [f"threads={threads}"])]
-
-
-@contextmanager
-def _ended_gently() -> Iterator[None]:
-    """SIGTERM and SIGHUP, as of a shutdown or a lost terminal, do what Ctrl-C does."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _summary(finished: "Finished", data: str) -> str:
@@ -274,6 +288,39 @@ def _quoted(path: object) -> str:
     import shlex
 
     return shlex.quote(str(path))
+
+
+# ------------------------------------------------------------------------------ runs, verify
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What the runs are in, or one of them.")
+    ] = Path("runs"),
+) -> None:
+    """List runs: how each ended or whether it is under way, epochs, lowest loss, since when."""
+    from mlp.app.run_list import HEAD, runs_in
+
+    rows = [HEAD, *([printable(cell) for cell in row] for row in runs_in(folder))]
+    say("\n".join("  ".join(cells).rstrip() for cells in _padded(rows)))
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+) -> None:
+    """Check all files of a run against the checksums they were written with.
+
+    Exit code 1 if something is damaged or missing.
+    """
+    from mlp.app.run_list import verified
+
+    damaged = 0
+    for name, wrong in verified(run):
+        damaged += bool(wrong)
+        say(f"{name}: {wrong or 'whole'}")
+    raise typer.Exit(1 if damaged else 0)
 
 
 # ------------------------------------------------------------------------------ predict, evaluate

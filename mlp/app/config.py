@@ -26,6 +26,7 @@ import datetime
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ from pydantic import (
 from mlp.data.preprocessing import KINDS, Coding, ColumnPlan, Kind
 from mlp.data.scaling import ScalingName
 from mlp.errors import InputError, did_you_mean
+from mlp.files import checked_path, open_regular
 from mlp.formulas.activations import ACTIVATIONS, get_activation
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
 from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
@@ -62,6 +64,8 @@ from mlp.names import make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
 from mlp.spellings import ours
+from mlp.threads import check_threads
+from mlp.training.checkpoints import Checkpoints
 from mlp.training.settings import RENAMED, Settings
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -127,7 +131,7 @@ def _class_weight(value: Any) -> Any:
         raise InputError(f"expected 'balanced' or a table of weights by class, not {value!r}")
     for name, weight in value.items():
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not number or not 0 <= weight < float("inf"):
+        if not number or not 0 <= weight <= sys.float_info.max:
             raise InputError(f"the weight of {name!r} must be a number from 0 on, not {weight!r}")
     return {name: float(weight) for name, weight in value.items()}
 
@@ -163,6 +167,11 @@ def _schedule(spec: Any) -> Any:
 
 def _initializer(spec: Any) -> Any:
     return get_initializer(spec, "identity")
+
+
+def _threads(number: int) -> int:
+    check_threads(number)
+    return number
 
 
 def _memory(text: str) -> str:
@@ -393,7 +402,7 @@ def _layer(value: Any) -> Any:
     if not isinstance(value, dict):
         return DenseLayer.model_validate(value)
     kind = value.get("kind", "dense")
-    if kind not in LAYER_SECTIONS:
+    if not isinstance(kind, str) or kind not in LAYER_SECTIONS:
         raise InputError(f"kind: unknown layer {kind!r}{did_you_mean(kind, LAYER_SECTIONS)}")
     return LAYER_SECTIONS[kind].model_validate(value)
 
@@ -420,6 +429,15 @@ class Training(Section):
     class_weight: Annotated[
         dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
     ] = None
+    checkpoint: str = Checkpoints.every
+    keep: int = Checkpoints.keep
+
+    @field_validator("checkpoint", "keep")
+    @classmethod
+    def _as_checkpoints_say(cls, value: Any, info: ValidationInfo) -> Any:
+        given = {"every" if info.field_name == "checkpoint" else "keep": value}
+        _ask(Checkpoints, {"folder": "", **given}, str(info.field_name))
+        return value
 
     @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
     @classmethod
@@ -434,7 +452,8 @@ class Training(Section):
 
     def settings(self, seed: int) -> Settings:
         """How to train."""
-        return Settings(seed=seed, **self.model_dump(exclude={"loss", "reduction", "class_weight"}))
+        others = {"loss", "reduction", "class_weight", "checkpoint", "keep"}
+        return Settings(seed=seed, **self.model_dump(exclude=others))
 
 
 class Config(Section):
@@ -442,7 +461,7 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     backend: str | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, AfterValidator(_threads)] | None = None
     precision: Literal["float32", "tf32", "float64", "mixed"] = "float32"
     data: Data
     layers: Annotated[list[Annotated[Any, PlainValidator(_layer)]], Field(min_length=1)]
@@ -516,13 +535,13 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     read as TOML, a bare word as text. Paths in the file are relative to its folder, paths in
     overrides to the current one. Raises InputError that lists every mistake.
     """
-    path = Path(path)
+    path = checked_path(path)
     values = _parse(path)
     if isinstance(values.get("data"), dict):
         for name in FILES:
             value = values["data"].get(name)
             if isinstance(value, str):
-                values["data"][name] = str(path.parent / Path(value).expanduser())
+                values["data"][name] = str(path.parent / os.path.expanduser(value))
     given = [_override(values, text) for text in overrides]
     _check_paths(values.get("data"), path, "data")
     try:
@@ -535,9 +554,13 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+MOST_TEXT = 1 << 24  # bytes that are read of settings
+
+
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            text = file.read(MOST_TEXT).decode("utf-8-sig")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError as error:
         raise InputError(f"no file {path}; `mlp init {path}` writes a first one") from error
@@ -545,7 +568,11 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; it should be a TOML file") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deep for settings") from error
+    except ValueError as error:  # of either kind, or of an integer of thousands of digits
         kind = "JSON" if path.suffix == ".json" else "TOML"
         raise InputError(f"{path} is not {kind}: {error}{_slip(text, str(error), kind)}") from error
     if not isinstance(values, dict):
@@ -641,7 +668,7 @@ def _value(text: str) -> Any:
         values = tomllib.loads(f"value = {text}")
         if list(values) == ["value"]:
             return values["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         return float(text)  # .5 and 1. are no TOML

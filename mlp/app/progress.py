@@ -20,14 +20,14 @@ LINES = 20  # of plain text for a whole run, about
 @contextmanager
 def progress(quiet: bool = False, stream: TextIO | None = None) -> Iterator[list[Any]]:
     """The callbacks that show progress on the stream, standard output if none is given."""
-    stream = stream or sys.stdout
+    lossy: Any = Unfailing(stream or sys.stdout)
     if quiet:
         yield []
-    elif stream.isatty():
-        with bar(stream) as shown:
+    elif lossy.isatty():
+        with bar(lossy) as shown:
             yield [shown]
     else:
-        yield [Lines(stream)]
+        yield [Lines(lossy)]
 
 
 def describe(run: Run, short: bool = False) -> str:
@@ -44,10 +44,30 @@ def describe(run: Run, short: bool = False) -> str:
     return f"{text}  {speed / 1e3:,.0f}k/s" if short else f"{text}  {speed:,.0f} samples/s"
 
 
+class Unfailing:
+    """A stream whose loss is no error: a closed pipe, a full disk or a lost terminal must not end
+    the run."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+
 class Lines:
     """A line an epoch; in a long run for every so many epochs, and for the last one."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: Any):
         self.stream = stream
         self.shown = 0
         self.epochs = 0
@@ -72,12 +92,11 @@ class Lines:
         self._print(f"{head}  {describe(run)}")
 
     def _print(self, line: str) -> None:
-        with suppress(OSError):  # a closed pipe or a full disk must not end the run
-            print(line, file=self.stream, flush=True)
+        print(line, file=self.stream, flush=True)
 
 
 @contextmanager
-def bar(stream: TextIO) -> Iterator["Bar"]:
+def bar(stream: Any) -> Iterator["Bar"]:
     """A bar over all batches of the run, taken down properly however the run ends."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,18 +1,32 @@
-"""A run's folder: a place that is free before training, and whole or not there after it.
+"""A run's folder, from its first minute on and in its place, written by one program at a time.
 
-Everything is written into a folder beside the place and moved there at the end. A folder that is
-there already is never written to.
+    manifest.json    status, host and process; what the data were; length and checksum of the files
+    settings.json    from the start; the other files of a run come when training has ended
+    history.csv      grows by a row an epoch
+    checkpoints/     see `mlp.training.checkpoints`
+    .lock            held by the program that writes; the system lets go of it when that one ends
+
+The manifest is replaced whole. What it does not list is not yet whole, or of an earlier ending.
 """
 
 import errno
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mlp.errors import InputError
+from mlp.files import write_atomically
+from mlp.sealed import MANIFEST, read_manifest, remove_partial, seal
+from mlp.training.checkpoints import Checkpoints
+
+LOCK, CHECKPOINTS = ".lock", "checkpoints"
+PATIENCE = 0.2  # seconds in which one who looks lets go of the lock
 
 
 def next_free(place: Path) -> Path:
@@ -33,55 +47,6 @@ def check_free(place: Path) -> None:
         raise InputError(f"{place} {what}; name another folder, or remove it first")
 
 
-class NewFolder:
-    """A folder under way: write into ``path``, then `finish`."""
-
-    def __init__(self, place: Path, path: Path):
-        self.place, self.path = place, path
-        self.finished = False
-
-    def finish(self) -> Path:
-        """Move it to its place, or the next free one if that was taken meanwhile; where it is."""
-        place = self.place
-        while True:
-            with suppress(OSError):  # an empty folder in the place makes room
-                place.rmdir()
-            if not os.path.lexists(place):
-                break
-            place = next_free(place)
-        os.rename(self.path, place)
-        self.finished = True
-        return place
-
-
-@contextmanager
-def new_folder(place: Path, size: int) -> Iterator[NewFolder]:
-    """A new folder beside the place, gone again unless it is finished.
-
-    size: bytes that will be needed. Raises InputError if the place cannot be written to or the
-    disk has less left.
-    """
-    made = [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
-    path = place.parent / f".{place.name}.{secrets.token_hex(4)}.partial"
-    try:
-        path.mkdir(parents=True)
-        left = shutil.disk_usage(path).free
-    except OSError as error:
-        _remove(path, made)
-        raise cannot_write(place, error) from error
-    folder = NewFolder(place, path)
-    try:
-        if left < size:
-            raise InputError(
-                f"{place} needs about {size / 1e6:.0f} MB, the disk has {left / 1e6:.0f} MB left; "
-                "free some space, or name a folder on another disk by --out"
-            )
-        yield folder
-    finally:
-        if not folder.finished:
-            _remove(path, made)
-
-
 def cannot_write(place: Path, error: OSError) -> InputError:
     """What the disk refuses, as a message."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -91,9 +56,197 @@ def cannot_write(place: Path, error: OSError) -> InputError:
     )
 
 
-def _remove(path: Path, made: list[Path]) -> None:
-    """The folder with all that is in it, and the folders above that were made for it."""
-    shutil.rmtree(path, ignore_errors=True)
-    for folder in made:
+class RunFolder:
+    """A run's folder that this program alone writes to.
+
+    lock: an open file. is_new: whether the run began in it. made: what was not there before it, the
+    folder and those above.
+    """
+
+    def __init__(
+        self, path: Path, lock: int | None, is_new: bool = False, made: Iterable[Path] = ()
+    ):
+        self.path, self.lock, self.is_new, self.made = path, lock, is_new, list(made)
+        self.about: dict[str, Any] = {}
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.path / CHECKPOINTS
+
+    def start(self, files: Mapping[str, bytes], **about: Any) -> None:
+        """From now on the run is running, with these files. InputError if they cannot be
+        written."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "began": now}
+        try:
+            self.say((), status="running", stopped="", **here, **about)
+            for name, data in files.items():
+                self.write(name, data)
+            self.say(files)
+        except InputError as error:
+            if self.is_new and isinstance(error.__cause__, OSError):
+                raise cannot_write(self.path, error.__cause__) from error
+            raise
+
+    def say(self, files: Iterable[str], **about: Any) -> None:
+        """What the manifest says from now on: of the run, and which files are whole. InputError if
+        it cannot be written."""
+        self.about |= about
+        seal(self.path, files, self.about)
+
+    def write(self, name: str, data: bytes) -> None:
+        """A file of the run, whole or as it was. InputError if it cannot be written."""
+        write_atomically(self.path / name, data)
+
+    def is_there(self) -> bool:
+        """Whether the folder is the one that was begun, neither gone nor replaced."""
+        if self.lock is None:
+            return self.path.is_dir()
         with suppress(OSError):
-            folder.rmdir()
+            return os.path.samestat(os.fstat(self.lock), os.stat(self.path / LOCK))
+        return False
+
+    def move(self) -> None:
+        """To the next free place, if the folder is no longer there."""
+        if not self.is_there():
+            self.let_go()
+            begun = begin(next_free(self.path))
+            self.path, self.lock, self.made = begun.path, begun.lock, begun.made
+
+    def let_go(self) -> None:
+        """Others may write to it."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def remove(self) -> None:
+        """All that is in it, and the folders that were made for it."""
+        for entry in self.path.iterdir() if self.is_there() else ():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        for folder in self.made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def begin(place: Path, numbered: bool = False) -> RunFolder:
+    """A new run's folder; numbered: at the next free place if this one is taken. InputError if it
+    cannot be made, or is there and not empty."""
+    while True:
+        made = [folder for folder in (place, *place.parents) if not folder.exists()]
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.mkdir(place)
+        except FileExistsError:
+            if numbered:
+                place = next_free(place)
+                continue
+            check_free(place)
+        except OSError as error:
+            raise cannot_write(place, error) from error
+        return RunFolder(place, _lock(place), True, made)
+
+
+def take(path: Path) -> RunFolder:
+    """The folder of a run to go on with. InputError if another program writes to it."""
+    folder = RunFolder(path, _lock(path))
+    remove_partial(path)
+    return folder
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[RunFolder]:
+    """The folder within; if an error ends it, a new one goes again unless a checkpoint is in it."""
+    try:
+        yield folder
+    except BaseException as error:
+        if folder.is_new and not Checkpoints(folder.checkpoints).found():
+            folder.remove()
+        elif folder.about:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            with suppress(InputError):
+                files = read_manifest(folder.path)["files"]
+                folder.say(files, status=status, stopped=str(error) or type(error).__name__)
+        raise
+    finally:
+        folder.let_go()
+
+
+def check_room(folder: RunFolder, size: int) -> None:
+    """InputError if the disk has fewer bytes left than the run will need."""
+    try:
+        left = shutil.disk_usage(folder.path).free
+    except OSError as error:
+        raise cannot_write(folder.path, error) from error
+    if left < size:
+        raise InputError(
+            f"{folder.path} needs about {size / 1e6:.0f} MB, the disk has {left / 1e6:.0f} MB "
+            "left; free some space, or name a folder on another disk by --out"
+        )
+
+
+# ------------------------------------------------------------------------------ the lock
+
+
+def _lock(folder: Path) -> int | None:
+    """The lock of a folder, an open file; None where the system has no such locks. InputError if
+    another program has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(PATIENCE / 10)
+                continue
+            os.close(lock)
+            raise InputError(
+                f"{folder} is written to by another program{_who(folder)}; wait until it ends, or "
+                "name another folder by --out"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(lock)
+            return None
+
+
+def _who(folder: Path) -> str:
+    with suppress(InputError, KeyError):
+        about = read_manifest(folder)["about"]
+        return f" (process {about['pid']} on {about['host']}, since {about['began']})"
+    return ""
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a program writes to the folder."""
+    try:
+        import fcntl
+
+        lock = os.open(folder / LOCK, os.O_RDONLY)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
+def is_run(folder: Path) -> bool:
+    """Whether it is the folder of a run, of today or before there were manifests."""
+    return any((folder / name).is_file() for name in (MANIFEST, "settings.json"))

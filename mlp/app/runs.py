@@ -1,6 +1,7 @@
 """A run: from the settings of one file to a trained model in a folder of its own, and back.
 
-The folder holds
+The folder is there from the first minute (`mlp.app.run_folder`). When training has ended, by
+whatever cause (all epochs, patience, a signal, divergence, memory that ran out), it holds
 
     model.safetensors   network, weights, scaling, class names: all that predicting needs
     state.safetensors   where training stands, to go on from
@@ -9,8 +10,8 @@ The folder holds
     metrics.json        how good the model is on each part of the data, and how the run went
     loss.png            the history as a picture, where matplotlib is installed
 
-It is written when training has ended, by whatever cause: all epochs, patience, Ctrl-C, divergence,
-memory that ran out.
+Model and state are written first. If the folder does not take them they are left elsewhere, and it
+is said where.
 """
 
 import csv
@@ -18,54 +19,70 @@ import io
 import json
 import math
 import platform
-import signal
-import threading
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 import mlp
 from backends import BackendError
-from mlp.app.config import FILES, Config, load
+from mlp.app.config import Config, load
+from mlp.app.endings import Asked, asked
+from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
 from mlp.app.prepare import choose_backend, new_model, read_parts, samples_of
-from mlp.app.run_folder import NewFolder, cannot_write, check_free, new_folder, next_free
+from mlp.app.run_folder import (
+    RunFolder,
+    begin,
+    check_free,
+    check_room,
+    held,
+    take,
+)
+from mlp.app.standing import SETTINGS, in_run, resolved, standing
 from mlp.data.samples import Samples
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError
+from mlp.files import write_atomically
 from mlp.memory import shortages
 from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
 from mlp.threads import limited
-from mlp.training.checkpoint import load_state, save_state
+from mlp.training.checkpoint import save_state
+from mlp.training.checkpoints import STATE_FILE, Checkpoints
 from mlp.training.loop import plan_training, train
 from mlp.training.memory_plan import Plan
-from mlp.training.run import Result
-from mlp.training.state import State
+from mlp.training.run import INTERRUPTED, Result, Run
 
-STATE_FILE, SETTINGS = "state.safetensors", "settings.json"
+HISTORY, METRICS, PICTURE = "history.csv", "metrics.json", "loss.png"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended: its folder, what training gave, and what metrics.json says."""
+    """A run that has ended: its folder, what training gave, and what metrics.json says.
+
+    fault: what stood in the way of the folder; ``folder`` is then where model and state are. code:
+    what the program ends with, `mlp.app.endings`.
+    """
 
     folder: Path
     result: Result
     metrics: dict[str, Any]
+    fault: str = ""
+    code: int = 0
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-        return self.result.stopped.startswith("interrupted")
+        """Whether Ctrl-C or another signal ended it."""
+        return self.result.stopped.startswith(INTERRUPTED)
 
 
-# ------------------------------------------------------------------------------ a new run
+# ------------------------------------------------------------------------------ a run
 
 
 def train_run(
@@ -76,43 +93,60 @@ def train_run(
     resume: Path | None = None,
     callbacks: Iterable[Any] = (),
 ) -> Finished:
-    """Train as the settings say and write the run's folder.
+    """Train as the settings say, in the run's folder.
 
-    out: the folder, which must not be there yet; None is runs/NAME for NAME.toml, or the next free
-    runs/NAME-2, ... backend: a name that takes precedence over the file's. resume: a run to go on
-    from. Everything that can be refused is refused before training.
+    out: a new folder; None is runs/NAME for NAME.toml, or the next free runs/NAME-2, ... backend: a
+    name that takes precedence over the file's. resume: a run to go on from, in its own folder, or
+    if ``out`` is given in that one. Everything that can be refused is refused before training.
     """
     chosen = choose_backend(backend, config)
     if out is not None:
         check_free(out)
-    place = out if out is not None else next_free(Path("runs") / _name(config.path))
+        out = out if out.name else out.absolute()  # of "." a neighbour can be named
+    if resume is not None:
+        in_run(resume, SETTINGS)
     parts = read_parts(config)
     with _naming(config):
         model = new_model(config, parts, chosen)
         samples = samples_of(model, parts, config)
-    settings = config.settings()
-    state = None if resume is None else _state_of(resume, config)
-    size = _size(model, settings.make_optimizer().state)
-    with new_folder(place, size) as folder, limited(config.threads):
+    data = fingerprint(config, samples)
+    if resume is not None and out is None:
+        folder = take(resume)
+    else:
+        folder = begin(out or Path("runs") / run_name(config.path), numbered=out is None)
+    with held(folder), asked() as ending, limited(config.threads):
+        check_room(folder, _size(model, config))
+        rows = samples["train"].n
+        state = None if resume is None else standing(resume, config, model, data, rows)
+        settings = _json_bytes(resolved(config, model))
+        folder.start({SETTINGS: settings}, data=data)
+        kept = Checkpoints(
+            folder.checkpoints, config.training.checkpoint, config.training.keep, at_end=False
+        )
         started = time.perf_counter()
-        with warnings.catch_warnings(), _naming(config):
+        with warnings.catch_warnings(), _naming(config), _History(folder) as history:
             warnings.simplefilter("ignore", RuntimeWarning)  # a divergence is in the result
             result = train(
                 model,
                 samples["train"],
                 validation=samples.get("validation"),
-                callbacks=callbacks,
+                callbacks=[*callbacks, history, ending],
                 state=state,
-                settings=settings,
+                checkpoint=kept if config.training.checkpoint != "none" else None,
+                settings=config.settings(),
             )
         seconds = time.perf_counter() - started
-        with _undisturbed():
-            metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
-            where = _write(folder, result, config, metrics)
-    picture = io.BytesIO()
-    if plot_history(result.history, picture):
-        _try_write(where / "loss.png", picture.getvalue())
-    return Finished(where, result, metrics)
+        files = {SETTINGS: settings, HISTORY: _history_csv(result.history).encode()}
+        where, fault = _save(folder, result, files)
+        metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
+        if not fault:
+            fault = _complete(folder, result, metrics)
+    return Finished(where, result, metrics, fault, _code(result, ending))
+
+
+def _code(result: Result, ending: Asked) -> int:
+    """What the program ends with, if a signal ended the run."""
+    return 128 + ending.number if result.stopped.startswith(INTERRUPTED) else 0
 
 
 def plan_run(config: Config, backend: str | None = None) -> Plan:
@@ -122,11 +156,16 @@ def plan_run(config: Config, backend: str | None = None) -> Plan:
     with _naming(config):
         model = new_model(config, parts, chosen)
         samples = samples_of(model, parts, config)
-        watched, settings = samples.get("validation"), config.settings()
-        return plan_training(model, samples["train"], validation=watched, settings=settings)
+        return plan_training(
+            model,
+            samples["train"],
+            validation=samples.get("validation"),
+            settings=config.settings(),
+            copies=config.training.checkpoint != "none",
+        )
 
 
-def _name(path: Path) -> str:
+def run_name(path: Path) -> str:
     """What a run of this file is called; the settings of a run are called as the run."""
     return path.resolve().parent.name if path.name == SETTINGS else path.stem
 
@@ -143,42 +182,47 @@ def _naming(config: Config) -> Iterator[None]:
         ) from error
 
 
-def _size(model: Model, vectors: tuple[str, ...]) -> int:
-    """Bytes the folder will need: the weights, those of the state, its best ones and vectors."""
+def _size(model: Model, config: Config) -> int:
+    """Bytes the folder will need: the model, its state and the checkpoints."""
     itemsize = 8 if model.dtype == "float64" else 4
-    return (3 + len(vectors)) * model.network.parameters * itemsize + 1_000_000
+    states = 1 + (config.training.keep + 2 if config.training.checkpoint != "none" else 0)
+    of_a_state = 2 + len(config.settings().make_optimizer().state)  # the weights, the best ones
+    return (1 + states * of_a_state) * model.network.parameters * itemsize + 1_000_000
 
 
-def _state_of(run: Path, config: Config) -> State:
-    """Where an earlier run stood, for this one to go on from at its own learning rate."""
-    state = load_state(in_run(run, STATE_FILE))
-    epochs = config.training.epochs
-    if state.epoch >= epochs:
-        raise InputError(
-            f"{run} has {state.epoch} epochs and {config.path} asks for {epochs} in all; to go on "
-            f"set more, as in --set training.epochs={2 * max(state.epoch, 1)}"
-        )
-    if not all(np.isfinite(np.asarray(x)).all() for x in state.vectors.values()):
-        raise InputError(
-            f"{run} diverged, its optimizer's state is not finite and cannot be gone on from; "
-            "train anew with a smaller learning rate"
-        )
-    if load(in_run(run, SETTINGS)).training.batch_size != config.training.batch_size:
-        state = replace(state, batch=0, batch_losses=None)  # the epoch under way begins again
-    return replace(state, learning_rate=config.settings().rate())
+class _History:
+    """The history as a file that grows by a row an epoch; a callback of the run.
 
+    The file stays open: it is written to wherever the folder is moved. What the disk does not take
+    is left out; the history is written again, whole, when training has ended.
+    """
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits: what is being written is what it is meant to keep."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def __init__(self, folder: RunFolder):
+        self.path = folder.path / HISTORY
+        self.file: TextIO | None = None
+
+    def __enter__(self) -> "_History":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            with suppress(OSError):
+                self.file.close()
+
+    def on_run_start(self, run: Run) -> None:
+        with suppress(OSError):
+            self.file = open(self.path, "w", encoding="utf-8", newline="")  # noqa: SIM115
+            self._add(run.state.history)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self._add({name: values[-1:] for name, values in run.state.history.items()})
+
+    def _add(self, rows: dict[str, list[float]]) -> None:
+        with suppress(OSError):
+            if self.file is not None and rows:
+                text = _history_csv(rows)
+                self.file.write(text.partition("\n")[2] if self.file.tell() else text)
+                self.file.flush()
 
 
 # ------------------------------------------------------------------------------ what is written
@@ -227,41 +271,74 @@ def _measured(result: Result, part: Samples) -> dict[str, float]:
         raise
 
 
-def _write(folder: NewFolder, result: Result, config: Config, metrics: dict[str, Any]) -> Path:
-    """All files but the picture; where they are in the end."""
-    model, path = result.model, folder.path
+def _save(folder: RunFolder, result: Result, files: dict[str, bytes]) -> tuple[Path, str]:
+    """Model, state and what belongs to them: where they are, and what stood in the way of the
+    folder. InputError if they could be written nowhere."""
     try:
-        save_model(model, path / MODEL_FILE)
-        save_state(result.state, path / STATE_FILE, model.backend)
-        _write_json(path / SETTINGS, resolved(config, model))
-        _write_json(path / "metrics.json", metrics)
-        (path / "history.csv").write_text(_history_csv(result.history), encoding="utf-8")
-        return folder.finish()
-    except OSError as error:
-        raise cannot_write(folder.place, error) from error
+        folder.move()
+        _write(folder.path, result, files)
+        folder.say([MODEL_FILE, STATE_FILE, *files])
+        return folder.path, ""
     except InputError as error:
-        if isinstance(error.__cause__, OSError):
-            raise cannot_write(folder.place, error.__cause__) from error
-        raise
+        fault = str(error)
+    try:
+        elsewhere = Path(tempfile.mkdtemp(prefix=f"{folder.path.name}-"))
+        _write(elsewhere, result, files)
+    except (InputError, OSError) as error:
+        raise InputError(
+            f"{fault}; nor could {tempfile.gettempdir()} take the model ({error}); go on from the "
+            f"last checkpoint by `mlp train --resume {folder.path}`, when there is room again"
+        ) from error
+    return elsewhere, fault
 
 
-def resolved(config: Config, model: Model) -> dict[str, Any]:
-    """The settings with nothing left open: the backend in use, all units, absolute paths."""
-    values: dict[str, Any] = {"seed": config.seed, "backend": None}
-    values |= config.model_dump(mode="json", exclude_none=True, by_alias=True)
-    values["backend"] = model.backend.name
-    if "kind" not in values["layers"][-1]:  # a dense layer
-        values["layers"][-1] = {"units": model.network.outputs} | values["layers"][-1]
-    values["training"]["learning_rate"] = config.settings().rate()
-    for name in FILES:
-        if name in values["data"]:
-            values["data"][name] = str(Path(values["data"][name]).resolve())
-    return values
+def _write(path: Path, result: Result, files: dict[str, bytes]) -> None:
+    save_model(result.model, path / MODEL_FILE)
+    save_state(result.state, path / STATE_FILE, result.model.backend)
+    for name, data in files.items():
+        write_atomically(path / name, data)
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def _complete(folder: RunFolder, result: Result, metrics: dict[str, Any]) -> str:
+    """Metrics and picture, and how the run ended; what stood in their way."""
+    files = [MODEL_FILE, STATE_FILE, SETTINGS, HISTORY, METRICS]
+    try:
+        folder.write(METRICS, _json_bytes(metrics))
+        if _picture(folder, result):
+            files.append(PICTURE)
+        with suppress(OSError):
+            folder.checkpoints.rmdir()  # if there were none
+        folder.say(files, status=_status(result), stopped=result.stopped)
+    except InputError as error:
+        return f"{error}; model and state are there"
+    return ""
+
+
+def _status(result: Result) -> str:
+    """A run's ending in a word or two."""
+    if result.diverged:
+        return "diverged"
+    if result.out_of_memory:
+        return "out of memory"
+    return INTERRUPTED if result.stopped.startswith(INTERRUPTED) else "finished"
+
+
+def _picture(folder: RunFolder, result: Result) -> bool:
+    """Whether there is one. It is the least of a run: whatever fails in drawing it is a warning."""
+    picture = io.BytesIO()
+    try:
+        if not plot_history(result.history, picture):
+            return False
+        folder.write(PICTURE, picture.getvalue())
+    except Exception as error:  # of a library that reads fonts and settings of the user's
+        warnings.warn(f"{folder.path / PICTURE} is left out: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def _json_bytes(values: dict[str, Any]) -> bytes:
     text = json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    return (text + "\n").encode()
 
 
 def _finite(value: Any) -> Any:
@@ -272,22 +349,13 @@ def _finite(value: Any) -> Any:
 
 
 def _history_csv(history: dict[str, list[float]]) -> str:
-    """One row an epoch; a quantity that was not measured from the start begins with blanks."""
-    epochs = len(history.get("epoch", []))
-    columns = [[""] * (epochs - len(values)) + list(values) for values in history.values()]
+    """One row an epoch; a quantity that was not measured in one is blank there."""
+    columns = [["" if math.isnan(x) else x for x in values] for values in history.values()]
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(history)
     rows.writerows(zip(*columns, strict=True))
     return text.getvalue()
-
-
-def _try_write(path: Path, data: bytes) -> None:
-    """A picture that finds no room is left out; the run is safe already."""
-    try:
-        path.write_bytes(data)
-    except OSError:
-        path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------ an earlier run
@@ -309,16 +377,3 @@ def load_run(folder: Path, backend: str | None = None) -> tuple[Model, Config | 
             raise BackendError(f"{error}; or choose another one by --backend") from error
         raise
     return load_model(path, chosen), config
-
-
-def in_run(folder: Path, name: str) -> Path:
-    """A file of a run's folder; InputError if it is no such folder."""
-    if (folder / name).is_file():
-        return folder / name
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; a run is a folder that `mlp train` writes")
-    if not folder.is_dir():
-        known = [str(file.parent) for file in Path().glob(f"runs/*/{name}")]
-        hint = did_you_mean(folder, sorted(known)) if known else ""
-        raise InputError(f"no run {folder}{hint or '; it is a folder that `mlp train` writes'}")
-    raise InputError(f"{folder} is no folder of a run: it has no {name}")

@@ -1,6 +1,7 @@
 """Text on its way to a terminal: names and labels come from files, and may hold control codes."""
 
 import re
+from contextlib import nullcontext, suppress
 
 import typer
 
@@ -19,7 +20,8 @@ def printable(text: str) -> str:
 
 def say(text: str, err: bool = False, nl: bool = True) -> None:
     """Print lines that may hold names from files; all that the commands say goes through here."""
-    typer.echo("\n".join(map(printable, text.split("\n"))), err=err, nl=nl)
+    with suppress(OSError) if err else nullcontext():  # nobody can be told of a lost terminal
+        typer.echo("\n".join(map(printable, text.split("\n"))), err=err, nl=nl)
 
 
 def _escaped(found: re.Match[str]) -> str:

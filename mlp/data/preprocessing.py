@@ -40,7 +40,7 @@ from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
 from mlp.data.tables import Column, Names, Table, matching
 from mlp.data.text_columns import BOOLEANS, is_number, typed
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, check_is, did_you_mean
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -231,6 +231,8 @@ class Preprocessing:
         should be, for values that are not finite, and if no column is left.
         """
         table = as_table(table)
+        if columns is not None:
+            check_is("columns", columns, Mapping)
         plans = _plans(table, columns or {})
         _check_finite(table)
         if gaps == "error":

@@ -447,6 +447,8 @@ def numbers(table: Table) -> np.ndarray:
                 "it out, or give the model an mlp.Preprocessing that codes it"
             )
     columns = table.columns.values()
+    if not columns:
+        raise InputError(f"{table.source} has no columns")
     dtype = np.result_type(*{column.values.dtype for column in columns})
     if dtype.itemsize == 8 or any(column.gaps is not None for column in columns):
         dtype = np.dtype(np.float64)

@@ -107,6 +107,8 @@ class Scaling:
         X : (n, d), an array, or rows on disk (`mlp.open_rows`), which are read twice. Raises
         InputError naming a column whose squares are beyond the range of float64.
         """
+        if len(getattr(X, "shape", ())) < 2 or not len(X):
+            raise InputError(f"a scaling needs rows and columns, (n, d), not {X!r:.60}")
         n, first = len(X), X[0].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n

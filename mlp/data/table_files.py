@@ -23,7 +23,7 @@ from mlp.data.packed import fill, packing, start_of, unpack, unpacked
 from mlp.data.sparse_files import read_libsvm
 from mlp.data.tables import Column, Table, known
 from mlp.data.text_tables import read_text_table
-from mlp.errors import InputError
+from mlp.errors import InputError, check_is
 from mlp.files import PathLike, checked_path, open_regular, reading, write_atomically
 
 TEXT = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
@@ -276,6 +276,7 @@ def write_table(table: Table, path: PathLike) -> None:
     ...     file.read_text(encoding="utf-8")
     'a,b\\n0.1,-0.0\\n'
     """
+    check_is("write_table: table", table, Table)
     path = checked_path(path)
     kind, content = check_written(path), io.BytesIO()
     if not table.columns:

@@ -31,8 +31,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from backends import Array
-from mlp.errors import InputError
+from mlp.errors import InputError, check_takes
 from mlp.formulas.output_units import sigmoid, softmax
 from mlp.names import check_settings, make
 
@@ -261,6 +263,38 @@ ActivationName = Literal[
     "exp",
     "softmax",
 ]
+
+
+def check_activation(activation: str | Mapping[str, Any] | Activation) -> None:
+    """InputError for what `get_activation` refuses, and for one of the user's own whose f or df
+    does not take its arguments, fails, or gives another shape."""
+    made = get_activation(activation)
+    if type(made) in map(type, ACTIVATIONS.values()):
+        return
+    z = np.array([[-1.0, 0.25, 0.5], [0.75, 1.0, -0.5]])
+    a = try_formula(made, "f", (np, z), "xp, z")
+    try_formula(made, "df", (np, z, z, np.broadcast_to(a, z.shape)), "xp, v, z, a")
+
+
+def try_formula(
+    owner: Any, name: str, arguments: tuple[Any, ...], said: str, of_rows: bool = False
+) -> Any:
+    """What a formula of the user's own gives on arrays (2, 3): of their shape, or a number; one
+    number a row, (2, 1), where it is ``of_rows``. InputError if it gives anything else, or fails.
+    """
+    what = f"{name} of {owner!r}"
+    check_takes(what, getattr(owner, name), *said.split(", "))
+    try:
+        with np.errstate(all="ignore"):
+            found = getattr(owner, name)(*arguments)
+    except Exception as error:  # of the user's code, whatever it is
+        raise InputError(f"{what} fails on arrays of shape (2, 3): {error}") from error
+    shapes = [(2, 3), (2, 1)] if of_rows else [(2, 3), ()]
+    if np.asarray(found).dtype.kind not in "fiu" or np.shape(found) not in shapes:
+        raise InputError(
+            f"{what} gives {found!r:.60} on arrays of shape (2, 3); it must give one of this shape"
+        )
+    return found
 
 
 def get_activation(activation: str | Mapping[str, Any] | Activation) -> Activation:

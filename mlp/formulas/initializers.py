@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.random import Generator
 
-from mlp.errors import InputError
+from mlp.errors import InputError, check_takes
 from mlp.formulas.activations import ACTIVATIONS, Activation
 from mlp.names import check_settings, make
 
@@ -146,4 +146,5 @@ def get_initializer(
             "an initializer is a name or a function of (rng, fan_in, fan_out, shape), "
             f"not {initializer!r}"
         )
+    check_takes("an initializer", made, "rng", "fan_in", "fan_out", "shape")
     return made

@@ -36,9 +36,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from backends import Array
 from mlp.errors import InputError, did_you_mean
-from mlp.formulas.activations import Activation, Identity, get_activation
+from mlp.formulas.activations import Activation, Identity, get_activation, try_formula
 from mlp.formulas.output_units import sigmoid, softmax
 from mlp.formulas.target_kinds import TARGET_KINDS
 from mlp.names import check_settings, make
@@ -176,6 +178,10 @@ def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
         raise InputError(
             f"loss {loss!r}: unknown targets {kind!r}{did_you_mean(kind, TARGET_KINDS)}"
         )
+    if type(made) not in map(type, LOSSES.values()):
+        y, t = np.array([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]]), np.array([[0.0, 0, 1], [1, 0, 0]])
+        try_formula(made, "cost", (np, y, t), "xp, y, t", of_rows=True)
+        try_formula(made, "derivative", (np, y, t), "xp, y, t")
     return made
 
 

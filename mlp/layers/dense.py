@@ -16,13 +16,18 @@ Sources: (1) 001 eq. 1, 004 z; (2) 002 eq. 2; (4) 000, 001 eq. 9, 002 eq. 5 and 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_whole
-from mlp.formulas.activations import Activation, ActivationName, get_activation
+from mlp.errors import InputError, check_whole, is_finite
+from mlp.formulas.activations import (
+    Activation,
+    ActivationName,
+    get_activation,
+)
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.dropout import check_rate, drop
 from mlp.layers.layer import Layer, Parameter, Place, check_sources
@@ -55,9 +60,9 @@ class Dense(Layer):
         check_whole("Dense: units", self.units, 1)
         check_rate(self.dropout, "Dense: dropout")
         for name, value in (("l1", self.l1), ("l2", self.l2)):
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise InputError(f"Dense: {name} must be a number, not {value!r}")
-            if not (value >= 0.0 and np.isfinite(value)):
+            if not (is_finite(value) and value >= 0):
                 raise InputError(f"Dense: {name} must be 0 or above, not {value!r}")
         if not isinstance(self.bias, (bool, np.bool_)):
             raise InputError(f"Dense: bias must be True or False, not {self.bias!r}")

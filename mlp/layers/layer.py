@@ -242,6 +242,7 @@ def check_sources(name: str, sources: Any) -> tuple[int, ...] | None:
     """The numbers of the layers that feed one, as whole numbers; InputError if they are not."""
     if sources is None:
         return None
+    sources = sources.tolist() if isinstance(sources, np.ndarray) else sources
     listed = isinstance(sources, Iterable) and not isinstance(sources, str)
     if not listed or not all(isinstance(k, (int, np.integer)) for k in sources):
         raise InputError(f"{name}: sources must list numbers of layers, as (0, 1), not {sources!r}")

@@ -94,7 +94,7 @@ def add(xp: Any, x: Array, more: Array) -> Array:
 
 def check_precision(precision: str) -> None:
     """InputError if it is not the name of one; `mlp.Model` says what they are."""
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 

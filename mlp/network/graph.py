@@ -26,14 +26,15 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from backends import Array
-from mlp.errors import InputError, check_whole
-from mlp.formulas.activations import Activation, Identity, get_activation
+from mlp.errors import InputError, check_is, check_whole
+from mlp.formulas.activations import Activation, Identity, check_activation, get_activation
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.layers.layer import ROLES, Layer, Parameter
 from mlp.memory import megabytes
 from mlp.seeds import generator
 
 Key = int | tuple[int, int]  # a layer, or (source, layer)
+MOST = 1 << 44  # parameters
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Network:
         self.statistics, self.statistic_layout = 0, []
         for number in self.numbers():
             inputs = self.widths_into(number)
+            check_activation(getattr(self.layer(number), "activation", "identity"))
             for parameter in self.layer(number).parameters(inputs):
                 if parameter.role not in ROLES:
                     raise InputError(
@@ -150,6 +152,11 @@ class Network:
             self.parameters = end
             if parameter.role == "weight":
                 self.weights = end
+        if self.parameters > MOST:
+            raise InputError(
+                f"Network: it would have {self.parameters:.3g} parameters, more than any machine "
+                "holds; use layers of fewer units"
+            )
 
     def widths_into(self, number: int) -> dict[int, int]:
         """The columns of each source of a layer."""
@@ -195,7 +202,7 @@ class Network:
         w = np.zeros(self.parameters)
         for entry in self.layout:
             start = entry.parameter.start
-            w[entry.part] = np.asarray(start(rng)).reshape(-1) if callable(start) else start
+            w[entry.part] = _drawn(entry, start(rng)) if callable(start) else start
         return w
 
     def initial_statistics(self) -> np.ndarray:
@@ -216,10 +223,9 @@ class Network:
         >>> list(views), views["W"][1, 2].shape, views["b"][2]
         (['W', 'b'], (3, 1), array([12.]))
         """
-        if w.shape != (self.parameters,):
-            raise InputError(
-                f"w has shape {tuple(w.shape)}, this network has {self.parameters} parameters"
-            )
+        shape = getattr(w, "shape", None)
+        if shape != (self.parameters,):
+            raise InputError(f"w has shape {shape}, this network has {self.parameters} parameters")
         xp = array_namespace(w)
         found: dict[str, dict[Any, Array]] = {}
         for entry in self.layout:
@@ -254,6 +260,7 @@ class Network:
             w[entry.part] = 0.0 if callable(start) else start
         views, given = self.views(w), {"W": W, "b": b or {}, **others}
         for name, values in given.items():
+            check_is(f"pack: {name}", values, Mapping)
             for key, value in values.items():
                 view = views.get(name, {}).get(key)
                 if view is None:
@@ -290,6 +297,8 @@ class Network:
         >>> Network(2, [Dense(3)]).describe(4)
         'W[0, 1][1, 1]'
         """
+        if not isinstance(index, Integral):
+            raise InputError(f"describe: index must be a whole number, not {index!r}")
         for entry in self.layout:
             if entry.part.start <= index < entry.part.stop:
                 place = np.unravel_index(index - entry.part.start, entry.parameter.shape)
@@ -369,6 +378,16 @@ class Network:
             listed = ", ".join(f"{name} {megabytes(size)}" for name, size in memory.items())
             lines.append(f"memory of a step on {batch_size} rows: {listed}")
         return "\n".join(line.rstrip() for line in lines)
+
+
+def _drawn(entry: Entry, values: Any) -> np.ndarray:
+    """What an initializer gave, (size,); InputError if it is of another shape."""
+    if np.shape(values) != entry.parameter.shape:
+        raise InputError(
+            f"the initializer of {entry.describe()} gives shape {np.shape(values)}, expected "
+            f"{entry.parameter.shape}"
+        )
+    return np.reshape(values, -1)
 
 
 def _penalties_of(network: Network, entry: Entry) -> tuple[float, float]:

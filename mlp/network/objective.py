@@ -17,7 +17,7 @@ sample (members), E is the mean of theirs, and the prediction is the mean of the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from mlp.layers.layer import Place
 from mlp.layers.tape import Arena, Slot, Tape
 from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
+
+REDUCTIONS = get_args(Reduction)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class Objective:
         shared_penalties: bool = False,
     ):
         self.network, self.loss = network, get_loss(loss)
-        if reduction not in (None, "sum", "mean"):
+        if reduction is not None and not (isinstance(reduction, str) and reduction in REDUCTIONS):
             raise InputError(f"reduction must be 'sum' or 'mean', not {reduction!r}")
+        if not isinstance(shared_penalties, (bool, np.bool_)):
+            raise InputError(f"shared_penalties must be True or False, not {shared_penalties!r}")
         usual: Reduction = getattr(self.loss, "reduction", "mean")
         self.reduction = usual if reduction is None else reduction
         self.shared_penalties = shared_penalties and self.reduction == "mean"

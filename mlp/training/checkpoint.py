@@ -1,9 +1,13 @@
 """The state of a run on disk, to go on from; see `mlp.files` for what such a file is."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from backends import Array, Backend
-from mlp.files import PathLike, content_of, read, write
+from mlp.errors import check_is
+from mlp.files import PathLike, content_of, packed, read, write_atomically
 from mlp.training.state import COUNTS, State
 
 STATE = "array-mlp state 1"  # the format
@@ -25,18 +29,40 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     >>> len(train(model, X, X[:, 0], epochs=5, state=later).history["loss"])
     5
     """
+    check_is("save_state: state", state, State)
+    write_atomically(path, state_bytes(on_host(state, backend)))
+
+
+def on_host(state: State, backend: Backend) -> State:
+    """The state with its arrays on the host."""
+
+    def fetched(x: Array | None) -> Any:
+        """None for nothing: a net without statistics has none of them."""
+        return None if x is None or not x.shape[0] else backend.to_numpy(x)
+
+    rest: dict[str, Any] = {name: fetched(getattr(state, name)) for name in OPTIONAL}
+    vectors: dict[str, Any] = {name: backend.to_numpy(x) for name, x in state.vectors.items()}
+    w: Any = backend.to_numpy(state.w)
+    return replace(state, w=w, vectors=vectors, **rest)
+
+
+def is_finite(state: State) -> bool:
+    """Whether the weights and vectors of a state on the host are finite: it can be gone on from."""
+    return all(np.isfinite(np.asarray(x)).all() for x in (state.w, *state.vectors.values()))
+
+
+def state_bytes(state: State) -> bytes:
+    """What `save_state` writes, of a state on the host."""
     about = {name: getattr(state, name) for name in NUMBERS}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
     about["history"] = {
         name: [repr(float(x)) for x in values] for name, values in state.history.items()
     }
-    tensors = {"w": backend.to_numpy(state.w)}
-    tensors |= {f"vector_{name}": backend.to_numpy(x) for name, x in state.vectors.items()}
-    for name in OPTIONAL:
-        x = getattr(state, name)
-        if x is not None and x.shape[0]:  # a net without statistics has none of them
-            tensors[name] = backend.to_numpy(x)
-    write(path, STATE, about, tensors)
+    tensors: dict[str, Any] = {"w": state.w}
+    tensors |= {f"vector_{name}": x for name, x in state.vectors.items()}
+    rest = {name: getattr(state, name) for name in OPTIONAL}
+    tensors |= {name: x for name, x in rest.items() if x is not None}
+    return packed(STATE, about, tensors)
 
 
 def load_state(path: PathLike) -> State:

@@ -43,9 +43,11 @@ from mlp.data.readers import Dataset
 from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
+from mlp.files import PathLike
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
 from mlp.threads import limited
+from mlp.training.checkpoints import Checkpoints, Writer
 from mlp.training.memory_plan import Plan, plan_for
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
 from mlp.training.settings import Options, Settings
@@ -65,6 +67,7 @@ def train(
     sample_weight: Any = None,
     callbacks: Iterable[Any] = (),
     state: State | None = None,
+    checkpoint: Checkpoints | PathLike | None = None,
     threads: int | None = None,
     settings: Settings | None = None,
     **options: Unpack[Options],
@@ -75,23 +78,28 @@ def train(
     cross_entropy (n,) class numbers too; or labels (n,): of the model's classes, and where it has
     none they are learned. validation: a share of the rows to hold out (of rows on disk in blocks,
     `StoredDataset.split`), or (X, t), or what `mlp.read` or `mlp.open_rows` gives. sample_weight:
-    (n,), 0 or above. state: of an earlier run, to go on from. threads: that products may use
+    (n,), 0 or above. state: of an earlier run, to go on from. checkpoint: a folder in which the
+    state is kept while training, or `Checkpoints` that say how. threads: that products may use
     meanwhile, see `mlp.threads.limited`. settings, or its fields by name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
+    If a callback raises, the state up to that batch is a checkpoint, where there are some.
     Raises InputError for data or settings that do not fit, also if the device's memory is too small
     for them. If the loss becomes non-finite, the run ends with the last finite weights and warns
     what to try. If memory runs out in the middle, the run ends as by Ctrl-C.
     """
     Settings.check_names(options)
     settings = replace(settings or Settings(), **options)
+    kept = None
+    if checkpoint is not None:
+        kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
     model = model.learns(X, t)
     with limited(threads), model.backend.scope():
         with enough_memory(model.backend, "training, before its first step"):
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
-            plan = plan_for(model, *parts, settings)
+            plan = plan_for(model, *parts, settings, kept is not None)
             plan.check()
-            trainer = Trainer(model, settings, *parts, list(callbacks), state, plan)
+            trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept)
         with interruptible(trainer.run):
             return trainer.train()
 
@@ -104,12 +112,14 @@ def plan_training(
     validation: Validation = None,
     sample_weight: Any = None,
     settings: Settings,
+    copies: bool = False,
 ) -> Plan:
-    """What `train` with the same arguments will ask of the device; nothing is refused."""
+    """What `train` with the same arguments will ask of the device; nothing is refused. copies:
+    whether the state is kept while training."""
     model = model.learns(X, t)
     with model.backend.scope():
         parts = _checked(model, X, t, sample_weight, validation, settings.seed)
-        return plan_for(model, *parts, settings)
+        return plan_for(model, *parts, settings, copies)
 
 
 def _checked(
@@ -194,12 +204,24 @@ class Trainer:
         callbacks: list[Any],
         state: State | None,
         plan: Plan,
+        checkpoints: Checkpoints | None = None,
     ):
         self.watch = settings.watch or ("validation_loss" if held_out else "loss")
         if self.watch == "validation_loss" and not held_out:
             raise InputError("watch = 'validation_loss' needs validation data")
-        self.held = held = Setup(model, settings, samples, held_out, streamed=plan.streamed)
+        self.held = held = Setup(
+            model,
+            settings,
+            samples,
+            held_out,
+            streamed=plan.streamed,
+            copies=checkpoints is not None,
+        )
         self.state = held.begin(state)
+        self.writer = None
+        if checkpoints is not None:
+            self.writer = Writer(checkpoints, held.backend, held.copied, self.watch)
+            self.writer.begin(self.state)
         self.model, self.settings, self.backend = held.model, settings, held.backend
         self.batches, self.schedule = held.batches, settings.make_schedule()
         if len(self.batches) == 1:
@@ -218,6 +240,13 @@ class Trainer:
             diverged = not self._epochs()
         except shortages(self.backend) as error:
             memory_ended = shortage(self.backend, error)
+        except Exception:  # a callback's, or what reads the rows: it goes on up, the state is kept
+            self._keep()
+            raise
+        finally:
+            if self.writer is not None:
+                self.writer.wait()
+        self.run.over = True
         held.give_back()
         if memory_ended:
             self.run.stopping = self._short_of_memory(*memory_ended)
@@ -226,6 +255,8 @@ class Trainer:
             held.go_back(held.finite)
             state.batch, state.batch_losses = 0, None
             self.run.stopping = self._advice()
+        elif self.writer is not None and self.writer.checkpoints.at_end:
+            self._keep()
         stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
         # The state keeps the weights of the last step. Nothing is allocated: memory may be short.
         model = self.model.copy_into(*held.finite)
@@ -238,6 +269,16 @@ class Trainer:
         if diverged:
             warnings.warn(stopped, RuntimeWarning, stacklevel=3)
         return result
+
+    def _keep(self) -> None:
+        """A checkpoint of what is now, where there are some."""
+        if self.writer is not None:
+            self.writer.end(self.state)
+
+    def _look(self) -> None:
+        """A checkpoint if one is due."""
+        if self.writer is not None:
+            self.writer.look(self.state)
 
     def _epochs(self) -> bool:
         """The epochs that are still to be done. False: the last one is not finite."""
@@ -254,6 +295,7 @@ class Trainer:
             if not self._close_epoch(started):
                 return False
             self._call("on_epoch_end")
+            self._look()
         return True
 
     def _epoch(self) -> None:
@@ -277,6 +319,7 @@ class Trainer:
         def after(batches: int, steps: int) -> None:
             state.batch, state.step = batches, steps
             self._call("on_batch_end")
+            self._look()
 
         epoch(
             step,
@@ -318,9 +361,11 @@ class Trainer:
         if held.measure_train:
             row["train_loss"] = self._stop_on_target()
         row["seconds"] = time.perf_counter() - started
-        state.epoch, state.batch, state.batch_losses = state.epoch + 1, 0, None
-        for name, value in row.items():
-            state.history.setdefault(name, []).append(value)
+        before = state.epoch
+        state.epoch, state.batch, state.batch_losses = before + 1, 0, None
+        for name in dict.fromkeys([*state.history, *row]):  # a run before may have measured others
+            column = state.history.setdefault(name, [math.nan] * before)
+            column.append(row.get(name, math.nan))
         if settings.patience:
             self._wait(row[self.watch])
         return True

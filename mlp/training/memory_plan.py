@@ -97,6 +97,7 @@ class Plan:
             "weights": "and copies of them: the last finite, with patience the best",
             "data": _where(self.streamed[0]),
             "validation": _where(self.streamed[1]),
+            "checkpoint": "a copy of the state, written while training goes on",
             "step": f"gradient, activations and deltas of {self.batch_size} rows",
         }
         lines = [(name, size, notes.get(name, "")) for name, size in self.parts.items()]
@@ -170,9 +171,15 @@ def plan(
     return plan_for(model, rows(samples, sample_weight), held_out, settings)
 
 
-def plan_for(model: Model, samples: Samples, held_out: Samples | None, settings: Settings) -> Plan:
-    """The plan for these rows. Data that the backend would keep on the device, but that leave no
-    room for the rest there, are streamed."""
+def plan_for(
+    model: Model,
+    samples: Samples,
+    held_out: Samples | None,
+    settings: Settings,
+    copies: bool = False,
+) -> Plan:
+    """The plan for these rows; copies: with room for one of the state. Data that the backend would
+    keep on the device, but that leave no room for the rest there, are streamed."""
     memory, device = model.backend.memory(), model.backend.device_name()
 
     def at(size: int) -> Plan:
@@ -191,6 +198,7 @@ def plan_for(model: Model, samples: Samples, held_out: Samples | None, settings:
             held_out,
             backend=count,
             streamed=(streamed, streamed),
+            copies=copies,
             under=count.under,
         )
         with count.under("weights"):

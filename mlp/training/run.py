@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mlp.errors import InputError
+from mlp.errors import InputError, check_takes
 from mlp.model import Model
 from mlp.training.memory_plan import Plan
 from mlp.training.settings import Settings
 from mlp.training.state import State
 
+INTERRUPTED = "interrupted"  # how the reason begins, whoever did it
 _SHOWN = ("loss", "validation_loss", "validation_accuracy", "validation_r2")
 
 
@@ -60,6 +61,7 @@ class Run:
         self.model, self.settings, self.state = model, settings, state
         self.samples, self.batches, self.plan = samples, batches, plan
         self.stopping = ""
+        self.over = False  # nothing is left to be stopped
         self.last: dict[str, float] = {}
 
     def stop(self, reason: str) -> None:
@@ -92,22 +94,29 @@ def hooks_of(callbacks: list[Any], event: str) -> list[Callable[[Run], None]]:
                 )
             if event == "on_epoch_end":
                 found.append(callback)
+    for hook in found:
+        check_takes("a callback", hook, "run")
     return found
 
 
 @contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """The first Ctrl-C asks the run to stop after its batch, the second one raises."""
-    if threading.current_thread() is not threading.main_thread():
+    """The first Ctrl-C asks the run to stop after its batch, the second one raises. Where Ctrl-C is
+    ignored it stays so."""
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or before is signal.SIG_IGN:
         yield
         return
+    asked = False  # by Ctrl-C: others may stop a run too
 
     def ask(number: int, frame: Any) -> None:
-        if run.stopping:
+        nonlocal asked
+        if asked and not run.over:
             raise KeyboardInterrupt
-        run.stop("interrupted; what was learned so far is kept")
+        asked = True
+        run.stop(f"{INTERRUPTED}; what was learned so far is kept")
 
-    before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, ask)
     try:
         yield

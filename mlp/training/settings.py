@@ -1,6 +1,5 @@
 """How to train: one frozen record, checked when it is made."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral
@@ -8,13 +7,26 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from mlp.errors import InputError, check_whole, did_you_mean
+from mlp.errors import InputError, check_takes, check_whole, did_you_mean, is_finite
 from mlp.formulas.optimizers import OPTIMIZERS, Optimizer, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup
 from mlp.layers.layer import ROLES
 from mlp.names import make
 
 RENAMED = {"cuda_graphs": "record_steps"}
+
+
+def _own(schedule: Any) -> Schedule:
+    """A schedule of the user's own; InputError if it takes or gives another thing."""
+    check_takes("a schedule", schedule, "step", "steps_per_epoch")
+
+    def checked(step: int, steps_per_epoch: int) -> float:
+        factor = schedule(step, steps_per_epoch)
+        if not is_finite(factor):
+            raise InputError(f"the schedule {schedule!r} gives {factor!r}, which is no number")
+        return float(factor)
+
+    return checked
 
 
 class Options(TypedDict, total=False):
@@ -80,7 +92,7 @@ class Settings:
     rate_factors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batch_size == "full":
+        if isinstance(self.batch_size, str) and self.batch_size == "full":
             object.__setattr__(self, "batch_size", None)
         for name, value, least, optional in (
             ("epochs", self.epochs, 0, False),
@@ -90,15 +102,17 @@ class Settings:
         ):
             if value is not None or not optional:
                 check_whole(name, value, least)
-        if not isinstance(self.shuffle, (bool, np.bool_)) and self.shuffle != "blocks":
+        in_blocks = isinstance(self.shuffle, str) and self.shuffle == "blocks"
+        if not (in_blocks or isinstance(self.shuffle, (bool, np.bool_))):
             raise InputError(f"shuffle must be True, False or 'blocks', not {self.shuffle!r}")
-        if not isinstance(self.record_steps, (bool, np.bool_)):
-            raise InputError(f"record_steps must be True or False, not {self.record_steps!r}")
+        for name in ("record_steps", "restore_best"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
             number = getattr(self, name)
             if number is None and name in ("learning_rate", "target_loss"):
                 continue
-            if not (isinstance(number, (int, float, np.number)) and math.isfinite(number)):
+            if not is_finite(number):
                 raise InputError(f"{name} must be a number, not {number!r}")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, not {self.learning_rate!r}")
@@ -106,9 +120,11 @@ class Settings:
             raise InputError(f"min_delta must be 0 or above, not {self.min_delta!r}")
         if self.warmup < 0:
             raise InputError(f"warmup must be 0 epochs or more, not {self.warmup!r}")
-        if self.watch not in (None, "loss", "validation_loss"):
+        watched = isinstance(self.watch, str) and self.watch in ("loss", "validation_loss")
+        if self.watch is not None and not watched:
             raise InputError(f"watch must be 'loss' or 'validation_loss', not {self.watch!r}")
         self._check_factors()
+        self.make_schedule()
         if getattr(self.make_optimizer(), "own_rate", False) and (
             self.schedule != "constant" or self.warmup
         ):
@@ -143,8 +159,7 @@ class Settings:
         for role, factor in self.rate_factors.items():
             if role not in ROLES:
                 raise InputError(f"rate_factors: no role {role!r}{did_you_mean(role, ROLES)}")
-            number = isinstance(factor, (int, float, np.number)) and not isinstance(factor, bool)
-            if not (number and math.isfinite(factor) and factor >= 0):
+            if not (is_finite(factor) and factor >= 0):
                 raise InputError(f"rate_factors: {role} must be 0 or above, not {factor!r}")
             if own_rate and factor not in (0, 1):
                 raise InputError(
@@ -170,9 +185,13 @@ class Settings:
     def make_schedule(self) -> Schedule:
         """The factor on the learning rate as a function of (step, steps per epoch)."""
         spec = self.schedule
-        if spec == "cosine":  # by its name alone it falls over the whole run
+        if (
+            isinstance(spec, str) and spec == "cosine"
+        ):  # by its name alone it falls over the whole run
             spec = {"name": "cosine", "epochs": max(self.epochs - self.warmup, 1)}
         schedule = make(SCHEDULES, spec, "schedule")
+        if type(schedule) not in SCHEDULES.values():
+            schedule = _own(schedule)
         return Warmup(self.warmup, schedule) if self.warmup else schedule
 
     def rate(self) -> float:

@@ -17,7 +17,7 @@ from backends.counting_backend import Count, shaped
 from mlp.data.order import BlockOrder, order
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_is, check_whole
 from mlp.formulas.loss_scaling import START
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.model import Evaluator, Model
@@ -85,7 +85,8 @@ class Setup:
     where wanted ``recorded`` run them; ``measure_train``, ``measure_held_out`` measure.
 
     backend: another one than the model's, to count on. streamed: whether the rows to train on, and
-    those held out, stay on the host; None asks the backend. under: the heading of what follows.
+    those held out, stay on the host; None asks the backend. copies: whether there is room for a
+    copy of the state, `copied`. under: the heading of what follows.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Setup:
         *,
         backend: Backend | None = None,
         streamed: tuple[bool | None, bool | None] = (None, None),
+        copies: bool = False,
         under: Under = lambda heading: nullcontext(),
     ):
         self.backend, self.dtype = backend or model.backend, model.dtype
@@ -123,6 +125,10 @@ class Setup:
             if held_out is not None:
                 self.feed_held_out = self.model.feed(held_out, streamed[1])
                 self.measure_held_out = Evaluator(self.model, self.feed_held_out, held_out)
+        self.room: dict[str, Array] = {}
+        if copies:
+            with under("checkpoint"):
+                self._room()
 
     # ------------------------------------------------------------------ what is held
 
@@ -169,6 +175,34 @@ class Setup:
         self.recorded = None
         if self.settings.record_steps:
             self.recorded = Recorded(self.step, self.feed, self.batches)
+
+    def _room(self) -> None:
+        """Room for a copy of all that a state has on the device."""
+        model = self.model
+        arrays = {"w": model.w, "statistics": model.statistics, "batch_losses": self.losses}
+        arrays |= {f"vector_{name}": x for name, x in self.vectors.items()}
+        if self.best is not None:
+            arrays["best_w"], arrays["best_statistics"] = self.best
+        if self.loss_scale is not None:
+            arrays["loss_scale"] = self.loss_scale
+        self.room = {name: self.backend.empty(x.shape, x.dtype) for name, x in arrays.items()}
+
+    def copied(self, state: State) -> State:
+        """A copy of the state, until the next one takes its room."""
+
+        def copy(name: str, x: Array | None) -> Any:
+            if x is None or name not in self.room:  # best weights of a run before, which stay
+                return x
+            self.backend.copy(x, self.room[name])
+            return self.room[name]
+
+        names = ("w", "statistics", "batch_losses", "best_w", "best_statistics", "loss_scale")
+        return replace(
+            state,
+            **{name: copy(name, getattr(state, name)) for name in names},
+            vectors={name: copy(f"vector_{name}", x) for name, x in state.vectors.items()},
+            history={name: list(values) for name, values in state.history.items()},
+        )
 
     def keep(self, place: tuple[Array, Array]) -> None:
         """The model's weights and statistics into one of the places for them."""
@@ -238,6 +272,7 @@ class Setup:
         self.backend.copy(self.backend.asarray(x, self.dtype), place)
 
     def _check(self, state: State) -> None:
+        check_is("the state to go on from", state, State)
         state.check()
         if set(state.vectors) != set(self.optimizer.state):
             raise InputError(

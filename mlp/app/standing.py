@@ -1,0 +1,178 @@
+"""Where an earlier run stands, and whether it may be gone on with under these settings and data."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlp.app.config import FILES, Config, load
+from mlp.app.fingerprint import differences
+from mlp.app.run_folder import CHECKPOINTS
+from mlp.errors import InputError, did_you_mean
+from mlp.model import Model
+from mlp.sealed import MANIFEST, check, read_manifest
+from mlp.training.checkpoint import is_finite, load_state
+from mlp.training.checkpoints import STATE_FILE, Checkpoints, epoch_of
+from mlp.training.state import State
+
+SETTINGS = "settings.json"
+# What may be other when a run goes on. Files may move: it is their rows that are compared.
+FREE = {
+    *("backend", "threads"),
+    *(f"data.{name}" for name in FILES),
+    *(f"training.{name}" for name in ("epochs", "patience", "learning_rate", "batch_size")),
+    *("training.checkpoint", "training.keep"),
+}
+
+
+class Over(InputError):
+    """A run that has ended as its settings say: there is nothing to go on with."""
+
+
+def standing(
+    run: Path, config: Config, model: Model, data: dict[str, Any], rows: int
+) -> State | None:
+    """Where a run stands, at the settings' learning rate; None before its first checkpoint.
+
+    model: untrained. data: the fingerprint of the data now. rows: to train on. Raises InputError
+    for other settings or data, and if it cannot be gone on with.
+    """
+    manifest = _manifest(run)
+    before = load(in_run(run, SETTINGS))
+    _check_settings(run, before, config, model)
+    if "data" in manifest.get("about", {}):
+        _check_data(run, manifest["about"]["data"], data)
+    state = newest_state(run, manifest)
+    if state is None:
+        return None
+    training = config.training
+    if state.epoch >= training.epochs:
+        raise Over(
+            f"{run} has {state.epoch} epochs and {config.path} asks for {training.epochs} in all; "
+            f"to go on set more, as in --set training.epochs={2 * max(state.epoch, 1)}"
+        )
+    if training.patience and state.waited >= training.patience:
+        raise Over(
+            f"{run} ended on patience: {state.waited} epochs without anything better than epoch "
+            f"{state.best_epoch}; to go on set more, as in --set training.patience="
+            f"{2 * state.waited}"
+        )
+    size = config.settings().rows_of_a_batch(rows)
+    other_cut = state.batch_losses is not None and state.batch_losses.shape[0] != -(-rows // size)
+    if before.training.batch_size != training.batch_size or other_cut:
+        state = replace(state, batch=0, batch_losses=None)  # the epoch under way begins again
+    return replace(state, learning_rate=config.settings().rate())
+
+
+def newest_state(run: Path, manifest: dict[str, Any]) -> State | None:
+    """The newest whole state of a run: that of its ending, or of a checkpoint; None if it has not
+    got so far. A warning names each that is damaged."""
+    states = list(_states(run, manifest))
+    if not states:
+        return None
+    finite = [state for state in states if is_finite(state)]
+    if not finite:
+        raise InputError(
+            f"{run} diverged, its optimizer's state is not finite and cannot be gone on from; "
+            "train anew with a smaller learning rate"
+        )
+    state = max(finite, key=lambda state: state.step)
+    reached = max((epoch_of(path) for path in Checkpoints(run / CHECKPOINTS).found()), default=0)
+    if reached > state.epoch:
+        warnings.warn(
+            f"{run} had come to epoch {reached}; it goes on from epoch {state.epoch}, what came "
+            "after is trained again",
+            stacklevel=2,
+        )
+    return state
+
+
+def _states(run: Path, manifest: dict[str, Any]) -> Iterator[State]:
+    path = run / STATE_FILE
+    kept = Checkpoints(run / CHECKPOINTS)
+    mark = manifest.get("files", {}).get(STATE_FILE)
+    try:
+        if mark is not None:
+            check(path, mark)
+        if mark is not None or (not manifest and path.exists()):
+            yield load_state(path)
+    except InputError as error:
+        if not kept.found():
+            raise
+        warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
+    state = kept.newest()
+    if state is not None:
+        yield state
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    """What the manifest of a run says, whose settings are as it says; empty for a run that was made
+    before there were manifests."""
+    if not (run / MANIFEST).exists():
+        return {}
+    manifest = read_manifest(run)
+    if SETTINGS in manifest["files"]:
+        check(run / SETTINGS, manifest["files"][SETTINGS])
+    return manifest
+
+
+def _check_settings(run: Path, before: Config, config: Config, model: Model) -> None:
+    old, new = (dict(_flat(resolved(x, model))) for x in (before, config))
+    other = [
+        f"{key} = {old.get(key, 'none')!r} there, {new.get(key, 'none')!r} in {config.path}"
+        for key in sorted(old.keys() | new.keys())
+        if key not in FREE and old.get(key) != new.get(key)
+    ]
+    if other:
+        raise InputError(
+            f"{run} was trained with other settings: {'; '.join(other)}; go on by `mlp train "
+            f"--resume {run}` alone, or train anew without --resume"
+        )
+
+
+def _check_data(run: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    other = differences(then, now)
+    if other:
+        raise InputError(
+            f"{run} was trained on other data: {'; '.join(other)}; name those that it was trained "
+            "on by --set data.file=, or train anew without --resume"
+        )
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings by dotted key."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, entry in entries:
+        path = f"{key}.{name}" if key else str(name)
+        if isinstance(entry, (dict, list)):
+            yield from _flat(entry, path)
+        else:
+            yield path, entry
+
+
+def resolved(config: Config, model: Model) -> dict[str, Any]:
+    """The settings with nothing left open: the backend in use, all units, absolute paths."""
+    values: dict[str, Any] = {"seed": config.seed, "backend": None}
+    values |= config.model_dump(mode="json", exclude_none=True, by_alias=True)
+    values["backend"] = model.backend.name
+    if "kind" not in values["layers"][-1]:  # a dense layer
+        values["layers"][-1] = {"units": model.network.outputs} | values["layers"][-1]
+    values["training"]["learning_rate"] = config.settings().rate()
+    for name in FILES:
+        if name in values["data"]:
+            values["data"][name] = str(Path(values["data"][name]).resolve())
+    return values
+
+
+def in_run(folder: Path, name: str) -> Path:
+    """A file of a run's folder; InputError if it is no such folder."""
+    if (folder / name).is_file():
+        return folder / name
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; a run is a folder that `mlp train` writes")
+    if not folder.is_dir():
+        known = [str(file.parent) for file in Path().glob(f"runs/*/{name}")]
+        hint = did_you_mean(folder, sorted(known)) if known else ""
+        raise InputError(f"no run {folder}{hint or '; it is a folder that `mlp train` writes'}")
+    raise InputError(f"{folder} is no folder of a run: it has no {name}")

@@ -1,0 +1,224 @@
+"""Checkpoints: where a run stands, written beside training, so that what ends it costs little.
+
+At any step the state is copied on its device into room that is kept for it; a thread writes the
+copy while training goes on. A checkpoint is a folder of its own in ``Checkpoints.folder``, whole or
+not there (`mlp.sealed`): a kill, a power cut or a full disk leaves the ones before it as they were.
+
+    000007-epoch-137/state.safetensors    as `mlp.save_state` writes it
+    000007-epoch-137/manifest.json        its length and checksum, and where the run stood
+"""
+
+import math
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from backends import Backend
+from mlp.errors import InputError, check_whole
+from mlp.files import PathLike
+from mlp.memory import shortages
+from mlp.sealed import damages, read_manifest, remove_folder, remove_partial, write_folder
+from mlp.training.checkpoint import is_finite, load_state, on_host, state_bytes
+from mlp.training.state import State
+
+STATE_FILE = "state.safetensors"
+NAME = re.compile(r"(\d+)-epoch-(\d+)")
+EVERY = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|epochs?|steps?)")
+SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where checkpoints are written, how often, and how many stay.
+
+    folder: theirs alone. every: "60s", "10 min", "2 h", "5 epochs", "1000 steps"; or "none". keep:
+    so many of the last ones stay, and the one with the lowest watched loss. at_end: whether the end
+    of training is a checkpoint too. What cannot be written is one warning, and tried again when the
+    next one is due.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mlp import Dense, Model, Network, train
+    >>> model, X = Model(Network(2, [Dense(1)]), "mean_squared_error"), np.ones((4, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kept = Checkpoints(folder, "1 epoch")
+    ...     _ = train(model, X, X[:, 0], epochs=3, checkpoint=kept)
+    ...     state = kept.newest()
+    >>> state.epoch, len(train(model, X, X[:, 0], epochs=5, state=state).history["loss"])
+    (3, 5)
+    """
+
+    folder: PathLike
+    every: str = "60s"
+    keep: int = 2
+    at_end: bool = True
+
+    def __post_init__(self) -> None:
+        parsed(self.every)
+        check_whole("keep", self.keep, 1)
+
+    def found(self) -> list[Path]:
+        """The checkpoints that are there, the newest first; they may be damaged."""
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            return []
+        return sorted((x for x in folder.iterdir() if NAME.fullmatch(x.name)), reverse=True)
+
+    def whole(self) -> Iterator[Path]:
+        """Those that are not damaged, the newest first; a warning for each that is."""
+        for path in self.found():
+            if damaged := damages(path):
+                warnings.warn(f"{damaged[0]}; the checkpoint before it is used", stacklevel=3)
+            else:
+                yield path
+
+    def newest(self) -> State | None:
+        """Where the last whole checkpoint stood, to go on from; None if there is none."""
+        path = next(self.whole(), None)
+        return None if path is None else load_state(path / STATE_FILE)
+
+    def write(self, state: State, backend: Backend, watch: str) -> None:
+        """One more, of arrays on this backend; then those are removed that do not stay. Weights
+        that are not finite are no checkpoint. OSError if it cannot be written."""
+        state = on_host(state, backend)
+        if not is_finite(state):
+            return
+        before = self.found()
+        number = int(before[0].name.partition("-")[0]) + 1 if before else 1
+        about: dict[str, Any] = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
+        about |= {"watch": watch, "loss": repr(state.history.get(watch, ["inf"])[-1])}
+        place = Path(self.folder) / f"{number:06d}-epoch-{state.epoch}"
+        write_folder(place, {STATE_FILE: state_bytes(state)}, about)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove all but the last ones and the best."""
+        found = self.found()
+        stay = {*found[: self.keep], min(reversed(found), key=_loss)}
+        for path in found:
+            if path not in stay:
+                remove_folder(path)
+
+
+def epoch_of(path: Path) -> int:
+    """The epochs that a checkpoint had done, by its name."""
+    return int(path.name.rpartition("-")[2])
+
+
+def _loss(path: Path) -> float:
+    """The watched loss of a checkpoint; infinite where it is not known."""
+    with suppress(InputError, KeyError, ValueError):
+        loss = float(read_manifest(path)["about"]["loss"])
+        return math.inf if math.isnan(loss) else loss
+    return math.inf
+
+
+def parsed(every: object) -> tuple[float, str] | None:
+    """(number, "s", "epoch" or "step"); None for "none". InputError for what is none of them.
+
+    >>> parsed("10 min"), parsed("5 epochs"), parsed("none")
+    ((600.0, 's'), (5.0, 'epoch'), None)
+    """
+    if every == "none":
+        return None
+    parts = EVERY.fullmatch(every) if isinstance(every, str) else None
+    number, unit = (float(parts[1]), parts[2].removesuffix("s") or "s") if parts else (0.0, "")
+    if not number:
+        raise InputError(
+            f"checkpoint is '60s', '10 min', '5 epochs', '1000 steps' or 'none', not {every!r}"
+        )
+    return (number * SECONDS[unit], "s") if unit in SECONDS else (number, unit)
+
+
+class Writer:
+    """Writes the checkpoints of one run, of a state that the run changes in place.
+
+    copied: gives a copy of that state, in room that the next copy may take again. watch: the
+    history's column that says which one is the best.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        backend: Backend,
+        copied: Callable[[State], State],
+        watch: str,
+    ):
+        self.checkpoints, self.backend, self.copied = checkpoints, backend, copied
+        self.every, self.watch = parsed(checkpoints.every), watch
+        self.thread: Thread | None = None
+        self.fault: Exception | None = None
+        self.warned = False
+
+    def begin(self, state: State) -> None:
+        """Make the folder ready; from here on time, epochs and steps count."""
+        folder = Path(self.checkpoints.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_partial(folder)
+            for path in self.checkpoints.found():
+                if damages(path):
+                    remove_folder(path)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        if not state.step and self.checkpoints.found():
+            raise InputError(
+                f"{folder} holds the checkpoints of another run: name another folder, or go on "
+                "from them by state=mlp.Checkpoints(folder).newest()"
+            )
+        self.last = self._now(state)
+
+    def look(self, state: State) -> None:
+        """A checkpoint if one is due and the last one is written."""
+        if self.every is None or self._now(state) - self.last < self.every[0]:
+            return
+        if self.thread is not None and self.thread.is_alive():
+            return
+        self._warn()
+        self.last = self._now(state)
+        copy = self.copied(state)
+        self.backend.synchronize()  # the thread may ask the device on a stream of its own
+        self.thread = Thread(target=self._write, args=(copy,), name="checkpoint")
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Until what is under way is written."""
+        if self.thread is not None:
+            self.thread.join()
+        self._warn()
+
+    def end(self, state: State) -> None:
+        """A last checkpoint, written when this returns."""
+        self.wait()
+        self._write(state)
+        self._warn()
+
+    def _now(self, state: State) -> float:
+        unit = self.every[1] if self.every else "s"
+        return {"s": time.monotonic(), "epoch": state.epoch, "step": state.step}[unit]
+
+    def _write(self, state: State) -> None:
+        try:
+            with self.backend.scope():
+                self.checkpoints.write(state, self.backend, self.watch)
+        except (OSError, InputError) as error:
+            self.fault = error
+        except shortages(self.backend) as error:
+            self.fault = RuntimeError(f"out of memory: {error}")
+
+    def _warn(self) -> None:
+        """Once, and in the thread that trains."""
+        if self.fault is not None and not self.warned:
+            self.warned = True
+            what = getattr(self.fault, "strerror", None) or self.fault
+            warnings.warn(
+                f"{self.checkpoints.folder}: no checkpoint could be written ({what}); training "
+                "goes on, and the next one is tried when it is due",
+                stacklevel=2,
+            )
