@@ -166,9 +166,9 @@ def train(
     """Train as FILE says, into a folder of its own."""
     from mlp.app.config import load
     from mlp.app.progress import progress
-    from mlp.app.run_folder import is_run
+    from mlp.app.run_folder import SETTINGS, is_run
     from mlp.app.runs import plan_run, run_name, train_run
-    from mlp.app.standing import SETTINGS, Over, in_run
+    from mlp.app.standing import Over, in_run
     from mlp.errors import InputError
 
     auto = resume == Path("auto")

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp.errors import InputError
-from mlp.files import write_atomically
-from mlp.sealed import MANIFEST, read_manifest, remove_partial, seal
+from mlp.files import PARTIAL, write_atomically
+from mlp.sealed import read_manifest, remove_partial, seal
 from mlp.training.checkpoints import Checkpoints
 
-LOCK, CHECKPOINTS = ".lock", "checkpoints"
+SETTINGS, LOCK, CHECKPOINTS = "settings.json", ".lock", "checkpoints"
 PATIENCE = 0.2  # seconds in which one who looks lets go of the lock
 
 
@@ -39,8 +39,11 @@ def next_free(place: Path) -> Path:
 
 
 def check_free(place: Path) -> None:
-    """InputError if there is anything at the place but an empty folder."""
-    if place.is_dir() and not any(place.iterdir()):
+    """InputError if there is anything at the place but an empty folder, or one whose run was ended
+    before it had written a file."""
+    if place.is_dir() and all(
+        entry.name == LOCK or entry.name.endswith(PARTIAL) for entry in place.iterdir()
+    ):
         return
     if os.path.lexists(place):
         what = "is there already and is not empty" if place.is_dir() else "is a file"
@@ -80,7 +83,9 @@ class RunFolder:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         here = {"host": socket.gethostname(), "pid": os.getpid(), "began": now}
         try:
-            self.say((), status="running", stopped="", **here, **about)
+            self.about |= {"status": "running", "stopped": "", **here, **about}
+            if not self.is_new:
+                self.say(())  # what is of the ending before, or replaced now
             for name, data in files.items():
                 self.write(name, data)
             self.say(files)
@@ -147,7 +152,9 @@ def begin(place: Path, numbered: bool = False) -> RunFolder:
             check_free(place)
         except OSError as error:
             raise cannot_write(place, error) from error
-        return RunFolder(place, _lock(place), True, made)
+        lock = _lock(place)
+        remove_partial(place)
+        return RunFolder(place, lock, True, made)
 
 
 def take(path: Path) -> RunFolder:
@@ -248,5 +255,5 @@ def is_running(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it is the folder of a run, of today or before there were manifests."""
-    return any((folder / name).is_file() for name in (MANIFEST, "settings.json"))
+    """Whether it is the folder of a run, also of one before there were manifests."""
+    return (folder / SETTINGS).is_file()

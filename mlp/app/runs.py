@@ -38,6 +38,7 @@ from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
 from mlp.app.prepare import choose_backend, new_model, read_parts, samples_of
 from mlp.app.run_folder import (
+    SETTINGS,
     RunFolder,
     begin,
     check_free,
@@ -45,7 +46,7 @@ from mlp.app.run_folder import (
     held,
     take,
 )
-from mlp.app.standing import SETTINGS, in_run, resolved, standing
+from mlp.app.standing import in_run, resolved, standing
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp.app.config import FILES, Config, load
 from mlp.app.fingerprint import differences
-from mlp.app.run_folder import CHECKPOINTS
+from mlp.app.run_folder import CHECKPOINTS, SETTINGS
 from mlp.errors import InputError, did_you_mean
 from mlp.model import Model
 from mlp.sealed import MANIFEST, check, read_manifest
@@ -16,7 +16,6 @@ from mlp.training.checkpoint import is_finite, load_state
 from mlp.training.checkpoints import STATE_FILE, Checkpoints, epoch_of
 from mlp.training.state import State
 
-SETTINGS = "settings.json"
 # What may be other when a run goes on. Files may move: it is their rows that are compared.
 FREE = {
     *("backend", "threads"),
