@@ -1,9 +1,9 @@
-"""Ends runs of `mlp train` without a word, and looks whether each goes on to the end that an unbroken
-one has: weights, state, history and metrics, bit for bit.
+"""Ends runs of `mlp train` without a word, and looks whether each goes on to the end that an
+unbroken one has: weights, state, history and metrics, bit for bit.
 
     python -m tests.kill --runs 200          kill -9 at random instants, up to three times a run
     python -m tests.kill --operations        kill -9 before and after every operation on a file
-    python -m tests.kill --power             power cuts: what was not flushed is lost
+    python -m tests.kill --power 200         power cuts: what was not flushed is lost
 
 Each run is a child of this process, so that a kill costs milliseconds. Exit code 1 if one is lost.
 """
@@ -11,6 +11,7 @@ Each run is a child of this process, so that a kill costs milliseconds. Exit cod
 import argparse
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -47,11 +48,12 @@ dropout = 0.1
 activation = "softmax"
 [training]
 loss = "cross_entropy"
-epochs = 8
+epochs = 5
 patience = 20
 learning_rate = 0.02
 checkpoint = "1 step"
 """
+WHOLE = Path("whole")  # the unbroken run
 OPERATIONS = ("open", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
 
 
@@ -128,7 +130,10 @@ def compared(place: Path, whole: tuple[object, ...], what: str) -> bool:
     if outcome(child(lambda: begin_or_go_on(place))) != 0:
         print(f"{what}: does not go on", flush=True)
         return False
-    if damages(place) or content(place) != whole:
+    if damages(place) or {x.name for x in place.iterdir()} != {x.name for x in WHOLE.iterdir()}:
+        print(f"{what}: not whole", flush=True)
+        return False
+    if content(place) != whole:
         print(f"{what}: another end", flush=True)
         return False
     return True
@@ -207,7 +212,9 @@ def at_operations(every: int, whole: tuple[object, ...]) -> tuple[int, int]:
                     begin_or_go_on(place)
 
             outcome(child(die))
-            lost += not compared(place, whole, f"operation {number}, {'after' if after else 'before'}")
+            lost += not compared(
+                place, whole, f"operation {number}, {'after' if after else 'before'}"
+            )
             shutil.rmtree(place, ignore_errors=True)
     return lost, 2 * len(numbers)
 
@@ -215,38 +222,166 @@ def at_operations(every: int, whole: tuple[object, ...]) -> tuple[int, int]:
 # --- power cuts ----------------------------------------------------------------------------------
 
 
-class Disk:
-    """What operations on files below a folder leave after a power cut.
+@contextmanager
+def recorded(log: list[tuple[object, ...]]) -> Iterator[None]:
+    """Operations on files, as they succeed: ("new", path), ("flush", path, content or None for a
+    folder), ("rename", path, path), ("mkdir", path), ("gone", path)."""
+    originals = {name: getattr(os, name) for name in OPERATIONS}
 
-    Two trees are kept: what the programs see is the real one; this is what is on the disk for sure:
-    the content of a file since its last fsync, the names in a folder since that folder's last one.
-    A cut draws for each folder how many of the changes since then have come through, in their
-    order, and for each file that was not flushed, how much of its content.
+    def at(path: object, dir_fd: int | None = None) -> str:
+        base = os.getcwd() if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
+        return os.path.normpath(os.path.join(base, os.fspath(path)))  # type: ignore[call-overload]
+
+    def opened(path: object, flags: int, *rest: object, **options: object) -> object:
+        new = bool(flags & os.O_CREAT) and not os.path.exists(path)  # type: ignore[arg-type]
+        result = originals["open"](path, flags, *rest, **options)
+        if new:
+            log.append(("new", at(path)))
+        return result
+
+    def flushed(fd: int) -> None:
+        originals["fsync"](fd)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        log.append(("flush", path, None if os.path.isdir(path) else Path(path).read_bytes()))
+
+    def moved(name: str) -> Callable[..., None]:
+        def call(a: object, b: object) -> None:
+            originals[name](a, b)
+            log.append(("rename", at(a), at(b)))
+
+        return call
+
+    def one(name: str, what: str) -> Callable[..., None]:
+        def call(path: object, *rest: object, dir_fd: int | None = None) -> None:
+            originals[name](path, *rest, dir_fd=dir_fd)
+            log.append((what, at(path, dir_fd)))
+
+        return call
+
+    patched = {
+        "open": opened,
+        "fsync": flushed,
+        "replace": moved("replace"),
+        "rename": moved("rename"),
+        "mkdir": one("mkdir", "mkdir"),
+        "unlink": one("unlink", "gone"),
+        "rmdir": one("rmdir", "gone"),
+    }
+    try:
+        for name, function in patched.items():
+            setattr(os, name, function)
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(os, name, original)
+
+
+def after_cut(log: list[tuple[object, ...]], draw: random.Random) -> dict[str, bytes | None]:
+    """What is on the disk when the power goes after these operations: path to content, None for a
+    folder.
+
+    A name is there for sure once its folder was flushed; of the changes of names after that a first
+    part, as drawn. Of a file there is what was flushed; else nothing but its name.
     """
 
-    def __init__(self, root: Path, draw: random.Random):
-        self.root, self.draw = root, draw
-        self.flushed: dict[int, bytes] = {}  # by inode
-        self.names: dict[Path, dict[str, int]] = {}  # of each folder: what is flushed
-        self.changes: dict[Path, list[dict[str, int]]] = {}  # and what it looked like since
-        self.kinds: dict[int, bool] = {}  # whether it is a folder
+    def folders(entry: tuple[object, ...]) -> set[str]:
+        return {os.path.dirname(str(path)) for path in entry[1:]}
 
-    def saw(self, folder: Path) -> None:
-        """A folder has other names than before."""
-        if folder != self.root and self.root not in folder.parents or not folder.is_dir():
-            return
-        seen = {entry.name: entry.inode() for entry in os.scandir(folder)}
-        for entry in os.scandir(folder):
-            self.kinds[entry.inode()] = entry.is_dir(follow_symlinks=False)
-        self.changes.setdefault(folder, []).append(seen)
+    sure: dict[str, int] = {}
+    for i, (what, path, *content) in enumerate(log):
+        if what == "flush" and content == [None]:
+            sure[str(path)] = i
+    reach = {
+        folder: draw.randint(sure.get(folder, 0), len(log))
+        for folder in sorted({f for entry in log if entry[0] != "flush" for f in folders(entry)})
+    }
+    tree: dict[str, bytes | None] = {}
+    content_of: dict[str, bytes] = {}  # by the name that a file has for the programs
+    for i, (what, path, *more) in enumerate(log):
+        path = str(path)
+        if what == "flush":
+            if more != [None]:
+                content_of[path] = more[0]  # type: ignore[assignment]
+                if path in tree:
+                    tree[path] = content_of[path]
+            continue
+        came = all(i <= reach[folder] for folder in folders((what, path, *more)))
+        if what == "rename":
+            b = str(more[0])
+            for names, moves in ((content_of, True), (tree, came)):
+                inside = [x for x in names if x == path or x.startswith(path + os.sep)]
+                for x in inside if moves else ():
+                    names[b + x[len(path) :]] = names.pop(x)  # type: ignore[index, assignment]
+        elif what == "gone":
+            content_of.pop(path, None)
+            if came:
+                tree.pop(path, None)
+        elif came:
+            tree[path] = None if what == "mkdir" else b""
+    return tree
 
-    def fsync(self, path: Path) -> None:
-        """A file or a folder is on the disk."""
-        if path.is_dir():
-            self.saw(path)
-            self.names[self.inode(path)] = self.changes.pop(path)[-1] if path in self.changes else {}
-        elif path.is_file():
-            self.flushed[path.stat().st_ino] = path.read_bytes()
 
-    def inode(self, path: Path) -> int:
-        return path.stat().st_ino
+def at_power_cuts(cuts: int, whole: tuple[object, ...], seed: int) -> int:
+    """How many of so many runs are lost, each with the power cut at an operation of its own."""
+    draw, lost = random.Random(seed), 0
+
+    def record() -> None:
+        log: list[tuple[object, ...]] = []
+        with recorded(log):
+            begin_or_go_on(Path("powered"))
+        Path("log").write_bytes(pickle.dumps(log))
+
+    assert outcome(child(record)) == 0
+    log = pickle.loads(Path("log").read_bytes())
+    root = os.path.abspath("powered")
+    log = [entry for entry in log if str(entry[1]).startswith(root)]
+    for number in range(cuts):
+        end = draw.randint(0, len(log))
+        place = Path(f"cut-{number}")
+        for path, data in sorted(after_cut(log[:end], draw).items()):
+            target = place / os.path.relpath(path, root)
+            if data is None:
+                target.mkdir(parents=True, exist_ok=True)
+            elif target.parent.is_dir():
+                target.write_bytes(data)
+        lost += not compared(place, whole, f"power cut {number} after operation {end}, seed {seed}")
+        shutil.rmtree(place, ignore_errors=True)
+    return lost
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser.add_argument("--runs", type=int, default=0, help="so many, killed at random instants")
+    parser.add_argument("--operations", action="store_true", help="killed at every operation")
+    parser.add_argument("--every", type=int, default=1, help="of the operations, every so many")
+    parser.add_argument("--power", type=int, default=0, help="so many power cuts")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    lost = 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        prepare(Path(folder))
+        started = time.perf_counter()
+        assert outcome(child(lambda: begin_or_go_on(WHOLE))) == 0
+        seconds = time.perf_counter() - started
+        whole = content(WHOLE)
+        if given.runs:
+            found = at_random(given.runs, whole, 1.1 * seconds, given.seed)
+            print(f"{given.runs} runs killed at random instants, {found} lost", flush=True)
+            lost += found
+        if given.operations:
+            found, runs = at_operations(given.every, whole)
+            print(f"{runs} runs killed at operations on files, {found} lost", flush=True)
+            lost += found
+        if given.power:
+            found = at_power_cuts(given.power, whole, given.seed)
+            print(f"{given.power} power cuts, {found} lost", flush=True)
+            lost += found
+        os.chdir("/")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

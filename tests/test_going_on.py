@@ -350,6 +350,21 @@ def test_the_folder_one_is_in_may_be_the_runs(here, whole, out, monkeypatch):
         train_run(load("../plants.toml"), out=Path(out))
 
 
+# --- kills and power cuts ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [["--runs", 12], ["--operations", "--every", 23], ["--power", 12]])
+def test_no_run_is_lost(how):
+    """A part of what `tests/kill.py` does when it is asked for all."""
+    if not hasattr(os, "fork"):
+        pytest.skip("runs are killed in forks of a process")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "tests.kill", *map(str, how)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(", 0 lost\n")
+
+
 # --- runs, verify ------------------------------------------------------------------------------
 
 

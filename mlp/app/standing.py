@@ -46,12 +46,14 @@ def standing(
     if state is None:
         return None
     training = config.training
-    if state.epoch >= training.epochs:
+    # One that was ended in its last writing has no ending in its manifest: it is written now.
+    is_over = manifest.get("about", {}).get("status") != "running"
+    if is_over and state.epoch >= training.epochs:
         raise Over(
             f"{run} has {state.epoch} epochs and {config.path} asks for {training.epochs} in all; "
             f"to go on set more, as in --set training.epochs={2 * max(state.epoch, 1)}"
         )
-    if training.patience and state.waited >= training.patience:
+    if is_over and training.patience and state.waited >= training.patience:
         raise Over(
             f"{run} ended on patience: {state.waited} epochs without anything better than epoch "
             f"{state.best_epoch}; to go on set more, as in --set training.patience="
