@@ -340,6 +340,33 @@ def test_a_folder_that_goes_away_is_made_again(here, whole, step):
     assert content(finished.folder) == whole
 
 
+@pytest.mark.parametrize("setting", ["60s", "none"])
+def test_whatever_fails_after_training_the_model_is_there(here, whole, monkeypatch, setting):
+    """Here the measuring, by an error that nobody foresees, and by one that is explained."""
+    config = load("plants.toml", [f"training.checkpoint={setting}"])
+    for error in (ZeroDivisionError("mine"), InputError("test.csv is gone")):
+
+        def fails(*arguments, error=error):
+            raise error
+
+        out = Path(type(error).__name__)
+        with monkeypatch.context() as patch:
+            patch.setattr(mlp.app.runs, "measure", fails)
+            if isinstance(error, InputError):
+                assert train_run(config, out=out).fault == "test.csv is gone"
+            else:
+                with pytest.raises(ZeroDivisionError):
+                    train_run(config, out=out)
+        assert load_run(out)[0].w.tobytes() == whole[0]
+        assert mlp.load_state(out / STATE_FILE).epoch == 6
+
+
+def test_a_place_below_a_file_is_refused(here):
+    Path("runs").write_text("a file")
+    assert "runs/plants cannot be written" in run("train", "plants.toml", code=2)
+    assert "cannot be written" in run("train", "plants.toml", "--out", "runs/a/b", code=2)
+
+
 @pytest.mark.parametrize("out", [".", ""])
 def test_the_folder_one_is_in_may_be_the_runs(here, whole, out, monkeypatch):
     Path("empty").mkdir()

@@ -175,7 +175,7 @@ def train(
     if auto and file is not None:
         place = out or Path("runs") / run_name(file)
         resume, out = (place, None) if is_run(place) else (None, place)
-    if file is None and resume is not None:
+    if file is None and resume is not None and not auto:
         file = in_run(resume, SETTINGS)
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")

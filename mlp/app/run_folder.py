@@ -63,7 +63,7 @@ class RunFolder:
     """A run's folder that this program alone writes to.
 
     lock: an open file. is_new: whether the run began in it. made: what was not there before it, the
-    folder and those above.
+    folder and those above. trained: whether training has ended: then it stays, whatever happens.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class RunFolder:
     ):
         self.path, self.lock, self.is_new, self.made = path, lock, is_new, list(made)
         self.about: dict[str, Any] = {}
+        self.trained = False
 
     @property
     def checkpoints(self) -> Path:
@@ -143,15 +144,17 @@ def begin(place: Path, numbered: bool = False) -> RunFolder:
     while True:
         made = [folder for folder in (place, *place.parents) if not folder.exists()]
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.mkdir(place)
-        except FileExistsError:
-            if numbered:
-                place = next_free(place)
-                continue
-            check_free(place)
+            with suppress(FileExistsError):  # a file, of which the next line says so
+                place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(place)
+                numbered = False
         except OSError as error:
             raise cannot_write(place, error) from error
+        if numbered:
+            place = next_free(place)
+            continue
+        check_free(place)
         lock = _lock(place)
         remove_partial(place)
         return RunFolder(place, lock, True, made)
@@ -166,11 +169,12 @@ def take(path: Path) -> RunFolder:
 
 @contextmanager
 def held(folder: RunFolder) -> Iterator[RunFolder]:
-    """The folder within; if an error ends it, a new one goes again unless a checkpoint is in it."""
+    """The folder within; if an error ends it, a new one goes again unless something was learned."""
     try:
         yield folder
     except BaseException as error:
-        if folder.is_new and not Checkpoints(folder.checkpoints).found():
+        learned = folder.trained or bool(Checkpoints(folder.checkpoints).found())
+        if folder.is_new and not learned:
             folder.remove()
         elif folder.about:
             status = "failed" if isinstance(error, Exception) else "interrupted"
@@ -208,7 +212,7 @@ def _lock(folder: Path) -> int | None:
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     until = time.monotonic() + PATIENCE
     while True:
         try:

@@ -136,10 +136,14 @@ def train_run(
                 checkpoint=kept if config.training.checkpoint != "none" else None,
                 settings=config.settings(),
             )
-        seconds = time.perf_counter() - started
+        folder.trained, seconds = True, time.perf_counter() - started
         files = {SETTINGS: settings, HISTORY: _history_csv(result.history).encode()}
         where, fault = _save(folder, result, files)
-        metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
+        metrics: dict[str, Any] = {}
+        try:
+            metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
+        except InputError as error:  # of rows on disk that are no longer there
+            fault = fault or str(error)
         if not fault:
             fault = _complete(folder, result, metrics)
     return Finished(where, result, metrics, fault, _code(result, ending))
@@ -311,7 +315,7 @@ def _complete(folder: RunFolder, result: Result, metrics: dict[str, Any]) -> str
             folder.checkpoints.rmdir()  # if there were none
         folder.say(files, status=_status(result), stopped=result.stopped)
     except InputError as error:
-        return f"{error}; model and state are there"
+        return str(error)
     return ""
 
 
