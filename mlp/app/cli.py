@@ -177,16 +177,16 @@ def train(
     """Train as FILE says, into a folder of its own."""
     from mlp.app.config import load
     from mlp.app.progress import progress
-    from mlp.app.run_folder import is_run
+    from mlp.app.run_folder import SETTINGS, is_run
     from mlp.app.runs import plan_run, run_name, train_run
-    from mlp.app.standing import SETTINGS, Over, in_run
+    from mlp.app.standing import Over, in_run
     from mlp.errors import InputError
 
     auto = resume == Path("auto")
     if auto and file is not None:
         place = out or Path("runs") / run_name(file)
         resume, out = (place, None) if is_run(place) else (None, place)
-    if file is None and resume is not None:
+    if file is None and resume is not None and not auto:
         file = in_run(resume, SETTINGS)
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")

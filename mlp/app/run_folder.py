@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp.errors import InputError
-from mlp.files import write_atomically
-from mlp.sealed import MANIFEST, read_manifest, remove_partial, seal
+from mlp.files import PARTIAL, write_atomically
+from mlp.sealed import read_manifest, remove_partial, seal
 from mlp.training.checkpoints import Checkpoints
 
-LOCK, CHECKPOINTS = ".lock", "checkpoints"
+SETTINGS, LOCK, CHECKPOINTS = "settings.json", ".lock", "checkpoints"
 PATIENCE = 0.2  # seconds in which one who looks lets go of the lock
 
 
@@ -39,8 +39,11 @@ def next_free(place: Path) -> Path:
 
 
 def check_free(place: Path) -> None:
-    """InputError if there is anything at the place but an empty folder."""
-    if place.is_dir() and not any(place.iterdir()):
+    """InputError if there is anything at the place but an empty folder, or one whose run was ended
+    before it had written a file."""
+    if place.is_dir() and all(
+        entry.name == LOCK or entry.name.endswith(PARTIAL) for entry in place.iterdir()
+    ):
         return
     if os.path.lexists(place):
         what = "is there already and is not empty" if place.is_dir() else "is a file"
@@ -60,7 +63,7 @@ class RunFolder:
     """A run's folder that this program alone writes to.
 
     lock: an open file. is_new: whether the run began in it. made: what was not there before it, the
-    folder and those above.
+    folder and those above. trained: whether training has ended: then it stays, whatever happens.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class RunFolder:
     ):
         self.path, self.lock, self.is_new, self.made = path, lock, is_new, list(made)
         self.about: dict[str, Any] = {}
+        self.trained = False
 
     @property
     def checkpoints(self) -> Path:
@@ -80,7 +84,9 @@ class RunFolder:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         here = {"host": socket.gethostname(), "pid": os.getpid(), "began": now}
         try:
-            self.say((), status="running", stopped="", **here, **about)
+            self.about |= {"status": "running", "stopped": "", **here, **about}
+            if not self.is_new:
+                self.say(())  # what is of the ending before, or replaced now
             for name, data in files.items():
                 self.write(name, data)
             self.say(files)
@@ -138,16 +144,20 @@ def begin(place: Path, numbered: bool = False) -> RunFolder:
     while True:
         made = [folder for folder in (place, *place.parents) if not folder.exists()]
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.mkdir(place)
-        except FileExistsError:
-            if numbered:
-                place = next_free(place)
-                continue
-            check_free(place)
+            with suppress(FileExistsError):  # a file, of which the next line says so
+                place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(place)
+                numbered = False
         except OSError as error:
             raise cannot_write(place, error) from error
-        return RunFolder(place, _lock(place), True, made)
+        if numbered:
+            place = next_free(place)
+            continue
+        check_free(place)
+        lock = _lock(place)
+        remove_partial(place)
+        return RunFolder(place, lock, True, made)
 
 
 def take(path: Path) -> RunFolder:
@@ -159,11 +169,12 @@ def take(path: Path) -> RunFolder:
 
 @contextmanager
 def held(folder: RunFolder) -> Iterator[RunFolder]:
-    """The folder within; if an error ends it, a new one goes again unless a checkpoint is in it."""
+    """The folder within; if an error ends it, a new one goes again unless something was learned."""
     try:
         yield folder
     except BaseException as error:
-        if folder.is_new and not Checkpoints(folder.checkpoints).found():
+        learned = folder.trained or bool(Checkpoints(folder.checkpoints).found())
+        if folder.is_new and not learned:
             folder.remove()
         elif folder.about:
             status = "failed" if isinstance(error, Exception) else "interrupted"
@@ -201,7 +212,7 @@ def _lock(folder: Path) -> int | None:
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -248,5 +259,5 @@ def is_running(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it is the folder of a run, of today or before there were manifests."""
-    return any((folder / name).is_file() for name in (MANIFEST, "settings.json"))
+    """Whether it is the folder of a run, also of one before there were manifests."""
+    return (folder / SETTINGS).is_file()

@@ -38,6 +38,7 @@ from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
 from mlp.app.prepare import choose_backend, new_model, read_parts, samples_of
 from mlp.app.run_folder import (
+    SETTINGS,
     RunFolder,
     begin,
     check_free,
@@ -45,7 +46,7 @@ from mlp.app.run_folder import (
     held,
     take,
 )
-from mlp.app.standing import SETTINGS, in_run, resolved, standing
+from mlp.app.standing import in_run, resolved, standing
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically
@@ -135,10 +136,14 @@ def train_run(
                 checkpoint=kept if config.training.checkpoint != "none" else None,
                 settings=config.settings(),
             )
-        seconds = time.perf_counter() - started
+        folder.trained, seconds = True, time.perf_counter() - started
         files = {SETTINGS: settings, HISTORY: _history_csv(result.history).encode()}
         where, fault = _save(folder, result, files)
-        metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
+        metrics: dict[str, Any] = {}
+        try:
+            metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
+        except InputError as error:  # of rows on disk that are no longer there
+            fault = fault or str(error)
         if not fault:
             fault = _complete(folder, result, metrics)
     return Finished(where, result, metrics, fault, _code(result, ending))
@@ -310,7 +315,7 @@ def _complete(folder: RunFolder, result: Result, metrics: dict[str, Any]) -> str
             folder.checkpoints.rmdir()  # if there were none
         folder.say(files, status=_status(result), stopped=result.stopped)
     except InputError as error:
-        return f"{error}; model and state are there"
+        return str(error)
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp.app.config import FILES, Config, load
 from mlp.app.fingerprint import differences
-from mlp.app.run_folder import CHECKPOINTS
+from mlp.app.run_folder import CHECKPOINTS, SETTINGS
 from mlp.errors import InputError, did_you_mean
 from mlp.model import Model
 from mlp.sealed import MANIFEST, check, read_manifest
@@ -16,7 +16,6 @@ from mlp.training.checkpoint import is_finite, load_state
 from mlp.training.checkpoints import STATE_FILE, Checkpoints, epoch_of
 from mlp.training.state import State
 
-SETTINGS = "settings.json"
 # What may be other when a run goes on. Files may move: it is their rows that are compared.
 FREE = {
     *("backend", "threads"),
@@ -47,12 +46,14 @@ def standing(
     if state is None:
         return None
     training = config.training
-    if state.epoch >= training.epochs:
+    # One that was ended in its last writing has no ending in its manifest: it is written now.
+    is_over = manifest.get("about", {}).get("status") != "running"
+    if is_over and state.epoch >= training.epochs:
         raise Over(
             f"{run} has {state.epoch} epochs and {config.path} asks for {training.epochs} in all; "
             f"to go on set more, as in --set training.epochs={2 * max(state.epoch, 1)}"
         )
-    if training.patience and state.waited >= training.patience:
+    if is_over and training.patience and state.waited >= training.patience:
         raise Over(
             f"{run} ended on patience: {state.waited} epochs without anything better than epoch "
             f"{state.best_epoch}; to go on set more, as in --set training.patience="

@@ -200,8 +200,9 @@ class Writer:
         self._warn()
 
     def _now(self, state: State) -> float:
-        unit = self.every[1] if self.every else "s"
-        return {"s": time.monotonic(), "epoch": state.epoch, "step": state.step}[unit]
+        if self.every is None or self.every[1] == "s":
+            return time.monotonic()
+        return state.epoch if self.every[1] == "epoch" else state.step
 
     def _write(self, state: State) -> None:
         try:
