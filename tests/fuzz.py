@@ -153,13 +153,9 @@ def nested(depth: int) -> Any:
 
 def toml(values: Any) -> str:
     """Settings as TOML."""
-    if isinstance(values, dict) and any(isinstance(x, dict) for x in values.values()):
-        return "\n".join(f"{json.dumps(key)} = {inline(x)}" for key, x in values.items())
-    return (
-        inline(values)
-        if not isinstance(values, dict)
-        else "\n".join(f"{json.dumps(key)} = {inline(x)}" for key, x in values.items())
-    )
+    if not isinstance(values, dict):
+        return inline(values)
+    return "\n".join(f"{json.dumps(key)} = {inline(x)}" for key, x in values.items())
 
 
 def inline(value: Any) -> str:
@@ -453,9 +449,8 @@ def _keep(place: Path, finding: str, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description=__doc__.split("\n")[0]
-    )
+    about = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=about)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, help="the first; default: of the clock")
     parser.add_argument("--only", nargs="+", choices=sorted(ENTRIES), default=sorted(ENTRIES))

@@ -1,4 +1,4 @@
-"""What nobody would write is used or answered by one message; a little of `python -m tests.fuzz`."""
+"""What nobody would write is used or answered by one message: some of `python -m tests.fuzz`."""
 
 import io
 import os
