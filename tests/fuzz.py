@@ -68,7 +68,7 @@ class Bench:
         (folder / "s.toml").write_text(toml(self.settings))
         self.command("train", "s.toml", "--out", "run", "-q")
         assert (folder / "run" / "model.safetensors").is_file()
-        self.tables = dict(tables())
+        self.tables = dict(whole_tables())
 
     def command(self, *arguments: str) -> None:
         """Run the command line in the folder. Find for an answer that is none."""
@@ -274,7 +274,7 @@ def models(bench: Bench) -> None:
         mlp.load(path).predict(bench.X)
 
 
-def tables() -> Iterator[tuple[str, bytes]]:
+def whole_tables() -> Iterator[tuple[str, bytes]]:
     """A table of each kind of file, whole: those of the tests of tables."""
     from tests.test_table_files import seeds
 
@@ -283,7 +283,7 @@ def tables() -> Iterator[tuple[str, bytes]]:
 
 
 @entry
-def table(bench: Bench) -> None:
+def tables(bench: Bench) -> None:
     """A table with bytes changed, in memory of at most 4 times its size and 200 MB."""
     suffix = bench.chance.choice(list(bench.tables))
     path = bench.write(f"table{suffix}", bench.bytes(bench.tables[suffix]))
@@ -397,7 +397,7 @@ def one(bench: Bench, name: str, seed: int) -> str | None:
     bench.chance.seed(f"{name} {seed}")
     bench.case = ""
     try:
-        with _within(TABLE_LIMIT if name == "table" else LIMIT), warnings.catch_warnings():
+        with _within(TABLE_LIMIT if name == "tables" else LIMIT), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with np.errstate(all="ignore"):
                 ENTRIES[name](bench)
