@@ -1,6 +1,6 @@
 """The one error for a user's mistake, and the nearest valid name to put into it."""
 
-import sys
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from inspect import signature
@@ -60,8 +60,12 @@ def is_finite(value: object) -> bool:
     >>> is_finite(0.5), is_finite(10**400), is_finite(True)
     (True, False, False)
     """
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_is(name: str, value: object, kind: type) -> None:

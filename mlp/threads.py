@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from threading import RLock, get_ident
 from typing import Any
 
@@ -134,9 +135,9 @@ if hasattr(os, "register_at_fork"):  # else processes are not forked
 
 def check_threads(threads: object) -> None:
     """InputError if it is not a whole number from 1 to 2^20."""
-    check_whole("threads", threads, 1)
-    if int(threads) > MOST:  # type: ignore[call-overload]
+    if isinstance(threads, Integral) and int(threads) > MOST:
         raise InputError(f"threads must be at most 2^20, not {threads!r}; the cores are enough")
+    check_whole("threads", threads, 1)
 
 
 def usable_cores() -> int:

@@ -21,7 +21,10 @@ def _own(schedule: Any) -> Schedule:
     check_takes("a schedule", schedule, "step", "steps_per_epoch")
 
     def checked(step: int, steps_per_epoch: int) -> float:
-        factor = schedule(step, steps_per_epoch)
+        try:
+            factor = schedule(step, steps_per_epoch)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the schedule {schedule!r} fails in step {step}: {error}") from error
         if not is_finite(factor):
             raise InputError(f"the schedule {schedule!r} gives {factor!r}, which is no number")
         return float(factor)
