@@ -21,6 +21,7 @@ formula       the language of formulas, and the programs that kernels are writte
 precision     dtypes of what is held and multiplied
 *_backend     the adapters
 *_kernel      programs on arrays: ufuncs on blocks, numba's loops, CUDA's kernels; *_source: as text
+kernel_cache  where loops that numba compiled are kept
 cuda_*        products, rows and streams of a CUDA device
 instruments   versions, memory and clocks, for reports
 """

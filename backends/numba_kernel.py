@@ -1,8 +1,8 @@
 """Formulas as serial loops compiled by numba (extra ``jit``), for the NumPy backend.
 
-A traced formula is written as one Python loop (`backends.numba_source`) and compiled. The source is
-kept in a file named by its content, so that numba's cache on disk serves the next process. Loops
-are serial: BLAS owns the threads.
+A traced formula is written as one Python loop (`backends.numba_source`) and compiled. What numba
+made of it is kept on disk for the next process (`backends.kernel_cache`). Loops are serial: BLAS
+owns the threads.
 
 LLVM vectorises arithmetic but not exp, tanh and log, which NumPy's ufuncs have vectorised; and
 NumPy is slow where it reduces or repeats short rows, which a compiled loop is not. So on all but
@@ -19,11 +19,9 @@ import importlib.util
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +30,7 @@ import numpy as np
 from backends.base import Native
 from backends.blocks import BLOCK, LONG_ROW, Blocks, is_flat
 from backends.formula import FULL, REDUCE, Instruction, Program
+from backends.kernel_cache import cached
 from backends.numba_source import TRANSCENDENTAL, loop_source
 
 SMALL = 1 << 8  # elements below which the calls of ufuncs cost more than the arithmetic
@@ -196,32 +195,12 @@ def _stage(
 # ------------------------------------------------------------------------------------- compiling
 
 
-def _folder() -> Path:
-    """Where sources and numba's cache are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "array-mlp" / "kernels"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="array-mlp-"))
-
-
 @cache
 def _compiled(source: str) -> Any:
     # No fast-math: every operation is rounded as NumPy rounds it, and sums keep their order.
-    options = 'cache=True, error_model="numpy"'
-    text = f"import numpy as np\nfrom numba import njit\n\n\n@njit({options})\n{source}\n"
+    text = f'import numpy as np\nfrom numba import njit\n\n\n@njit(error_model="numpy")\n{source}\n'
     name = "mlp_" + hashlib.sha256(text.encode()).hexdigest()[:20]
-    path = _folder() / f"{name}.py"
-    if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
     module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # numba's cache looks the function up by its module
-    exec(compile(text, str(path), "exec"), module.__dict__)
-    return module.kernel
+    sys.modules[name] = module  # a kernel from the cache looks the function up by its module
+    exec(compile(text, f"<{name}>", "exec"), module.__dict__)
+    return cached(module.kernel, name)

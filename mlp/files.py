@@ -1,8 +1,10 @@
 """Files of arrays with a header: tensors by safetensors, everything else as JSON beside them.
 
-Files are data, never code: nothing is pickled, and reading a file runs nothing. A file is written
-beside its place under a name that nobody can guess, flushed, moved there, and the folder flushed: a
-full disk, a crash or a power cut leaves the old file or the new one, whole.
+Files are data, never code: nothing is pickled, and reading a file runs nothing. What a file says
+of itself is held against its size, the kinds of its numbers and its checksum before anything is
+made of it. A file is written beside its place under a name that nobody can guess, flushed, moved
+there, and the folder is flushed: a full disk, a crash or a power cut leaves the old file or the new
+one.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:
@@ -14,9 +16,11 @@ full disk, a crash or a power cut leaves the old file or the new one, whole.
 """
 
 import errno
+import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,46 +33,130 @@ from mlp.errors import InputError
 PathLike = str | os.PathLike[str]
 
 
+MOST = (
+    1 << 25
+)  # bytes of JSON beside the tensors; Python's objects of them take up to 50 times as much
+DTYPES = {"F32", "F64", "I32", "I64", "U8"}  # of safetensors, as far as files of ours have them
+CHECKSUM = "blake2b"  # its place in the metadata; files of earlier versions have none
+
+
 def write(
     path: PathLike, kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Arrays by name, and what JSON can hold, as a file of this kind. InputError if it cannot be
-    written; what was there before stays then."""
-    write_atomically(path, packed(kind, about, tensors))
+    """Arrays by name, and what JSON can hold, as a file of this kind, with a checksum of both.
+    InputError if it cannot be written; what was there before stays then."""
+    write_atomically(path, packed(kind, about, tensors, path))
 
 
-def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
-    """What `write` writes."""
+def packed(
+    kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: PathLike = ""
+) -> bytes:
+    """What `write` writes; the path is for messages."""
     from safetensors.numpy import save
 
     flat = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
-    return save(flat, metadata={"format": kind, "about": json.dumps(about)})
+    text = json.dumps(about)
+    if len(text) > MOST:
+        raise InputError(
+            f"{path} cannot be written: what stands beside its tensors takes {len(text) >> 20} MB "
+            f"of text, at most {MOST >> 20} MB are read"
+        )
+    metadata = {"format": kind, "about": text, CHECKSUM: _checksum(kind, text, flat)}
+    return save(flat, metadata=metadata)
 
 
 def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(about, tensors) of a file of this kind. InputError if it is missing, damaged, or another."""
     from safetensors import SafetensorError, safe_open
 
+    path = checked_path(path)
     try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
+        open_regular(path).close()
+        with safe_open(path, framework="numpy") as file:  # holds offsets against the file's size
             metadata = file.metadata() or {}
             if metadata.get("format") != kind:
                 raise InputError(
                     f"{path} is {metadata.get('format', 'no file of ours')}, not {kind}"
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return json.loads(metadata["about"]), tensors
+            about = _parsed(metadata)
+            tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
+        said = metadata.get(CHECKSUM)
+        if said not in (None, _checksum(kind, metadata["about"], tensors)):
+            raise ValueError("its checksum is not that of its content")
+        return about, tensors
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there") from error
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except PermissionError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
 
 
+def _parsed(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON of a file's metadata; ValueError if it is not what `write` writes."""
+    if unknown := set(metadata) - {"format", "about", CHECKSUM}:
+        raise ValueError(f"unknown metadata {min(unknown)!r}")
+    if len(metadata["about"]) > MOST:
+        raise ValueError(f"{len(metadata['about'])} bytes of JSON, at most {MOST} are read")
+    about = json.loads(metadata["about"], parse_constant=_no_number)
+    if not isinstance(about, dict):
+        raise ValueError("its JSON is no object")
+    return about
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _tensor(file: Any, name: str) -> np.ndarray:
+    if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
+        raise ValueError(f"tensor {name!r} is of {dtype}, none of {', '.join(sorted(DTYPES))}")
+    return np.asarray(file.get_tensor(name))
+
+
+def _checksum(kind: str, about: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Of all that a file holds: each piece with its name, dtype and shape before it."""
+    found = hashlib.blake2b(json.dumps([kind, about]).encode(), digest_size=32)
+    for name, x in sorted(tensors.items()):
+        found.update(json.dumps([name, x.dtype.str, x.shape]).encode())
+        found.update(x.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def checked_path(path: Any) -> Path:
+    """A path as an object; InputError for what is none.
+
+    >>> checked_path(3)
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: a path is text or a pathlib.Path, not 3
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise InputError(f"a path is text or a pathlib.Path, not {path!r}")
+    if "\0" in os.fspath(path):
+        raise InputError(f"a path holds no NUL character, as {os.fspath(path)!r} does")
+    return Path(path)
+
+
+def open_regular(path: Path, buffering: int = -1) -> Any:
+    """A file to read bytes from, as `open` gives it, with its errors. InputError for a pipe or a
+    device, at which reading may wait for ever."""
+
+    def at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
+
+    file = open(path, "rb", buffering, opener=at_once)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is a pipe or a device; write its content to a file and name that")
+    return file
+
+
 def write_atomically(path: PathLike, data: bytes) -> None:
     """All of it or nothing: InputError if the file cannot be written, the old one untouched."""
-    path = Path(path)
+    path = checked_path(path)
     partial = beside(path)
     try:
         write_new(partial, data)
@@ -85,7 +173,7 @@ PARTIAL = ".partial"  # how the names end of what is under way, or was when its 
 
 def beside(path: Path) -> Path:
     """A new name in the same folder that nobody can guess."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    return path.parent / f".{secrets.token_hex(8)}{PARTIAL}"
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -114,11 +202,12 @@ def flush_folder(folder: Path) -> None:
 @contextmanager
 def content_of(path: PathLike) -> Iterator[None]:
     """A header that does not fit what it is read for: one InputError that names the file."""
+    misfits = KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError
     try:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except misfits as error:
         raise InputError(
             f"{path} is damaged or of another version of the library ({error!r})"
         ) from error
@@ -132,6 +221,6 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"no file {path.absolute()}; check the name") from error
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise InputError(f"{path} is a directory; name a file in it") from error
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

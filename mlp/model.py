@@ -86,6 +86,8 @@ class Model:
         target_scaling: Scaling | None = None,
         preprocessing: Preprocessing | None = None,
     ):
+        if not isinstance(network, Network):
+            raise InputError(f"Model: network must be a Network, not {network!r}")
         self.network, self.loss = network, loss
         self.objective = Objective(network, loss, reduction, shared_penalties)
         self.backend = choose(backend)
@@ -107,8 +109,9 @@ class Model:
                     f"the preprocessing makes {len(columns)} columns, the network has "
                     f"{network.inputs} inputs"
                 )
-        self.columns = columns
-        self.input_scaling, self.target_scaling = input_scaling, target_scaling
+        self.columns = _columns(columns, network.inputs)
+        self.input_scaling = _fitting(input_scaling, "input_scaling", network.inputs, "inputs")
+        self.target_scaling = _fitting(target_scaling, "target_scaling", network.outputs, "outputs")
         self._predictors: list[Predictor] = []  # those that no thread is using
         if isinstance(self.backend, Count):  # nothing to draw: the model is to be planned with
             self._w = self.backend.empty((network.parameters,), self.dtype)
@@ -298,7 +301,11 @@ class Model:
             if self.target_scaling is None:
                 return y
             if isinstance(y, np.ndarray):
-                return self.target_scaling.invert(y.astype(np.float64))
+                with np.errstate(over="ignore"):
+                    y = self.target_scaling.invert(y.astype(np.float64))
+                if not (self.target_scaling.affine or is_finite(y)):  # of logarithms
+                    raise self._overflow(X, y, given)
+                return y
             return invert_on_device(backend, y, self.target_scaling)
 
     def classify(self, X: Any) -> np.ndarray:
@@ -768,6 +775,29 @@ def load(path: PathLike, backend: str | Backend | None = None) -> Model:
     True
     """
     return load_model(model_file(path), backend)
+
+
+def _columns(columns: Any, inputs: int) -> tuple[str, ...] | None:
+    """Names of the inputs as a tuple; InputError if they are not as many, or no names."""
+    if columns is None:
+        return None
+    listed = isinstance(columns, (list, tuple)) and all(isinstance(name, str) for name in columns)
+    if not listed or len(columns) != inputs:
+        raise InputError(
+            f"columns must name the network's {inputs} inputs, as ('age', ...), not {columns!r:.60}"
+        )
+    return tuple(columns)
+
+
+def _fitting(scaling: Any, what: str, width: int, columns: str) -> Scaling | None:
+    """The scaling itself; InputError if it is none of so many columns."""
+    if scaling is not None and not isinstance(scaling, Scaling):
+        raise InputError(f"{what} must be a Scaling, not {scaling!r:.60}")
+    if scaling is not None and len(scaling.shift) != width:
+        raise InputError(
+            f"{what} is of {len(scaling.shift)} columns, the network has {width} {columns}"
+        )
+    return scaling
 
 
 def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:

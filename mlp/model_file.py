@@ -19,7 +19,7 @@ import numpy as np
 from mlp.data.preprocessing import Preprocessing
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
-from mlp.files import PathLike, content_of, read, write
+from mlp.files import PathLike, checked_path, content_of, read, write
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.initializers import INITIALIZERS
 from mlp.formulas.losses import LOSSES
@@ -29,6 +29,7 @@ from mlp.network.graph import Network
 
 MODEL = "array-mlp model 1"  # the format
 MODEL_FILE = "model.safetensors"  # in the folder of a run
+MOST_LAYERS = 10_000  # in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +78,21 @@ class Content:
 
 
 def content(path: PathLike) -> Content:
-    """What a file holds. Raises InputError if it is no such file."""
+    """What a file holds. Raises InputError if it is no such file, or does not fit together: arrays
+    are as long as the network says, and what it says is told before anything is made of it."""
     about, tensors = read(path, MODEL)
     with content_of(path):
         scaling = _scaling(tensors, "input")
+        if len(about["layers"]) > MOST_LAYERS:
+            raise InputError(
+                f"it has {len(about['layers'])} layers, at most {MOST_LAYERS} are read"
+            )
+        network = Network(about["inputs"], [_layer_from_json(layer) for layer in about["layers"]])
+        _check_vector("w", tensors["w"], network.parameters, about["dtype"])
+        if network.statistics:
+            _check_vector("statistics", tensors["statistics"], network.statistics, about["dtype"])
         return Content(
-            Network(about["inputs"], [_layer_from_json(layer) for layer in about["layers"]]),
+            network,
             about["loss"],
             about["reduction"],
             about["shared_penalties"],
@@ -98,6 +108,16 @@ def content(path: PathLike) -> Content:
         )
 
 
+def _check_vector(name: str, x: np.ndarray, length: int, dtype: str) -> None:
+    """InputError if an array of the file is not what the network makes of it."""
+    if x.shape != (length,) or x.dtype.name != dtype:
+        raise InputError(
+            f"{name} is of {x.dtype} and shape {x.shape}, this network's of {dtype} and ({length},)"
+        )
+    if not np.isfinite(x).all():
+        raise InputError(f"{name} has values that are NaN or infinite")
+
+
 def load_beside(path: PathLike) -> Any:
     """What `mlp.save_model` was given to keep beside the model; None if there was nothing."""
     return read(path, MODEL)[0].get("beside")
@@ -105,11 +125,12 @@ def load_beside(path: PathLike) -> Any:
 
 def model_file(path: PathLike) -> Path:
     """The model file of a run's folder; any other path is the file itself."""
-    if not os.path.isdir(path):
-        return Path(path)
-    if not (Path(path) / MODEL_FILE).is_file():
+    path = checked_path(path)
+    if not path.is_dir():
+        return path
+    if not os.path.lexists(path / MODEL_FILE):
         raise InputError(f"{path} is no folder of a run: it has no {MODEL_FILE}")
-    return Path(path) / MODEL_FILE
+    return path / MODEL_FILE
 
 
 def _scaling(tensors: Mapping[str, np.ndarray], name: str) -> Scaling | None:

@@ -17,11 +17,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from numbers import Integral
-from threading import Lock
+from threading import RLock, get_ident
 from typing import Any
 
-from mlp.errors import InputError
+from mlp.errors import InputError, check_whole
 
 # How many processes of an MPI job run on this node: Open MPI, MPICH and Intel MPI, MVAPICH, Cray;
 # of a step started by Slurm's srun, as in "4" or "4(x2),3". (SLURM_NTASKS_PER_NODE says what was
@@ -37,10 +36,20 @@ RANKS = (
 SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
+MOST = 1 << 20  # threads; no system has more, and libraries take the number as an int of 32 bits
+
+
+class _Limit:
+    """A limit that holds, and the Python thread that set it."""
+
+    def __init__(self) -> None:
+        self.thread = get_ident()
+
+
 # The limits that hold, oldest first, each with what takes it back. The numbers of threads belong to
 # the process, and so does this account of them: a module variable that changes.
-_limits: dict[object, list[Callable[[], None]]] = {}
-_lock = Lock()
+_limits: dict[_Limit, list[Callable[[], None]]] = {}
+_lock = RLock()  # a signal's handler may fork
 
 
 @contextmanager
@@ -51,23 +60,25 @@ def limited(threads: int | None = None) -> Iterator[None]:
     the usual variables set (OMP_NUM_THREADS, ...) and no other limit: each then uses no more than
     its share of the cores. The limit holds for the whole process, not for one Python thread. Of
     limits that overlap, the last one set counts; the number from before them comes back when the
-    last one ends. Raises InputError if threads is not a whole number from 1 on; more than there are
-    cores is allowed, and slow.
+    last one ends. Raises InputError if threads is not a whole number from 1 to 2^20; more than
+    there are cores is allowed, and slow.
     """
     if threads is None:
         share = None if _limits else share_of_cores(os.environ)
         if share is None:
             yield
             return
-    from threadpoolctl import ThreadpoolController
-
-    pools = ThreadpoolController()
-    if threads is None:
-        threads = min([share, *(pool["num_threads"] for pool in pools.info())])
-    check_threads(threads)
-    threads, this = int(threads), object()
+    else:
+        check_threads(threads)
+    this = _Limit()
     torch = sys.modules.get("torch")  # sets OpenMP's number anew where a thread first uses it
-    with _lock:
+    with _lock:  # an import and a search of libraries hold locks too, which no fork may copy
+        from threadpoolctl import ThreadpoolController
+
+        pools = ThreadpoolController()
+        if threads is None:
+            threads = min([share, *(pool["num_threads"] for pool in pools.info())])
+        threads = int(threads)
         undo: list[Callable[[], None]] = []
         if torch:
             undo.append(partial(torch.set_num_threads, torch.get_num_threads()))
@@ -94,7 +105,7 @@ def _release(numbers: Any) -> None:
         pass
 
 
-def _leave(limit: object) -> None:
+def _leave(limit: _Limit) -> None:
     """Take a limit back; if a later one still holds, that one will take both back."""
     later = list(_limits)
     later = later[later.index(limit) + 1 :]
@@ -106,10 +117,26 @@ def _leave(limit: object) -> None:
         back()
 
 
+def _after_fork() -> None:
+    """In the new process, which has the thread alone that forked: the limits of others end."""
+    for limit in list(_limits):
+        if limit.thread != get_ident():
+            _leave(limit)
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # else processes are not forked
+    # A fork waits until no thread is within, or the new process would wait for one it has not.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork
+    )
+
+
 def check_threads(threads: object) -> None:
-    """InputError if it is not a whole number from 1 on."""
-    if isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 1:
-        raise InputError(f"threads must be a whole number from 1 on, not {threads!r}")
+    """InputError if it is not a whole number from 1 to 2^20."""
+    check_whole("threads", threads, 1)
+    if int(threads) > MOST:  # type: ignore[call-overload]
+        raise InputError(f"threads must be at most 2^20, not {threads!r}; the cores are enough")
 
 
 def usable_cores() -> int:

@@ -92,7 +92,7 @@ LIBRARIES = {
     "cupy_backends": {"cuda_blas"},
     "torch": {"torch_backend"},
     "array_api_strict": {"strict_backend"},
-    "numba": {"numba_kernel"},
+    "numba": {"numba_kernel", "kernel_cache"},
     "safetensors": {"files"},
     "narwhals": {"data.frames"},
     "pyarrow": {"data.packed", "data.columnar_files", "data.stored"},

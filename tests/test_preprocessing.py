@@ -22,7 +22,9 @@ def column(name, cells):
     """A column of Python values; None is a gap."""
     gaps = np.array([cell is None for cell in cells])
     there = [cell for cell in cells if cell is not None]
-    blank = {str: "", bool: False, datetime: np.datetime64("NaT"), float: math.nan}[type(there[0])]
+    blank = {str: "", bool: False, datetime: np.datetime64("NaT", "us"), float: math.nan}[
+        type(there[0])
+    ]
     filled = [blank if cell is None else cell for cell in cells]
     dtype = {str: object, datetime: "M8[us]"}.get(type(there[0]))
     return Column(name, np.array(filled, dtype), gaps if gaps.any() else None)
@@ -210,7 +212,7 @@ def test_a_name_goes_before_patterns_and_a_later_pattern_before_an_earlier_one()
         ),
         ({"name": "date-time"}, "'Ada' is not an ISO date"),
         ({"name": "yes/no"}, "'Ada' is not yes/no"),
-        ({"age": "date-time"}, "'20.0' is not an ISO date"),
+        ({"age": "date-time"}, "'20' is not an ISO date"),
         ({"*": "leave out"}, "no column is left to predict from; 'age' is left out"),
     ],
 )
@@ -264,7 +266,9 @@ def test_a_category_keeps_its_most_frequent_values():
     cells = [f"v{k}" for k in range(300) for _ in range(1 + (k < 256))] * 2
     found = Preprocessing.fit(Table({"c": column("c", cells)}), scaling="none")
     assert len(found.names) == 256
-    assert found.apply(Table({"c": column("c", ["v255", "v256"])})).sum(axis=1).tolist() == [1, 0]
+    new = Table({"c": column("c", ["v255", "v256"])})
+    with pytest.warns(UserWarning, match="1 values of 'c' were not there in training .as 'v256'"):
+        assert found.apply(new).sum(axis=1).tolist() == [1, 0]
 
 
 def test_columns_that_are_missing_are_named():
@@ -290,7 +294,9 @@ def test_other_json_is_refused(text):
     with pytest.raises(InputError, match="no preprocessing"):
         Preprocessing.from_json(text)
     found = json.loads(Preprocessing.fit(random_table(0)).to_json())
-    found["scaling"]["shift"].append(0.0)
+    found["scaling"] = {
+        name: [*x, 1.0] for name, x in found["scaling"].items() if "knots" not in name
+    }
     with pytest.raises(InputError, match="its scaling is of other columns"):
         Preprocessing.from_json(json.dumps(found))
 
@@ -321,9 +327,7 @@ def test_scalings_are_their_formulas():
 
 
 @pytest.mark.parametrize("name", SCALINGS)
-@pytest.mark.parametrize("backend", ["numpy", "strict", "torch"])
 def test_a_scaling_on_a_device_is_that_of_the_host(name, backend):
-    pytest.importorskip({"strict": "array_api_strict", "torch": "torch"}.get(backend, "numpy"))
     X = rng(0).normal(5, 3, (40, 3))
     scaling = Scaling.fit(X, [name] * 3)
     net = mlp.Network(3, [mlp.Dense(1)])

@@ -342,7 +342,7 @@ def test_the_disk_s_own_words_are_kept(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = write(tmp_path / "a.csv", FLOWERS)
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("mlp.files.os.open", refuse)
     with pytest.raises(InputError, match=r"cannot read .*a\.csv: Permission denied") as caught:
         read(path, target="kind")
     assert isinstance(caught.value.__cause__, PermissionError)

@@ -24,18 +24,19 @@ def frame(n=120):
 
 
 def pipeline(**settings):
-    net = MLPClassifier(hidden_layer_sizes=8, solver="lbfgs", alpha=0.1, random_state=0)
+    net = MLPClassifier(
+        hidden_layer_sizes=8, solver="lbfgs", alpha=1.0, max_iter=5_000, random_state=0
+    )
     return make_pipeline(TablePreprocessor(**settings), net)
 
 
 def test_it_is_the_preprocessing_of_the_rows_it_is_fitted_on():
-    X, y = frame()
+    X, _ = frame()
+    plans = {"age": mlp.ColumnPlan(scaling="robust")}
     fitted = TablePreprocessor({"age": mlp.ColumnPlan(scaling="robust")}, scaling="none").fit(
         X[:60]
     )
-    expected = mlp.Preprocessing.fit(
-        X[:60], {"age": mlp.ColumnPlan(scaling="robust")}, scaling="none"
-    )
+    expected = mlp.Preprocessing.fit(X[:60], plans, scaling="none")
     np.testing.assert_array_equal(fitted.transform(X), expected.apply(X))
     assert fitted.get_feature_names_out().tolist() == list(expected.names)
     assert fitted.inverse_transform(fitted.transform(X))["sex"].values.tolist() == X["sex"].tolist()
@@ -46,12 +47,8 @@ def test_it_is_the_preprocessing_of_the_rows_it_is_fitted_on():
 
 def test_in_a_pipeline_a_search_and_a_pickle():
     X, y = frame()
-    search = GridSearchCV(
-        pipeline(),
-        {"tablepreprocessor__scaling": ["standard", "robust"]},
-        cv=3,
-        error_score="raise",
-    )
+    scalings = {"tablepreprocessor__scaling": ["standard", "robust"]}
+    search = GridSearchCV(pipeline(), scalings, cv=3, error_score="raise")
     search.fit(X, y)
     assert search.best_score_ > 0.8
     assert (

@@ -177,11 +177,17 @@ def test_labels_keep_their_spelling():
 
 
 def test_dates_are_utc():
-    text = "d\n2020-02-29T23:30:00-01:00\n1969-12-31\n\n2020-01-01 10:00\n"
-    assert (
-        cells(read(text))["d"]
-        == np.array(["2020-03-01T00:30", "1969-12-31", "2020-01-01T10:00"], "M8[us]").tolist()
-    )
+    for text, expected in (
+        (
+            "d\n2020-02-29T23:30:00-01:00\n2020-01-01T10:00Z\n",
+            ["2020-03-01T00:30", "2020-01-01T10"],
+        ),
+        ("d\n1969-12-31\n\n2020-01-01 10:00\n", ["1969-12-31", None, "2020-01-01T10:00"]),
+    ):
+        times = [None if t is None else np.datetime64(t, "us").item() for t in expected]
+        assert cells(read(text))["d"] == times
+    mixed = read("d,e\n2020-01-01T10:00Z,1\n2020-01-01T10:00,2\n")["d"]
+    assert mixed.values.dtype == object
     assert read("d,e\n2020-13-01,1\n2020-01-01,1\n")["d"].values.dtype == object
 
 
@@ -198,7 +204,12 @@ def test_decimal_commas():
 
 
 def test_an_unnamed_first_column_is_left_out_and_said():
-    for text in (",a,b\n0,1,2\n1,3,4\n", '"",a,b\nr1,1,2\nr2,3,4\n', "a,b\nr1,1,2\nr2,3,4\n"):
+    for text in (
+        ",a,b\n0,1,2\n1,3,4\n",
+        '"",a,b\nr1,1,2\nr2,3,4\n',
+        "a,b\n1,1,2\n2,3,4\n",
+        '"a","b"\n"r1",1,2\n"r2",3,4\n',
+    ):
         table = read(text)
         assert cells(table) == {"a": [1, 3], "b": [2, 4]}
         assert "the first column has no name" in table.notes[0]

@@ -1,6 +1,8 @@
 """The setting `threads`: what the BLAS of a run uses, and what it uses afterwards."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -151,6 +153,95 @@ def test_a_number_of_numpy():
 def test_what_is_no_number_of_threads(wrong):
     with pytest.raises(InputError, match="threads must be a whole number from 1 on"):
         train(model(), X, T, threads=wrong)
+
+
+@pytest.mark.parametrize("wrong", [2**20 + 1, 2**31, 2**32 + 1, 2**64, 10**30, np.uint64(2**63)])
+def test_more_threads_than_a_library_can_count(wrong):
+    with pytest.raises(InputError, match=r"threads must be at most 2\^20"):
+        train(model(), X, T, threads=wrong)
+    assert in_use() == 2
+
+
+FORKS = """
+import os, signal, threading, time
+import numpy as np
+from mlp.threads import limited
+
+def set_limits():
+    while not over:
+        with limited(1):
+            pass
+
+def reaped(pid):
+    for _ in range(5000):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False
+
+over = False
+others = [threading.Thread(target=set_limits) for _ in range(2)]
+for thread in others:
+    thread.start()
+good = 0
+for _ in range(60):
+    with limited(2):
+        pid = os.fork()
+        if not pid:
+            with limited(1):
+                np.ones((200, 200)) @ np.ones((200, 200))
+            os._exit(0)
+    good += reaped(pid)
+over = True
+for thread in others:
+    thread.join()
+print(good)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_forked_while_other_threads_set_limits_can_set_its_own():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=300
+    )
+    assert (done.stdout.strip(), done.stderr) == ("60", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_limits_of_other_threads_end_in_a_forked_process():
+    script = """
+import os, threading
+import numpy
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
+from mlp.threads import limited
+def in_use():
+    return max(x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas")
+threadpool_limits(2)
+with ThreadpoolController().limit():  # so that other Python threads may set it too
+    pass
+inside, leave = threading.Event(), threading.Event()
+def other():
+    with limited(1):
+        inside.set()
+        leave.wait()
+thread = threading.Thread(target=other)
+thread.start()
+inside.wait()
+if not os.fork():
+    print(in_use(), flush=True)
+    os._exit(0)
+os.wait()
+print(in_use())
+leave.set()
+thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.split(), done.stderr) == (["2", "1"], "")
 
 
 # ------------------------------------------------------------------ processes that share a node

@@ -22,6 +22,7 @@ all mistakes of a file come in one message.
 (5, {'name': 'sgd'}, (4, 3))
 """
 
+import datetime
 import json
 import os
 import re
@@ -121,13 +122,22 @@ def _missing(value: Any) -> Any:
 
 def _class_weight(value: Any) -> Any:
     """Weights of classes by name, or those that give each class the same weight."""
-    if isinstance(value, dict):
-        numbers = (isinstance(x, (int, float)) and not isinstance(x, bool) for x in value.values())
-        if value and all(numbers) and all(x >= 0 for x in value.values()):
-            return {name: float(x) for name, x in value.items()}
-    elif value is None or value == "balanced":
+    if value is None or value == "balanced":
         return value
-    raise InputError(f"expected 'balanced' or a table of weights by class, not {value!r}")
+    if not isinstance(value, dict) or not value:
+        raise InputError(f"expected 'balanced' or a table of weights by class, not {value!r}")
+    for name, weight in value.items():
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < float("inf"):
+            raise InputError(f"the weight of {name!r} must be a number from 0 on, not {weight!r}")
+    return {name: float(weight) for name, weight in value.items()}
+
+
+def _cell(value: Any) -> Any:
+    """What may stand in a cell, as text."""
+    if isinstance(value, (str, int, float, datetime.date)):
+        return str(value)
+    raise InputError(f"expected the text of a cell, not {value!r}")
 
 
 def _batch_size(value: Any) -> Any:
@@ -191,9 +201,7 @@ class Where(Section):
     """The rows whose cell in a column is this."""
 
     column: str
-    value: Annotated[str, BeforeValidator(lambda x: x if isinstance(x, str) else str(x))] = Field(
-        alias="is"
-    )
+    value: Annotated[str, BeforeValidator(_cell)] = Field(alias="is")
 
 
 class Arrays(Section):
@@ -263,6 +271,10 @@ class Data(Section):
         both = [name for name in self.target or [] if name in inputs]
         if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
             raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
+        if coded := [name for name in self.target or [] if name in self.columns]:
+            raise InputError(
+                f"columns: {coded[0]!r} is the target; its labels are what stands in the file"
+            )
         out = [name for name in self.exclude or [] if name in inputs]
         if out:
             raise InputError(f"{out[0]!r} is in inputs and in exclude; leave it in one of them")

@@ -18,17 +18,19 @@ from backends import Backend, BackendError, choose
 from mlp.app.config import Arrays, Config, Where, share_of
 from mlp.data.labels import class_weights, encode, learned_classes
 from mlp.data.order import BLOCK
-from mlp.data.parts import Rows, common_rows, last_rows, rows_where, split_rows
+from mlp.data.parts import Rows, last_rows, row_keys, rows_where, split_rows, trained_on
 from mlp.data.preprocessing import Preprocessing, refuse_gaps
 from mlp.data.readers import Dataset, chosen, is_arrays, numbers, read_rows, targets_for
-from mlp.data.samples import Samples
+from mlp.data.samples import Samples, check_sample_weight
 from mlp.data.scaling import Scaling
 from mlp.data.stored import StoredDataset, kept_on_disk, labels_of, larger_than, opened
 from mlp.data.stored_tables import code_stored, fit_stored, scaled
-from mlp.data.tables import Table
+from mlp.data.tables import Column, Table
 from mlp.errors import InputError, Note
 from mlp.formulas.losses import get_loss
 from mlp.model import Model
+
+LOOKED_AT = 4096  # rows of a part on disk that are looked for among those to train on
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,9 @@ def read_parts(config: Config) -> Parts:
         elif part is not None:
             _hold_out(config, parts, name, len(whole), classes)
         if isinstance(part, Arrays) or file is not None:
+            more_t = parts[name].t
+            assert more_t is not None
+            parts[name] = replace(parts[name], t=targets_for(more_t, kind, classes))
             _check_rows(parts, name)
     if isinstance(about.train, Where):
         _, kept = _asked(config, "train", lambda: rows_where_is(parts["train"], about.train))
@@ -136,6 +141,7 @@ def _stored_parts(config: Config) -> Parts:
         if file is not None:
             _check_other_file(config, name, file)
             parts[name] = code_stored(file, found, targets, about.sample_weight)
+            _check_stored_rows(parts["train"], parts[name], name)
     classes = labels_of(whole.t, target_source(config)) if kind == "classes" else None
     if kind == "labels" and len(targets) == 1:
         classes = labels_of(whole.t, target_source(config))
@@ -258,20 +264,43 @@ def _check_other_file(config: Config, name: str, file: str) -> None:
 def _check_rows(parts: dict[str, Dataset], name: str) -> None:
     """InputError if all rows of a part are rows to train on; some of them are said."""
     of, part = parts["train"], parts[name]
-    try:
-        own, other = (numbers(data.table().select(of.columns)) for data in (of, part))
-    except InputError:
-        return  # of other columns or of text: found out when they are coded
-    often = common_rows(own, of.t, other, part.t)
-    if often == len(part):
+    names = [column for column in of.columns if column in part.table().columns]
+    own, other = (
+        [*map(data.table().columns.__getitem__, names), *_target_columns(data)]
+        for data in (of, part)
+    )
+    if len(own) != len(other):
+        return  # of other targets: found out when they are encoded
+    often, different = trained_on(own, other)
+    _say_trained_on(part.source, name, often, len(part), different)
+
+
+def _target_columns(data: Dataset) -> list[Column]:
+    """The targets as columns."""
+    t = np.empty((len(data), 0)) if data.t is None else data.t.reshape(len(data), -1)
+    t = t.astype(object) if t.dtype.kind == "U" else t
+    return [Column("t", column) for column in t.T]
+
+
+def _check_stored_rows(train: StoredDataset, part: StoredDataset, name: str) -> None:
+    """The same of rows on disk, by the first rows of the part."""
+    keys = row_keys(part.X[slice(0, LOOKED_AT)])
+    found = np.zeros(len(keys), bool)
+    for rows in train.X.pieces():
+        found |= np.isin(keys, row_keys(rows))
+    different = 2 * len(np.unique(keys)) > len(keys)
+    _say_trained_on(part.source, name, int(found.sum()), len(keys), different)
+
+
+def _say_trained_on(source: str, name: str, often: int, n: int, different: bool) -> None:
+    if often == n and different:
         raise InputError(
-            f"{part.source}: all {often} rows of data.{name} are rows that are trained on; a model "
-            "is measured on others"
+            f"{source}: all {often} rows of data.{name} are rows that are trained on; a model is "
+            "measured on others"
         )
-    if often > len(part) / 10:
+    if often > n / 10:
         warnings.warn(
-            f"{part.source}: {often} of {len(part)} rows of data.{name} are trained on too",
-            stacklevel=2,
+            f"{source}: {often} of {n} rows of data.{name} are trained on too", stacklevel=2
         )
 
 
@@ -306,6 +335,7 @@ def read_more(
         target=target if need_targets or targets_file is None else None,
         targets_file=targets_file,
         need_targets=need_targets,
+        drop_rows_without_target=config is not None and config.data.drop_rows_without_target,
         wanted=columns,
         **as_read(config),
     )
@@ -395,6 +425,8 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
             gaps="error" if about.missing == "error" else "fill",
         )
     for code in preprocessing.codes:
+        if code.rare:
+            warnings.warn(f"{about.file}: column {code.name!r}: {code.why}", Note, stacklevel=2)
         if code.kind == "leave out" and code.name not in about.columns:
             warnings.warn(
                 f"{about.file}: column {code.name!r} is left out: {code.why}; data.columns can say "
@@ -438,8 +470,10 @@ def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]
         assert isinstance(parts.train, Dataset)  # of rows on disk it is refused
         t = targets_for(parts.train.t, model.objective.targets, parts.classes)
         indices = encode(t, parts.classes, parts.train.source)
-        s = class_weights(parts.classes, indices, weights)
-        samples["train"] = replace(train, s=s if train.s is None else s * train.s)
+        of_classes = class_weights(parts.classes, indices, weights)
+        own = np.ones(train.n) if train.s is None else np.asarray(train.s)
+        s = check_sample_weight(of_classes * own, train.n)
+        samples["train"] = replace(train, s=s)
     return samples
 
 

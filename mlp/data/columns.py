@@ -21,6 +21,7 @@ from mlp.data.finite import is_gap
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError
 
+YEARS = 290_000  # before and after 1970, that int64 counts microseconds of
 EXACT = 2**53  # whole numbers up to here are float64 without loss
 NumberLike = (Real, Decimal)  # True and False beside numbers are 1 and 0
 
@@ -59,7 +60,7 @@ def column(name: str, values: np.ndarray, gaps: np.ndarray | None = None) -> Col
         if there.max() > EXACT or there.min() < -EXACT:
             return of_text(name, values.astype(str), gaps)
         values = values.astype(np.float64)
-    blank = {"b": False, "M": np.datetime64("NaT")}.get(kind, np.nan)
+    blank = {"b": False, "M": np.datetime64("NaT", "us")}.get(kind, np.nan)
     return Column(name, np.where(gaps, np.array(blank, values.dtype), values), gaps)
 
 
@@ -184,14 +185,14 @@ def _text(name: str, values: np.ndarray, gaps: np.ndarray | None) -> Column:
 
 def _microseconds(values: np.ndarray) -> np.ndarray:
     """datetime64[us], rounded down; a unit of more than that may reach further than it can."""
-    exact = values.astype("M8[us]")
     unit, _ = np.datetime_data(values.dtype)
     if unit in ("Y", "M", "W", "D", "h", "m", "s", "ms"):
-        lost = (exact.astype(values.dtype) != values) & ~np.isnat(values)
-        if lost.any():
-            year = values[lost][0].astype("M8[Y]")
+        years = values.astype("M8[Y]")
+        beyond = (np.abs(years.astype(np.int64)) > YEARS) & ~np.isnat(values)
+        if beyond.any():
+            year = years[beyond][0]
             raise NoColumn(f"holds the year {year}, from which microseconds cannot be counted")
-    return exact
+    return values.astype("M8[us]")
 
 
 # ------------------------------------------------------------------------------ tables

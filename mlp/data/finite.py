@@ -99,7 +99,7 @@ def unmasked(x: Any, what: str) -> Any:
 def is_gap(cell: Any) -> bool:
     """Whether a cell of an array of objects has no value: None, NaN, NaT, or NA of pandas.
 
-    >>> [is_gap(cell) for cell in (None, float("nan"), np.datetime64("NaT"), 0, "", (1, 2))]
+    >>> [is_gap(cell) for cell in (None, float("nan"), np.datetime64("NaT", "us"), 0, "", (1, 2))]
     [True, True, True, False, False, False]
     """
     if cell is None or type(cell).__name__ == "NAType":

@@ -4,6 +4,8 @@ All are functions of the rows and the seed; each gives two sorted arrays of row 
 to train on and those held out, that have no row in common.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlp.data.order import split
@@ -89,22 +91,47 @@ def split_rows(
     return split(n, fraction, seed, labels=labels)
 
 
-def common_rows(
-    X: np.ndarray, t: np.ndarray | None, of: np.ndarray, of_t: np.ndarray | None
-) -> int:
-    """How many rows of ``of`` (n, d), with their targets, are rows of X too.
+def trained_on(train: Sequence[Column], part: Sequence[Column]) -> tuple[int, bool]:
+    """How many rows of a part are rows to train on too, by all of these columns; and whether rows
+    can be told apart, most of those to train on being different.
 
-    >>> X = np.array([[1.0, 2.0], [3.0, 4.0]])
-    >>> common_rows(X, None, np.array([[3.0, 4.0], [3.0, 5.0]]), None)
-    1
+    >>> one, other = Column("a", np.array([1.0, 2.0])), Column("a", np.array([2.0, 7.0]))
+    >>> trained_on([one], [other])
+    (1, True)
     """
-    return int(np.isin(_keys(of, of_t), _keys(X, t)).sum())
+    pairs = [_coded(a, b) for a, b in zip(train, part, strict=True)]
+    of, keys = (row_keys(np.column_stack(x)) for x in zip(*pairs, strict=True))
+    return int(np.isin(keys, of).sum()), 2 * len(np.unique(of)) > len(of)
 
 
-def _keys(X: np.ndarray, t: np.ndarray | None) -> np.ndarray:
-    """A value for each row that is the same for the same row."""
-    parts = [np.ascontiguousarray(X.astype(np.float64) + 0.0)]
-    if t is not None and t.dtype.kind in "biuf":
-        parts.append(t.reshape(len(t), -1).astype(np.float64) + 0.0)
-    rows = np.ascontiguousarray(np.concatenate(parts, axis=1))
-    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+def _coded(a: Column, b: Column) -> tuple[np.ndarray, np.ndarray]:
+    """The values of two columns as numbers that are equal where the values are."""
+    if a.values.dtype.kind in "biuf" and b.values.dtype.kind in "biuf":
+        return _floats(a), _floats(b)
+    _, codes = np.unique(np.concatenate([texts_of(a), texts_of(b)]), return_inverse=True)
+    return codes[: len(a)].astype(np.float64), codes[len(a) :].astype(np.float64)
+
+
+def _floats(column: Column) -> np.ndarray:
+    values = column.values.astype(np.float64)
+    return values if column.gaps is None else np.where(column.gaps, np.nan, values)
+
+
+def row_keys(X: np.ndarray) -> np.ndarray:
+    """A number for each row of X (n, d), (n,) uint64, that is the same for the same row, and for
+    two others with a chance of 2^-64: Σ m(x_k) r_k with random odd r and a mixing m.
+
+    >>> keys = row_keys(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0]]))
+    >>> bool(keys[0] == keys[2]), bool(keys[0] == keys[1])
+    (True, False)
+    """
+    r = generator(0, "split").integers(0, 2**64, X.shape[1], np.uint64) | np.uint64(1)
+    keys = np.empty(len(X), np.uint64)
+    rows = max(1, (1 << 20) // X.shape[1])
+    for start in range(0, len(X), rows):
+        x = X[start : start + rows].astype(np.float64) + 0.0  # -0 is 0
+        x[np.isnan(x)] = np.nan
+        bits = np.ascontiguousarray(x).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits ^= bits >> np.uint64(32)
+        keys[start : start + rows] = (bits * r).sum(axis=1, dtype=np.uint64)
+    return keys

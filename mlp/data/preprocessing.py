@@ -25,6 +25,7 @@ is kept with the model. A category has at most 256 values, those of most rows.
 """
 
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 DAY = 86_400_000_000  # microseconds
 PLURAL = {"number": "numbers", "category": "categories", "date-time": "dates"}
+MARKED_NUMBER = re.compile(r"[$€£¥]? ?[+-]?\d[\d.,]* ?(%|[$€£¥]|[a-zA-Z°µ]{1,4})?")  # $3, 5 kg
 TRUE = {"true", "yes", "y", "1"}
 FALSE = {"false", "no", "n", "0"}
 
@@ -99,6 +101,11 @@ class ColumnCode:
     coding: Coding = "one-hot"
 
     @property
+    def rare(self) -> bool:
+        """Whether it is a category of more values than are kept."""
+        return len(self.values) == MOST_VALUES and self.why.endswith("are kept")
+
+    @property
     def names(self) -> Names:
         """Of the columns it becomes."""
         found: list[str] = []
@@ -135,7 +142,7 @@ class ColumnCode:
             new = Counter(texts_of(column).tolist())
             for value in self.values:
                 new.pop(value, None)
-            if not new or len(self.values) == MOST_VALUES:
+            if not new:
                 return []
             first = next(iter(new))
             what = f"as {first!r}" if first else "gaps"
@@ -172,7 +179,7 @@ class ColumnCode:
             gaps = values == ""
         elif self.kind == "date-time":
             values = np.rint(x[:, 0] * DAY).astype(np.int64).astype("datetime64[us]")
-            values[gaps] = np.datetime64("NaT")
+            values[gaps] = np.datetime64("NaT", "us")
         elif self.kind == "yes/no":
             values = x[:, 0] > 0.5
         else:
@@ -283,7 +290,7 @@ class Preprocessing:
 
         >>> table = Table({
         ...     "id": Column("id", np.array(["a", "b", "c"], object)),
-        ...     "age": Column("age", np.array([20.0, np.nan, 40.0]), np.array([False, True, False])),
+        ...     "age": Column("age", np.array([20.0, np.nan, 4.0]), np.array([False, True, False])),
         ... })
         >>> Preprocessing.fit(table).summary()
         "1 number (gaps in 'age'), 'id' left out: 2 inputs"
@@ -310,6 +317,8 @@ class Preprocessing:
         naming columns that are missing, and values that cannot be coded.
         """
         table = by_name(as_table(table, self.columns), self.columns)
+        if not len(table):
+            return np.empty((0, len(self.names)))
         if self.plain and table.array is not None:
             return table.array
         if self.strict:
@@ -362,17 +371,48 @@ class Preprocessing:
     @classmethod
     def of_about(cls, about: Mapping[str, Any], scaling: Scaling | None) -> "Preprocessing":
         """The one of `about`. Raises InputError where it does not fit together."""
-        found = cls(tuple(map(_code_of, about["codes"])), scaling, bool(about["strict"]))
+        codes = tuple(map(_code_of, about["codes"]))
+        names = [code.name for code in codes]
+        if len(set(names)) < len(names):
+            raise InputError("this is no preprocessing: two of its columns have one name")
+        if not isinstance(about["strict"], bool):
+            raise InputError(f"strict must be true or false, not {about['strict']!r}")
+        found = cls(codes, scaling, about["strict"])
         if scaling is not None and len(scaling.shift) != len(found.names):
             raise InputError("this is no preprocessing: its scaling is of other columns")
         return found
 
 
 def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
+    """The code of a column as a file has it. InputError for what `_code` does not make."""
     code = ColumnCode(**entry)
-    if code.kind not in KINDS:
-        raise InputError(f"unknown kind {code.kind!r}")
+    ColumnPlan(code.kind, coding=code.coding)  # knows their names
+    fill, largest = code.fill, float(np.finfo(np.float64).max)
+    if code.kind == "date-time":
+        largest = 2**62 / DAY
+    for what, good in (
+        ("name", isinstance(code.name, str)),
+        ("kind", code.kind is not None),
+        ("why", isinstance(code.why, str)),
+        ("fill", type(fill) in (int, float) and abs(fill) < largest),
+        ("gaps", isinstance(code.gaps, bool)),
+        ("values", _texts(code.values) and len(code.values) <= MOST_VALUES),
+        ("parts", _texts(code.parts) and {*code.parts} <= {*PARTS, "hour"}),
+        ("coding", code.coding is not None),
+        ("values", bool(code.values) == (code.kind == "category")),
+        ("parts", not code.parts or code.kind == "date-time"),
+        ("gaps", not code.gaps or code.kind in ("number", "yes/no", "date-time")),
+    ):
+        if not good:
+            found = getattr(code, what)
+            raise InputError(f"column {code.name!r}: {what} cannot be {found!r:.60}")
     return replace(code, values=tuple(code.values), parts=tuple(code.parts))
+
+
+def _texts(values: Any) -> bool:
+    """Whether it is a list of texts, each of them once."""
+    listed = isinstance(values, (list, tuple)) and all(isinstance(text, str) for text in values)
+    return listed and len(set(values)) == len(values)
 
 
 # ------------------------------------------------------------------------------ kinds
@@ -394,6 +434,9 @@ def as_table(X: Any, names: Sequence[str] = ()) -> Table:
         raise InputError(f"X has shape {X.shape}; a table has rows and columns")
     if names and len(names) != X.shape[1]:
         raise InputError(f"X has {X.shape[1]} columns, expected are the {len(names)} of the model")
+    if X.dtype.kind == "O":
+        names = names or [f"x_{k}" for k in range(X.shape[1])]
+        return table_of({name: X[:, k] for k, name in enumerate(names)}, "X", names)
     return Table.of_array(X, names or [f"x_{k}" for k in range(X.shape[1])], "X")
 
 
@@ -429,8 +472,12 @@ def kind_of_column(column: Column) -> tuple[Kind, str]:
     present = values if gaps is None else values[~gaps]
     different = len(set(present))
     about = f"text, {different} value{'s' * (different != 1)} in {len(present)} rows"
-    nearly_unique = different > max(2, len(present) / 2)
-    return ("leave out" if nearly_unique else "category"), about
+    if different <= max(2, len(present) / 2):
+        return "category", about
+    marked = [text for text in present[:100] if MARKED_NUMBER.fullmatch(text)]
+    if 2 * len(marked) > len(present[:100]):
+        about += f", which seem to be numbers with something beside, as {marked[0]!r}"
+    return "leave out", about
 
 
 def odd_cell(column: Column) -> int | None:
@@ -498,7 +545,7 @@ def _code(table: Table, column: Column, plan: ColumnPlan) -> ColumnCode:
         often = Counter(texts_of(column).tolist())
         values = [value for value, _ in sorted(often.items(), key=lambda pair: -pair[1])]
         if len(values) > MOST_VALUES:
-            why += f"; the {MOST_VALUES} of most rows"
+            why += f"; the {MOST_VALUES} of most rows are kept"
         values = sorted(values[:MOST_VALUES], key=lambda value: (value == "", value))
         return ColumnCode(column.name, kind, why, values=tuple(values), coding=plan.coding)
     column = as_kind(column, kind, table.source, table.lines)
@@ -523,7 +570,7 @@ def as_kind(column: Column, kind: Kind, source: str, lines: np.ndarray | None = 
     if kind == "number" and dtype in "fiub":
         return Column(column.name, values.astype(np.uint8) if dtype == "b" else values, column.gaps)
     if column.gaps is not None and column.gaps.all():
-        empty = {"date-time": np.full(len(column), np.datetime64("NaT"), "datetime64[us]")}
+        empty = {"date-time": np.full(len(column), np.datetime64("NaT", "us"), "datetime64[us]")}
         return Column(column.name, empty.get(kind, np.full(len(column), np.nan)), column.gaps)
     if kind == "yes/no" and dtype in "fiubO":
         known = {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}
@@ -569,7 +616,7 @@ def texts_of(column: Column) -> np.ndarray:
         found = np.datetime_as_string(values).astype(object)
     else:
         found = np.empty(len(values), object)
-        whole = dtype == "f" and column.gaps is not None and _whole(values)
+        whole = dtype == "f" and _whole(values)
         found[:] = [str(int(x) if whole and x == x else x) for x in values.tolist()]
     if column.gaps is not None:
         found[column.gaps] = ""
@@ -577,7 +624,7 @@ def texts_of(column: Column) -> np.ndarray:
 
 
 def _whole(values: np.ndarray) -> bool:
-    """Whether these are whole numbers that are floats because of gaps among them."""
+    """Whether these are whole numbers, but for NaN."""
     present = values[~np.isnan(values)]
     return bool((np.abs(present) < 2.0**53).all() and (present == np.rint(present)).all())
 

@@ -19,7 +19,7 @@ from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, matching
 from mlp.data.text_columns import BOOLEANS, is_number
 from mlp.errors import InputError, Note
-from mlp.files import reading
+from mlp.files import checked_path, open_regular, reading
 
 Given = str | Sequence[str] | None
 PathLike = str | os.PathLike[str]
@@ -166,7 +166,7 @@ def read_rows(
 ) -> Dataset:
     """`read`, with X a table whatever it holds. as_text, wanted: as of `mlp.read_table`. beside:
     columns that are no inputs and are kept."""
-    path = Path(path)
+    path = checked_path(path)
     given, targets, left_out = map(_names, (inputs, target, exclude))
     own = () if targets_file is not None else targets
     others = (*beside, *([sample_weight] if sample_weight else []))
@@ -180,8 +180,10 @@ def read_rows(
         wanted=(*plain, *wanted),
         array=_array_name(path, (*given, "X") if len(given) == 1 else ("X",)),
     )
+    if missing is not None and table.lines is None:  # of text the reader has done it
+        table = table.with_gaps(missing)
     notes = [*table.notes]
-    if is_arrays(path):
+    if is_arrays(path) and not _has_fields(table):
         named = len(given) == 1 and path.suffix.lower() == ".npz" and table.names != given
         X = _of_array(table, () if named else given)
     else:
@@ -191,9 +193,13 @@ def read_rows(
         X = table.select(names)
     found: list[Column] = []
     source = path
+    if not need_targets:
+        _check_places("there is to be a prediction for each row", table)
     if need_targets and targets_file is not None:
-        source = Path(targets_file)
+        source = checked_path(targets_file)
         of_targets = _read_targets(source, targets, header, missing)
+        why = "its rows are paired with those of another file by their place"
+        _check_places(why, table, of_targets)
         made_up = of_targets.array is not None and not targets
         found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
         notes += of_targets.notes
@@ -238,7 +244,7 @@ def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
     it holds a single array, this one will do."""
     if path.suffix.lower() != ".npz":
         return None
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         names = arrays_in(file, str(path))
     for name in names if only and len(names) == 1 else wanted:
         if name in names:
@@ -264,6 +270,11 @@ def chosen(
         asked = [name for given in inputs for name in matching(given, known_names, source)]
         return [name for name in dict.fromkeys(asked) if name not in no_inputs]
     return [name for name in names if name not in no_inputs.union(others)]
+
+
+def _has_fields(table: Table) -> bool:
+    """Whether an array has names of its own, as a structured one has."""
+    return not all(name.replace("_", "").removeprefix("x").isdigit() for name in table.names)
 
 
 def _of_array(table: Table, names: Names) -> Table:
@@ -292,9 +303,13 @@ def _own_targets(path: Path, table: Table, names: Names) -> list[Column]:
             raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
         array = _array_name(path, names or ("t", "y"))
         return _numbered(read_table(path, array=array))
-    if is_arrays(path) or (table.array is not None and not set(names) <= set(table.names)):
+    if not set(names) <= set(table.names) and (is_arrays(path) or table.array is not None):
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     if not names:
+        if is_arrays(path):
+            raise InputError(
+                f"{path} holds the inputs alone; name the file of targets: `targets_file`"
+            )
         raise InputError(f"{path}: name the column to predict in `target`{known('', table.names)}")
     return [table[name] for name in names]
 
@@ -307,7 +322,19 @@ def _read_targets(
         raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
     array = _array_name(path, names or ("t", "y"), only=not names)
     table = read_table(path, header=header, missing=missing, as_text="*", wanted=names, array=array)
+    if missing is not None and table.lines is None:
+        table = table.with_gaps(missing)
     return table if is_arrays(path) or not names else table.select(names)
+
+
+def _check_places(why: str, *tables: Table) -> None:
+    """InputError where rows that are known by their place were passed over."""
+    for table in tables:
+        if table.passed_over:
+            raise InputError(
+                f"{table.source}: {table.passed_over} blank rows lie between others, and {why}; "
+                "remove them"
+            )
 
 
 def _numbered(table: Table) -> list[Column]:
@@ -333,12 +360,20 @@ def _with_targets(
             raise InputError(f"{source}: no row has a value in the target column {name!r}")
         notes.append(f"{source}: {many} rows without a target are left out")
         rows = np.flatnonzero(~gaps)
-        data, columns = data.take(rows), [column.take(rows) for column in columns]
+        data, columns = data.take(rows), [_whole_again(column.take(rows)) for column in columns]
     parts = [_target(column, len(columns), source) for column in columns]
     names = tuple(column.name for column in columns)
     t = parts[0] if len(parts) == 1 else np.column_stack(parts)
     check_finite(t.reshape(len(t), -1), names, source)
     return replace(data, t=t)
+
+
+def _whole_again(column: Column) -> Column:
+    """Whole numbers that were floats beside gaps."""
+    values = column.values
+    if values.dtype.kind != "f" or not _whole(values):
+        return column
+    return Column(column.name, values.astype(np.int64))
 
 
 def _target(column: Column, many: int, source: str) -> np.ndarray:

@@ -16,6 +16,7 @@ of them is asked for, and those of the next buffer meanwhile, by a thread.
 """
 
 import copy
+import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,6 +58,11 @@ class OpenFile:
             changed = self.stamp is not None and self._stamp() != self.stamp
         if changed or done < len(room):
             raise InputError(f"{self.name} has changed since it was opened; open it again")
+
+    def announce(self, start: int, size: int) -> None:
+        """So many bytes from here on will be read soon: the system may bring them from the disk."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
 
     @property
     def size(self) -> int:
@@ -117,14 +123,19 @@ class RowFile:
         """Whole blocks, (BLOCK len(blocks), width); where the last one is shorter anything may
         stand in the rest."""
         found = np.empty((len(blocks) * BLOCK, self.width), self.dtype)
-        numbers = blocks if self.blocks is None else self.blocks[blocks]
-        for run in np.split(np.arange(len(blocks)), np.flatnonzero(np.diff(numbers) != 1) + 1):
-            if len(run):
-                start, stop = run[0] * BLOCK, (run[-1] + 1) * BLOCK
-                stop -= max(0, int(blocks[run[-1]] + 1) * BLOCK - self.n)
-                place = self.offset + int(numbers[run[0]]) * BLOCK * self.row
-                self.file.read_into(place, found[start:stop])
+        for place, rows in self._runs(blocks):
+            self.file.read_into(place, found[rows])
         return found
+
+    def _runs(self, blocks: np.ndarray) -> Iterator[tuple[int, slice]]:
+        """Where in the file runs of blocks begin that follow each other there, and which of the
+        blocks' rows they are."""
+        numbers = blocks if self.blocks is None else self.blocks[blocks]
+        ends = [*np.flatnonzero(np.diff(numbers) != 1) + 1, len(blocks)] if len(blocks) else []
+        for first, end in itertools.pairwise([0, *ends]):
+            short = max(0, (int(blocks[end - 1]) + 1) * BLOCK - self.n)  # of the last block
+            place = self.offset + int(numbers[first]) * BLOCK * self.row
+            yield place, slice(first * BLOCK, end * BLOCK - short)
 
     # ------------------------------------------------------------------ a buffer ahead
 
@@ -172,8 +183,15 @@ class RowFile:
             thread.shutdown(wait=False)
 
     def _buffer(self, number: int) -> np.ndarray:
+        """The rows of a buffer; the system is told of those of the next, which come from the disk
+        meanwhile, all at once."""
         assert self.order is not None
-        return self.read(self.order.blocks[number * BUFFER : (number + 1) * BUFFER])
+        blocks, following = (
+            self.order.blocks[j * BUFFER : (j + 1) * BUFFER] for j in (number, number + 1)
+        )
+        for place, rows in self._runs(following):
+            self.file.announce(place, (rows.stop - rows.start) * self.row)
+        return self.read(blocks)
 
 
 class Part:

@@ -62,6 +62,8 @@ class Scaling:
     limits : (d,) of (4), infinity for none, or None.
     knots : by column the values and their z (6), (2, k), in place of (1).
 
+    Raises InputError where these do not fit together, are not finite, or divide by 0.
+
     >>> X = np.array([[0, 7], [10, 7]], np.uint8)
     >>> Scaling.standard(X).apply(X, np.float32)
     array([[-1.,  0.],
@@ -73,6 +75,30 @@ class Scaling:
     logs: np.ndarray | None = None
     limits: np.ndarray | None = None
     knots: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("shift", "fiu"), ("scale", "fiu"), ("logs", "b"), ("limits", "f")):
+            x = getattr(self, name)
+            if x is None and name in ("logs", "limits"):
+                continue
+            if not isinstance(x, np.ndarray) or x.dtype.kind not in kinds or x.ndim != 1:
+                raise InputError(f"scaling: {name} must be an array (columns,), not {x!r:.60}")
+            if len(x) != len(self.shift):
+                raise InputError(
+                    f"scaling: {name} is of {len(x)} columns, shift of {len(self.shift)}"
+                )
+        for name, good, must in (
+            ("shift", np.isfinite(self.shift), "finite"),
+            ("scale", np.isfinite(self.scale) & (self.scale != 0), "finite and not 0"),
+            ("limits", True if self.limits is None else self.limits > 0, "above 0"),
+        ):
+            if not np.all(good):
+                k = int(np.argmin(good))
+                x = getattr(self, name)[k]
+                raise InputError(f"scaling: {name} must be {must}, not {x} as in column {k}")
+        for k, knots in self.knots.items():
+            if not (0 <= k < len(self.shift) and _are_knots(knots)):
+                raise InputError(f"scaling: the quantiles of column {k} are none that rise")
 
     @classmethod
     def standard(cls, X: Any) -> "Scaling":
@@ -200,11 +226,15 @@ class Scaling:
 
     @classmethod
     def from_tensors(cls, found: Mapping[str, np.ndarray]) -> "Scaling":
-        """The scaling of `tensors`."""
+        """The scaling of `tensors`. Raises InputError where they do not fit together."""
         logs, knots = found.get("logs"), {}
         if "knots" in found:
-            parts = np.split(found["knots"], found["knots_at"][:-1], axis=1)
-            knots = dict(zip(found["knots_of"].tolist(), parts, strict=True))
+            ends, of = found["knots_at"], found["knots_of"]
+            whole = ends.dtype.kind == of.dtype.kind == "i" and len(set(of.tolist())) == len(of)
+            if not whole or not len(ends) or ends[-1] != found["knots"].shape[-1]:
+                raise InputError("scaling: its quantiles are not as many as it says")
+            parts = np.split(found["knots"], ends[:-1], axis=1)
+            knots = dict(zip(of.tolist(), parts, strict=True))
         logs = None if logs is None else logs.astype(bool)
         return cls(found["shift"], found["scale"], logs, found.get("limits"), knots)
 
@@ -246,6 +276,12 @@ FITTED: dict[str, Callable[[np.ndarray], tuple[float, float]]] = {
     "robust": _robust,
     "log1p": _log1p,
 }
+
+
+def _are_knots(x: np.ndarray) -> bool:
+    """Whether these are what `_knots` gives."""
+    table = x.dtype.kind == "f" and x.ndim == 2 and x.shape[0] == 2 and x.shape[1] > 0
+    return table and bool(np.isfinite(x).all() and (np.diff(x[0]) > 0).all())
 
 
 def _knots(x: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from mlp.data.readers import Dataset
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
 from mlp.data.tables import Names, known
 from mlp.errors import InputError
-from mlp.files import reading
+from mlp.files import checked_path, open_regular, reading
 from mlp.memory import megabytes, size_of
 
 MOST_LABELS = 1 << 16
@@ -177,7 +177,8 @@ def larger_than(
     A file of another format, whose rows cannot be left on disk, is taken for what it has on disk;
     raises InputError if that is more.
     """
-    with reading(Path(path)):
+    path = checked_path(path)
+    with reading(path):
         size = os.stat(path).st_size
     if not kept_on_disk(path) and size <= size_of(memory):
         return False
@@ -222,7 +223,7 @@ def opened(path: str | os.PathLike[str] | np.memmap) -> "Npy | Packed":
     """The file, opened."""
     if isinstance(path, np.memmap):
         return _mapped(path)
-    path = Path(path)
+    path = checked_path(path)
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InputError(
@@ -312,7 +313,7 @@ def _npy(path: Path) -> Npy:
     """The array of an .npy file."""
     name, lib = str(path), np.lib.format
     with reading(path):
-        file = OpenFile(path.open("rb", buffering=0), name)
+        file = OpenFile(open_regular(path, buffering=0), name)
         try:
             version = lib.read_magic(file.file)
             read = {(1, 0): lib.read_array_header_1_0, (2, 0): lib.read_array_header_2_0}[version]
@@ -332,7 +333,7 @@ def _mapped(x: np.memmap) -> Npy:
         raise InputError("a part of a memory map cannot be read from its file; give all of it")
     path = Path(x.filename)
     with reading(Path(path)):
-        file = OpenFile(path.open("rb", buffering=0), str(path))
+        file = OpenFile(open_regular(path, buffering=0), str(path))
     return Npy(file, x.shape, x.dtype, x.offset, not x.flags.c_contiguous)
 
 
@@ -386,6 +387,7 @@ class Packed:
 
     def _about(self) -> tuple[Any, int, dict[str, int]]:
         """The schema, the number of rows, and the bytes that unpacking takes of each column."""
+        open_regular(self.path).close()  # PyArrow would wait at a pipe
         if self.path.suffix.lower() == ".parquet":
             from pyarrow.parquet import ParquetFile
 
@@ -477,7 +479,11 @@ class Packed:
             return self.part(names)
         if self._text(names[0]):
             return self._labels(names[0])
-        return Part(spool(self._numbers(names), self.name), 0)
+        part = Part(spool(self._numbers(names), self.name), 0)
+        from pyarrow import types
+
+        flags = types.is_boolean(self.schema.field(names[0]).type)
+        return part.map(lambda rows: rows.astype(bool)) if flags else part
 
     def _numbers(self, names: Names) -> Iterator[np.ndarray]:
         """All rows in pieces, as long as nothing is missing; at the end InputError if it is."""

@@ -24,7 +24,7 @@ from mlp.data.sparse_files import read_libsvm
 from mlp.data.tables import Column, Table, known
 from mlp.data.text_tables import read_text_table
 from mlp.errors import InputError
-from mlp.files import PathLike, reading, write_atomically
+from mlp.files import PathLike, checked_path, open_regular, reading, write_atomically
 
 TEXT = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
 LIBSVM = (".libsvm", ".svmlight", ".svm")
@@ -137,8 +137,8 @@ def read_table(
     >>> table.names, table["x_1"].values.tolist()
     (('x_0', 'x_1'), [1.0, 3.0, 5.0])
     """
-    path = Path(path)
-    with reading(path), path.open("rb") as file:
+    path = checked_path(path)
+    with reading(path), open_regular(path) as file:
         return _read(path, file, wanted, array, header=header, missing=missing, as_text=as_text)
 
 
@@ -276,7 +276,7 @@ def write_table(table: Table, path: PathLike) -> None:
     ...     file.read_text(encoding="utf-8")
     'a,b\\n0.1,-0.0\\n'
     """
-    path = Path(path)
+    path = checked_path(path)
     kind, content = check_written(path), io.BytesIO()
     if not table.columns:
         raise InputError(f"{path}: {table.source} has no columns; it needs some to be written")

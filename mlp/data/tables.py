@@ -11,6 +11,7 @@ A gap is a cell that has no value. In `values` there stands NaN, False, NaT or "
 column of whole numbers with gaps is float64.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -65,6 +66,7 @@ class Table:
     array : (n, d), where all of it is one array of numbers without gaps; its columns are views.
     lines : (n,) of a text file the line of each row, for messages.
     notes : what was understood and should be said aloud, a sentence each.
+    passed_over : blank rows between others, of a text file.
     """
 
     columns: Mapping[str, Column]
@@ -72,6 +74,7 @@ class Table:
     array: np.ndarray | None = None
     lines: np.ndarray | None = field(default=None, repr=False)
     notes: Sequence[str] = ()
+    passed_over: int = field(default=0, repr=False)
 
     @classmethod
     def of_array(cls, X: np.ndarray, names: Sequence[str], source: str = "the table") -> "Table":
@@ -118,6 +121,20 @@ class Table:
             return replace(Table.of_array(array, names, self.source), lines=self.lines)
         return replace(self, columns=columns)
 
+    def with_gaps(self, words: Iterable[str]) -> "Table":
+        """The table where cells of these texts are gaps: of numbers those that are equal to one.
+
+        >>> table = Table({"a": Column("a", np.array([1, 99]))}).with_gaps(["99"])
+        >>> table["a"].values, table["a"].gaps
+        (array([ 1., nan]), array([False,  True]))
+        """
+        texts = list(words)
+        numbers = [float(word) for word in texts if _is_float(word)]
+        columns = {name: _with_gaps(c, texts, numbers) for name, c in self.columns.items()}
+        if all(columns[name] is column for name, column in self.columns.items()):
+            return self
+        return replace(self, columns=columns, array=None)
+
     def take(self, rows: np.ndarray | slice) -> "Table":
         """These rows, by number or as a slice."""
         lines = None if self.lines is None else self.lines[rows]
@@ -126,6 +143,29 @@ class Table:
             return replace(of_rows, lines=lines, notes=self.notes)
         columns = {name: column.take(rows) for name, column in self.columns.items()}
         return replace(self, columns=columns, lines=lines)
+
+
+def _with_gaps(column: Column, texts: Sequence[str], numbers: Sequence[float]) -> Column:
+    values = column.values
+    if not column.numeric and values.dtype.kind != "O":
+        return column
+    gaps = np.isin(values, texts if values.dtype.kind == "O" else numbers)
+    if not gaps.any():
+        return column
+    if column.numeric:
+        return Column(column.name, np.where(gaps, np.nan, values), _either(column.gaps, gaps))
+    return Column(column.name, np.where(gaps, "", values), _either(column.gaps, gaps))
+
+
+def _either(a: np.ndarray | None, b: np.ndarray) -> np.ndarray:
+    return b if a is None else a | b
+
+
+def _is_float(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def known(name: str, names: Sequence[str]) -> str:

@@ -41,21 +41,24 @@ class ColumnOfText:
         self.name, self.spelled, self.gaps, self.text = name, spelled, gaps, text
         self.parts: list[np.ndarray] = []
         self.masks: list[np.ndarray | None] = []
+        self.words: set[str] = set()  # of a column of labels those that stand for gaps
+        self.eager = any(is_number(word) for word in gaps)  # whether a gap may look like a number
         self.whole = True  # all numbers so far
+        self.numbers = False  # whether some cells were taken for numbers
         self.seen: dict[str, str] = {}
 
     @property
     def fallen(self) -> bool:
         """Whether it began as numbers and is text, as whole numbers are that a float would round
         where there are gaps."""
-        numbers = any(part.dtype.kind != "O" for part in self.parts)
-        gaps = any(mask is not None for mask in self.masks)
-        return numbers and (self.text or (self.whole and gaps and any(map(_beyond, self.parts))))
+        if self.text or not (self.numbers and self.whole):
+            return self.numbers and self.text
+        return any(mask is not None for mask in self.masks) and any(map(_beyond, self.parts))
 
     @property
     def kind(self) -> str:
         """The dtype of its values so far; "" where that is not known yet."""
-        if self.text or self.spelled:
+        if self.text or self.spelled or self.eager:
             return "O"
         return "" if not self.parts else "i8" if self.whole else "f8"
 
@@ -64,19 +67,18 @@ class ColumnOfText:
         if not len(cells):
             return
         if isinstance(cells, np.ndarray) and cells.dtype.kind != "O":
-            self.parts.append(cells.copy() if cells.base is not None else cells)
-            self.masks.append(None)
+            self._keep(cells.copy() if cells.base is not None else cells, None)
             return
         cells = cast(Cells, cells)
         if not self.text:
             found = self._numbers(cells)
             if found is not None:
-                self.parts.append(found[0])
-                self.masks.append(found[1])
                 self.whole &= found[0].dtype.kind in "iu"
+                self._note_gaps(cells, found[1])
+                self._keep(*found)
                 return
             self.text = True
-        if self.fallen:
+        if self.numbers:
             return  # another pass will read it
         texts = [cell.strip() for cell in cells]
         mask = np.array([cell in self.gaps for cell in texts])
@@ -84,16 +86,26 @@ class ColumnOfText:
         part = np.empty(len(texts), object)
         part[:] = [keep.setdefault(cell, cell) for cell in texts]
         part[mask] = ""
+        self._note_gaps(texts, mask)
+        self._keep(part, mask if mask.any() else None)
+
+    def _note_gaps(self, cells: Cells, mask: np.ndarray | None) -> None:
+        """Remember the words that were taken for gaps, of a column of labels."""
+        if self.spelled and mask is not None:
+            self.words |= {cells[int(i)].strip() for i in np.flatnonzero(mask)}
+
+    def _keep(self, part: np.ndarray, mask: np.ndarray | None) -> None:
+        self.numbers |= part.dtype.kind != "O"
         self.parts.append(part)
-        self.masks.append(mask if mask.any() else None)
+        self.masks.append(mask)
 
     def _numbers(self, cells: Cells) -> tuple[np.ndarray, np.ndarray | None] | None:
         """The cells as numbers, and where the gaps are among them; None if one is text."""
-        if self.whole and (found := ints(cells, self.gaps)) is not None:
+        if self.whole and (found := ints(cells, self.gaps, self.eager)) is not None:
             if not self.spelled or _same(map(str, found[0].tolist()), cells, found[1]):
                 return found
             return None
-        found = floats(cells, self.gaps)
+        found = floats(cells, self.gaps, self.eager)
         if found is None or not self.spelled:
             return found
         return found if self._as_python_spells(found, cells) else None
@@ -121,13 +133,13 @@ class ColumnOfText:
         if self.text:
             column = Column(self.name, np.concatenate(self.parts), gaps)
             return column if self.spelled and not _no_values(column) else typed(column)
-        if gaps is None and self.whole:
+        if self.whole and (gaps is None or self.spelled):  # labels stay whole beside gaps
             kinds = {part.dtype for part in self.parts}
             if len(kinds) == 1:
-                return Column(self.name, np.concatenate(self.parts))
-            low = min(int(part.min()) for part in self.parts)
-            if low >= 0:
-                return Column(self.name, np.concatenate([p.astype(np.uint64) for p in self.parts]))
+                return Column(self.name, np.concatenate(self.parts), gaps)
+            if min(int(part.min()) for part in self.parts) >= 0:
+                values = np.concatenate([part.astype(np.uint64) for part in self.parts])
+                return Column(self.name, values, gaps)
         values = np.concatenate([part.astype(np.float64) for part in self.parts])
         if gaps is not None:
             values[gaps] = np.nan
@@ -160,16 +172,19 @@ def _filled(cells: Cells, gaps: frozenset[str], fill: str) -> tuple[Cells, np.nd
     return filled, np.array(marks)
 
 
-def ints(cells: Cells, gaps: frozenset[str]) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Whole numbers of 64 bits, with 0 in the gaps; None if a cell is none."""
+def ints(
+    cells: Cells, gaps: frozenset[str], eager: bool = False
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Whole numbers of 64 bits, with 0 in the gaps; None if a cell is none. eager: gaps are looked
+    for first, as they may be numbers."""
     marks = None
     try:
+        if eager:
+            raise ValueError
         values = list(map(int, cells))
     except ValueError:
         cells, marks = _filled(cells, gaps, "0")
         try:
-            if marks is None:
-                return None
             values = list(map(int, cells))
         except ValueError:
             return None
@@ -181,10 +196,14 @@ def ints(cells: Cells, gaps: frozenset[str]) -> tuple[np.ndarray, np.ndarray | N
     return None
 
 
-def floats(cells: Cells, gaps: frozenset[str]) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Numbers, with NaN in the gaps; None if a cell is none, or a whole one beyond 64 bits."""
+def floats(
+    cells: Cells, gaps: frozenset[str], eager: bool = False
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Numbers, with NaN in the gaps; None if a cell is none."""
     marks = None
     try:
+        if eager:
+            raise ValueError
         values = np.array(list(map(float, cells)))
         odd = not np.isfinite(values).all()
     except ValueError:
@@ -200,20 +219,12 @@ def floats(cells: Cells, gaps: frozenset[str]) -> tuple[np.ndarray, np.ndarray |
             return None
     if not _plain(cells):
         return None
-    if (np.abs(values) >= 2.0**63).any() and any(_long(cell) for cell in cells):
-        return None
     return values, marks
 
 
 def is_number(cell: str) -> bool:
     """Whether the text is a number as a table has it."""
     return bool(floats([cell], frozenset()))
-
-
-def _long(cell: str) -> bool:
-    """Whether this is a whole number of more digits than 64 bits hold: an identifier."""
-    digits = cell.strip().lstrip("+-")
-    return digits.isdigit() and int(digits) >= 1 << 64
 
 
 def decimal_commas(columns: list[Column], as_text: Sequence[str], notes: list[str]) -> list[Column]:
@@ -261,18 +272,20 @@ def typed(column: Column) -> Column:
         values: np.ndarray = np.zeros(len(column), bool)
         found: Any = [BOOLEANS[cell] for cell in present]
     elif ISO_DATE.fullmatch(first) and all(map(ISO_DATE.fullmatch, present)):
-        values = np.full(len(column), np.datetime64("NaT"), "datetime64[us]")
+        values = np.full(len(column), np.datetime64("NaT", "us"), "datetime64[us]")
         try:
-            found = [_utc(cell) for cell in present]
+            times = list(map(datetime.fromisoformat, present))
         except ValueError:
             return column
+        if len({time.tzinfo is None for time in times}) > 1:
+            return column  # with a time zone and without: they cannot be compared
+        found = [_utc(time) for time in times]
     else:
         return column
     values[slice(None) if column.gaps is None else ~column.gaps] = found
     return Column(column.name, values, column.gaps)
 
 
-def _utc(cell: str) -> datetime:
+def _utc(time: datetime) -> datetime:
     """The point in time, in UTC, without a time zone."""
-    found = datetime.fromisoformat(cell)
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

@@ -35,6 +35,8 @@ SNIFFED = 1 << 16  # characters by which delimiter and header are found
 ROWS = 4096  # that are converted together
 FIRST = 64  # that tell of which kind the columns may be
 
+THOUSANDS = {mark: rf"[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+" for mark in ".,"}
+
 Cells = Sequence[str]
 
 
@@ -66,15 +68,20 @@ def read_text_table(
     text, delimiter, skipped = _delimiter(path, text)
     rows = _Rows(path, text, delimiter, skipped)
     first = rows.first()
-    names, skip = _header(path, first, header, wanted, notes)
+    quoted = all(line.startswith('"') for line in islice(io.StringIO(text), 2))
+    names, skip = _header(path, first, header, wanted, quoted, notes)
     gaps = frozenset(("", *(GAPS if missing is None else missing)))
-    columns, lines = _read(rows, names, skip, gaps, as_text, notes)
+    columns, lines, blank = _read(rows, names, skip, gaps, as_text, notes)
     columns = _named(path, columns, names, notes)
+    if delimiter != ",":
+        notes += _thousands(path, names, [row for _, row in first[1:]])
     if delimiter != ",":
         columns = decimal_commas(columns, as_text, notes)
     if not columns or not len(columns[0]):
         raise InputError(f"{path} is too short; it needs a row of column names and rows of values")
-    return Table({column.name: column for column in columns}, str(path), None, lines, notes)
+    between = 0 if blank.kept else blank.inside
+    named = {column.name: column for column in columns}
+    return Table(named, str(path), None, lines, notes, between)
 
 
 # ------------------------------------------------------------------------------ bytes to cells
@@ -118,7 +125,22 @@ def _delimiter(path: Path, text: str) -> tuple[str, str, int]:
         score = (often / widths.total(), delimiter == chosen and not inside, -inside)
         if score > best:
             best, chosen = score, delimiter
+    if best[0] < 0:
+        _refuse_blanks(path, some)
     return text, chosen, 0
+
+
+def _refuse_blanks(path: Path, some: str) -> None:
+    """InputError where the columns are separated by blanks."""
+    rows = [line.split() for line in some.splitlines()[1:30] if line.strip()]
+    if len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
+        numbers = sum(all(map(is_number, row[1:])) for row in rows)
+        if numbers > len(rows) / 2:
+            raise InputError(
+                f"{path}: the columns seem to be separated by blanks; separate them by commas, as "
+                f"by python -c \"import pandas; pandas.read_csv('{path}', sep=r'\\s+')"
+                f".to_csv('{path.stem}.csv', index=False)\""
+            )
 
 
 def _sample(some: str, delimiter: str, whole: bool) -> list[list[str]]:
@@ -219,9 +241,11 @@ class _Rows:
                         "never closed; close it, or double a quote that belongs to a cell"
                     ) from error
                 if tidy or "expected after" not in str(error):
+                    cure = "a quote inside a quoted cell is doubled"
+                    if "field larger" in str(error):
+                        cure = "shorten that cell, or close a quote before it"
                     raise InputError(
-                        f"{self.path}, line {where} is not CSV: {error}; a quote inside a quoted "
-                        "cell is doubled"
+                        f"{self.path}, line {where} is not CSV: {error}; {cure}"
                     ) from error
 
 
@@ -242,11 +266,15 @@ def _header(
     first: list[tuple[int, list[str]]],
     header: bool | None,
     wanted: Sequence[str],
+    quoted: bool,
     notes: list[str],
 ) -> tuple[list[str], int]:
-    """The names of the columns, and the line after which the values begin."""
+    """The names of the columns, and the line after which the values begin. quoted: whether the
+    first two lines begin with a quote."""
     line, cells = first[0]
     names = [cell.strip() for cell in cells]
+    if names[0].startswith("# ") and len(names) > 1:
+        names[0] = names[0][2:].strip()  # as np.savetxt writes them
     below = [[cell.strip() for cell in row] for _, row in first[1:]]
     asked = bool(wanted) and set(wanted) <= set(names)
     made_up = bool(wanted) and all(re.fullmatch(r"x_\d+", name) for name in wanted) and not asked
@@ -269,8 +297,9 @@ def _header(
         )
     row = _trimmed(below[0])
     if len(row) > len(names):
-        labels, widths = {row[0] for row in below}, {len(_trimmed(row)) for row in below}
-        if len(names) > 1 and len(labels) == len(below) and widths == {len(names) + 1}:
+        widths = {len(_trimmed(row)) for row in below}
+        numbered = [row[0] for row in below] == [str(k + 1) for k in range(len(below))]
+        if len(names) > 1 and widths == {len(names) + 1} and (numbered or quoted):
             return ["", *names], line  # R writes no name above the names of its rows
         raise InputError(
             f"{path}, line {first[1][0]} has {len(row)} cells, the header has {len(names)} (line "
@@ -330,6 +359,21 @@ def _rises(cells: Cells) -> bool:
     return found is not None and len(cells) > 1 and bool((np.diff(found[0]) > 0).all())
 
 
+def _thousands(path: Path, names: list[str], rows: list[list[str]]) -> list[str]:
+    """What to say of columns in which points or commas may separate thousands."""
+    found = []
+    for k, name in enumerate(names):
+        cells = [row[k].strip() for row in rows if len(row) > k]
+        for mark, what in ((".", "points"), (",", "commas")):
+            marked = [cell for cell in cells if mark in cell]
+            if len(marked) > 1 and all(re.fullmatch(THOUSANDS[mark], cell) for cell in marked):
+                found.append(
+                    f"{path}: {what} in {name!r} ({marked[0]}) are taken as decimal {what}; if "
+                    "they separate thousands, remove them"
+                )
+    return found
+
+
 def _named(path: Path, columns: list[Column], names: list[str], notes: list[str]) -> list[Column]:
     """The columns that have a name, each a different one; what is left out is said."""
     kept = [column for column in columns if column.name]
@@ -363,47 +407,95 @@ def _read(
     gaps: frozenset[str],
     as_text: Sequence[str],
     notes: list[str],
-) -> tuple[list[Column], np.ndarray]:
+) -> tuple[list[Column], np.ndarray, "_Blank"]:
     """All columns, in one pass; those that begin as numbers and go on as text take another."""
     states = [ColumnOfText(name, is_among(name, as_text), gaps) for name in names]
     found: list[np.ndarray] = []
-    blank = 0
-    for lines, columns, passed_over in _blocks(rows, states, after):
+    blank = _Blank(len(names) == 1, '""' in rows.text)
+    for lines, columns in _blocks(rows, states, after, blank):
         found.append(lines)
-        blank += passed_over
         for state, column in zip(states, columns, strict=True):
             state.add(column)
     again = [k for k, state in enumerate(states) if state.fallen]
     for k in again:
         states[k] = ColumnOfText(names[k], False, gaps, text=True)
     if again:
-        for _, columns, _ in _blocks(rows, states, after):
+        for _, columns in _blocks(rows, states, after, _Blank(blank.kept, blank.quoted)):
             for k in again:
                 states[k].add(columns[k])
-    if blank:
-        notes.append(f"{rows.path}: {blank} blank row{'s are' if blank > 1 else ' is'} passed over")
+    words = {state.name: sorted(state.words - {""}) for state in states}
+    notes += [
+        f"{rows.path}: in {name!r} {', '.join(map(repr, of_gaps))} stands for a gap; data.missing "
+        "can name other words"
+        for name, of_gaps in words.items()
+        if of_gaps
+    ]
+    if blank.said:
+        are = "s are" if blank.said > 1 else " is"
+        notes.append(f"{rows.path}: {blank.said} blank row{are} passed over")
     lines = np.concatenate(found) if found else np.empty(0, np.int64)
-    return [state.column() for state in states], lines
+    made = [state.column() for state in states]
+    if blank.kept and blank.pending:  # the file's end
+        rest = slice(0, len(lines) - blank.pending)
+        return [column.take(rest) for column in made], lines[rest], blank
+    return made, lines, blank
+
+
+@dataclass
+class _Blank:
+    """The blank rows of a file, which are passed over; a line without any cell is none. kept: of a
+    file of one column those between others are gaps. quoted: there a row of \"\" is a gap too.
+
+    said : how many had cells.  inside : how many lie between others.  pending : since the last row.
+    """
+
+    kept: bool
+    quoted: bool
+    said: int = 0
+    inside: int = 0
+    pending: int = 0
+
+    def none(self) -> None:
+        """Rows follow of which none is blank."""
+        self.inside, self.pending = self.inside + self.pending, 0
+
+    def sort(self, rows: list[list[str]]) -> list[int]:
+        """The places of the rows that are kept."""
+        blank = [not any(map(str.strip, row)) for row in rows]
+        if self.kept and self.quoted:
+            blank = [not row for row in rows]
+        last = max((i for i, nothing in enumerate(blank) if not nothing), default=-1)
+        counted = [
+            nothing and (self.kept or row != []) for row, nothing in zip(rows, blank, strict=True)
+        ]
+        if last >= 0:
+            self.none()
+            self.inside += sum(counted[:last])
+        self.pending += sum(counted[last + 1 :])
+        if self.kept:
+            return list(range(len(rows)))
+        self.said += sum(counted)
+        return [i for i, nothing in enumerate(blank) if not nothing]
 
 
 def _blocks(
-    rows: _Rows, states: list[ColumnOfText], after: int
-) -> Iterator[tuple[np.ndarray, Sequence[Any], int]]:
-    """(lines, columns, blank rows) for some rows at a time; a column is an array of numbers, or
-    cells."""
+    rows: _Rows, states: list[ColumnOfText], after: int, blank: _Blank
+) -> Iterator[tuple[np.ndarray, Sequence[Any]]]:
+    """(lines, columns) for some rows at a time; a column is an array of numbers, or cells."""
     width = len(states)
     size = max(16, min(ROWS, (1 << 20) // max(1, width)))
     if not rows.simple:
         for numbers, some in rows.chunks(size, after):
-            yield _columns(rows, numbers, some, width)
+            yield _columns(rows, numbers, some, width, blank)
         return
     for first, lines in rows.lines(size, after):
         columns = _at_once(lines, states, rows.delimiter)
         if columns is not None:
-            yield np.arange(first, first + len(lines)), columns, 0
+            blank.none()
+            yield np.arange(first, first + len(lines)), columns
         else:
             some = list(_reader("".join(lines), rows.delimiter))
-            yield _columns(rows, range(first, first + len(some)), some, width)
+            yield _columns(rows, range(first, first + len(some)), some, width, blank)
 
 
 def _at_once(lines: list[str], states: list[ColumnOfText], delimiter: str) -> Sequence[Any] | None:
@@ -421,6 +513,8 @@ def _at_once(lines: list[str], states: list[ColumnOfText], delimiter: str) -> Se
     if len(found) != len(lines):  # blank ones were passed over
         return None
     columns = list(found.T) if same else [found[f"f{k}"] for k in range(len(kinds))]
+    if set(kinds) == {"O"} and not all(map(str.strip, columns[0])):
+        return None  # a row may be blank
     infinite = same and kinds[0] == "f8" and not np.isfinite(found).all()
     return None if infinite or not (same or _finite(columns)) else columns
 
@@ -430,21 +524,17 @@ def _finite(columns: Sequence[np.ndarray]) -> bool:
 
 
 def _columns(
-    rows: _Rows, lines: Sequence[int], some: list[list[str]], width: int
-) -> tuple[np.ndarray, Sequence[Any], int]:
+    rows: _Rows, lines: Sequence[int], some: list[list[str]], width: int, blank: _Blank
+) -> tuple[np.ndarray, Sequence[Any]]:
     """The same of rows of cells."""
-    blank = 0
-    if set(map(len, some)) != {width} or _has_blank(some):
-        kept = [(n, row) for n, row in zip(lines, some, strict=True) if any(map(str.strip, row))]
-        blank = sum(map(bool, some)) - len(kept)
-        lines, some = [n for n, _ in kept], [_fitted(rows, n, row, width) for n, row in kept]
+    if set(map(len, some)) == {width} and all(row[0].strip() for row in some):
+        blank.none()
+    else:
+        kept = blank.sort(some)
+        lines = [lines[i] for i in kept]
+        some = [_fitted(rows, n, some[i] or [""], width) for n, i in zip(lines, kept, strict=True)]
     columns: Sequence[Any] = list(zip(*some, strict=True)) or [()] * width
-    return np.asarray(lines, np.int64), columns, blank
-
-
-def _has_blank(rows: list[list[str]]) -> bool:
-    """Whether a row may be blank: its first cell is."""
-    return any(not row[0].strip() for row in rows)
+    return np.asarray(lines, np.int64), columns
 
 
 def _fitted(rows: _Rows, line: int, row: list[str], width: int) -> list[str]:

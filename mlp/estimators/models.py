@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from backends import get_backend
 from mlp.data.labels import as_labels
 from mlp.errors import InputError
-from mlp.files import PathLike, content_of
+from mlp.files import MOST, PathLike, content_of
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
@@ -40,6 +40,8 @@ from mlp.network.graph import Network
 # scikit-learn's names for what has another name in this library.
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
 LOSS_NAMES = {"squared_error": "half_squared_error"}
+
+LABELS = "biufUO"  # the kinds of dtypes of labels that a file can hold
 
 RECORDS = (
     *("loss_", "best_loss_", "loss_curve_", "validation_losses_", "validation_scores_"),
@@ -91,7 +93,10 @@ def load(cls: Any, path: PathLike, backend: Any = None) -> Any:
                 setattr(estimator, name, unplain(about["records"][name]))
         if "classes" in about:
             found = about["classes"]
-            classes = np.array(found["values"], found["dtype"])
+            dtype = np.dtype(found["dtype"])
+            if dtype.kind not in LABELS or dtype.itemsize * len(found["values"]) > MOST:
+                raise InputError(f"classes cannot be of dtype {dtype}")
+            classes = np.array(found["values"], dtype)
             _take_classes(estimator, classes, found["kind"], model.network.outputs)
         network, loss = estimator._design(estimator.alpha)
         if network.layers != model.network.layers or loss != model.loss:
@@ -168,7 +173,7 @@ def _plain_classes(classes: np.ndarray) -> list[Any]:
     """The labels as JSON has them."""
     values = classes.tolist()
     for value in values:
-        if classes.dtype.kind not in "biufUO" or not isinstance(value, (bool, int, float, str)):
+        if classes.dtype.kind not in LABELS or not isinstance(value, (bool, int, float, str)):
             raise InputError(
                 f"save: the class {value!r} is of dtype {classes.dtype}, which the file cannot "
                 "hold; fit with labels that are text or numbers"

@@ -19,6 +19,7 @@ which go by role, are kernels over runs of w. Statistics are one flat vector of 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -67,15 +68,26 @@ class Network:
 
     def __init__(self, inputs: int, layers: Sequence[Layer]):
         check_whole("Network: inputs", inputs, 1)
+        if not isinstance(layers, Sequence) or isinstance(layers, str):
+            raise InputError(
+                f"Network: layers must be a list of them, as [Dense(3), Dense(1)], not {layers!r}"
+            )
         if not layers:
             raise InputError("Network: give at least one layer, the output: Dense(units)")
+        for number, layer in enumerate(layers, start=1):
+            if not isinstance(layer, Layer):
+                cure = f": write Dense({layer})" if isinstance(layer, Integral) else ""
+                raise InputError(
+                    f"Network: layer {number} must be a Dense or another Layer, not {layer!r}{cure}"
+                )
         self.inputs, self.layers = int(inputs), tuple(layers)
         self.depth = len(self.layers)
         self.sources = {number: self._sources_of(number) for number in self.numbers()}
-        self.targets = {
-            k: tuple(m for m in self.numbers() if k in self.sources[m])
-            for k in range(self.depth + 1)
-        }
+        fed: dict[int, list[int]] = {k: [] for k in range(self.depth + 1)}
+        for number, sources in self.sources.items():
+            for k in sources:
+                fed[k].append(number)
+        self.targets = {k: tuple(numbers) for k, numbers in fed.items()}
         for number in range(1, self.depth):
             if not self.targets[number]:
                 raise InputError(

@@ -7,11 +7,11 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.files import PathLike, content_of, packed, read, write_atomically
-from mlp.training.state import State
+from mlp.training.state import COUNTS, State
 
 STATE = "array-mlp state 1"  # the format
 OPTIONAL = ("best_w", "batch_losses", "loss_scale", "statistics", "best_statistics")
-COUNTS = ("learning_rate", "step", "epoch", "batch", "best_epoch", "waited")
+NUMBERS = ("learning_rate", *COUNTS)
 
 
 def save_state(state: State, path: PathLike, backend: Backend) -> None:
@@ -51,7 +51,7 @@ def is_finite(state: State) -> bool:
 
 def state_bytes(state: State) -> bytes:
     """What `save_state` writes, of a state on the host."""
-    about = {name: getattr(state, name) for name in COUNTS}
+    about = {name: getattr(state, name) for name in NUMBERS}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
     about["history"] = {
         name: [repr(float(x)) for x in values] for name, values in state.history.items()
@@ -64,7 +64,10 @@ def state_bytes(state: State) -> bytes:
 
 
 def load_state(path: PathLike) -> State:
-    """The state of a file, on the host: `train(..., state=...)` takes it to the model's backend."""
+    """The state of a file, on the host: `train(..., state=...)` takes it to the model's backend.
+
+    Raises InputError if it is no such file, or its parts do not fit together.
+    """
     about, tensors = read(path, STATE)
     with content_of(path):
         vectors: dict[str, Array] = {
@@ -76,6 +79,8 @@ def load_state(path: PathLike) -> State:
         if "epoch" in history:
             history["epoch"] = [int(x) for x in history["epoch"]]
         rest: dict[str, Any] = {name: tensors.get(name) for name in OPTIONAL}
-        rest |= {name: about[name] for name in COUNTS}
+        rest |= {name: about[name] for name in NUMBERS}
         best_loss = float(about["best_loss"])
-        return State(tensors["w"], vectors, history=history, best_loss=best_loss, **rest)
+        state = State(tensors["w"], vectors, history=history, best_loss=best_loss, **rest)
+        state.check()
+        return state

@@ -272,6 +272,7 @@ class Setup:
         self.backend.copy(self.backend.asarray(x, self.dtype), place)
 
     def _check(self, state: State) -> None:
+        state.check()
         if set(state.vectors) != set(self.optimizer.state):
             raise InputError(
                 f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
@@ -288,6 +289,13 @@ class Setup:
                 f"these data and batch_size have {len(self.batches)}; to begin that epoch again, "
                 "give dataclasses.replace(state, batch=0, batch_losses=None)"
             )
+        for name, x in (("w", state.w), ("statistics", state.statistics), *state.vectors.items()):
+            values = () if x is None else self.backend.to_numpy(self.backend.asarray(x))
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"the state to go on from has {name} with values that are NaN or infinite, as "
+                    "of a run that diverged; train anew with a smaller learning rate"
+                )
 
 
 def step_memory(

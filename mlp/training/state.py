@@ -2,8 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 
 from backends import Array
+from mlp.errors import InputError, check_whole
+
+COUNTS = ("step", "epoch", "batch", "best_epoch", "waited")  # whole numbers from 0 on
 
 
 @dataclass
@@ -33,9 +37,47 @@ class State:
     statistics: Array | None = None
     best_statistics: Array | None = None
 
+    def check(self) -> None:
+        """InputError if its parts do not fit together; whose values they are is not looked at."""
+        for name in COUNTS:
+            check_whole(f"state: {name}", getattr(self, name), 0)
+            if getattr(self, name) >= 2**53:
+                raise InputError(f"state: {name} must be below 2^53, not {getattr(self, name)}")
+        if not (_is_number(self.learning_rate) and 0.0 < self.learning_rate < math.inf):
+            raise InputError(f"state: learning_rate must be above 0, not {self.learning_rate!r}")
+        if not _is_number(self.best_loss):
+            raise InputError(f"state: best_loss must be a number, not {self.best_loss!r}")
+        length, under_way = self.w.shape, self.batch_losses
+        batches = 0 if under_way is None else under_way.shape[0]
+        if self.batch > batches:
+            raise InputError(
+                f"state: batch {self.batch} is under way, of {batches} batches whose losses it has"
+            )
+        statistics = None if self.statistics is None else self.statistics.shape
+        for name, x, shape in (
+            ("w", self.w, (math.prod(length),)),
+            *((f"vector {name!r}", x, length) for name, x in self.vectors.items()),
+            ("best_w", self.best_w, length),
+            ("best_statistics", self.best_statistics, statistics),
+            ("batch_losses", under_way, (batches, 2)),
+            ("loss_scale", self.loss_scale, (2,)),
+        ):
+            if x is not None and tuple(x.shape) != shape:
+                raise InputError(f"state: {name} has shape {tuple(x.shape)}, expected {shape}")
+        for name, values in self.history.items():
+            if len(values) > self.epoch:
+                raise InputError(
+                    f"state: the history of {name!r} has {len(values)} entries, {self.epoch} "
+                    "epochs are done"
+                )
+
     def __repr__(self) -> str:
         under_way = f", {self.batch} batches of the next" if self.batch else ""
         return (
             f"State(after {self.step} steps, {self.epoch} epochs{under_way}; "
             f"{self.w.shape[0]} parameters, learning rate {self.learning_rate:g})"
         )
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, Real) and not isinstance(x, bool) and not math.isnan(x)
