@@ -24,6 +24,7 @@ from mlp.app.runs import load_run, train_run
 from mlp.errors import InputError
 from mlp.sealed import MANIFEST, damages, read_manifest
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
+from tests.kill import content
 
 PLANTS = """
 [data]
@@ -92,19 +93,6 @@ def ended(settings=(), out="part", step=10):
     with pytest.raises(KeyError, match="mine"):
         train_run(config, out=Path(out), callbacks=[at_step(step, fail)])
     return Path(out)
-
-
-def content(folder):
-    """All that the end of a run is, but for times and where it was gone on from."""
-    model, state = load_run(folder)[0], mlp.load_state(folder / STATE_FILE)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for name in ("seconds", "samples_per_second", "epochs_before"):
-        del metrics[name]
-    lines = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
-    seconds = lines[0].index("seconds")
-    history = [line[:seconds] + line[seconds + 1 :] for line in lines]
-    vectors = [x.tobytes() for x in (state.w, state.best_w, *state.vectors.values())]
-    return model.w.tobytes(), vectors, metrics, history
 
 
 @pytest.fixture
@@ -380,7 +368,7 @@ def test_the_folder_one_is_in_may_be_the_runs(here, whole, out, monkeypatch):
 # --- kills and power cuts ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [["--runs", 12], ["--operations", "--every", 23], ["--power", 12]])
+@pytest.mark.parametrize("how", [["--runs", 12], ["--operations", "--every", 41], ["--power", 8]])
 def test_no_run_is_lost(how):
     """A part of what `tests/kill.py` does when it is asked for all."""
     if not hasattr(os, "fork"):
