@@ -156,3 +156,27 @@ def test_other_formats_are_answered(here):
     settings('memory = "1kB"', "t.csv")
     with pytest.raises(InputError, match=r"t\.csv: rows are read in blocks .*convert it"):
         read_parts(load("t.toml"))
+
+
+@pytest.mark.parametrize("scaling", ["range", "standard"])
+def test_numbers_and_codes_are_scaled_as_in_memory(here, scaling):
+    settings(f'inputs = ["a", "kind", "gaps"]\nscale_inputs = "{scaling}"')
+    resident = train("resident")
+    streamed = train("streamed", "--set", "data.memory=50kB")
+    assert streamed.preprocessing.to_json() == resident.preprocessing.to_json()
+    np.testing.assert_array_equal(streamed.w, resident.w)
+
+
+def test_targets_on_disk_are_scaled(here):
+    settings('inputs = ["a"]\nscale_targets = "standard"', target="price")
+    resident = train("resident")
+    streamed = train("streamed", "--set", "data.memory=20kB")
+    np.testing.assert_array_equal(streamed.target_scaling.shift, resident.target_scaling.shift)
+    np.testing.assert_array_equal(streamed.w, resident.w)
+    settings('inputs = ["a"]\nscale_targets = "quantile"\nmemory = "20kB"', target="price")
+    run = CliRunner().invoke(app, ["train", "t.toml", "-q", "--out", "q"])
+    assert run.exit_code == 2
+    assert "'quantile' needs all targets at once" in run.stderr
+    settings('missing = ["9"]\nmemory = "20kB"')
+    with pytest.raises(InputError, match=r"data\.missing, as a list, takes all rows"):
+        read_parts(load("t.toml"))

@@ -521,3 +521,98 @@ def test_a_column_of_true_and_false_names_its_classes_alike(here, memory):
     assert run("predict", "r", "t.parquet")[0].startswith(
         "label,probability_False,probability_True"
     )
+
+
+@pytest.mark.parametrize("names", [("x_1", "x_0"), ("2021", "2019"), ("b", "a")])
+def test_columns_go_by_name_whatever_the_names_are(here, names):
+    r = np.random.default_rng(0)
+    frame = pd.DataFrame({names[0]: r.normal(size=60), names[1]: r.normal(size=60) + 9})
+    frame["y"] = np.where(frame[names[0]] > 0, "yes", "no")
+    frame.to_csv("t.csv", index=False)
+    frame[[names[1], names[0], "y"]].to_csv("s.csv", index=False)
+    run("train", "t.toml", "-q", "--out", "r")
+    assert run("predict", "r", "s.csv")[0] == run("predict", "r", "t.csv")[0]
+    model = mlp.load("r")
+    np.testing.assert_array_equal(
+        model.predict(frame[[names[1], names[0]]]), model.predict(frame[list(names)])
+    )
+    swapped = mlp.read("s.csv", target="y", header=True)
+    assert model.evaluate(swapped) == model.evaluate(mlp.read("t.csv", target="y", header=True))
+    frame[[names[1], names[0]]].to_csv("n.csv", index=False)
+    assert run("predict", "r", "n.csv")[0] == run("predict", "r", "t.csv")[0]
+
+
+def test_a_category_is_one_in_every_file(here):
+    """A file in which all its cells happen to be numbers, dates or True and False."""
+    codes = np.array(["7", "007", "a", "TRUE", "2020-01-01"])[np.arange(60) % 5]
+    frame = pd.DataFrame({"code": codes, "y": np.where(codes == "007", "p", "q")})
+    frame.to_csv("t.csv", index=False)
+    run("train", "t.toml", "-q", "--out", "r", "--set", "training.epochs=30")
+    whole = run("predict", "r", "t.csv")[0].splitlines()[1:6]
+    for code, expected in zip(codes[:5], whole, strict=True):
+        Path("n.csv").write_text(f"code\n{code}\n")
+        out, err = run("predict", "r", "n.csv")
+        found, shares = (line.split(",") for line in (out.splitlines()[1], expected))
+        assert found[0] == shares[0]
+        np.testing.assert_allclose(
+            np.array(found[1:], float), np.array(shares[1:], float), rtol=1e-5
+        )
+        assert "not there in training" not in err
+
+
+@pytest.mark.parametrize("gaps", [5, 70])
+@pytest.mark.parametrize("label", ["2024-05-01", "TRUE", "a"])
+def test_labels_are_spelled_alike_wherever_their_gaps_are(here, gaps, label):
+    rows = "".join(f"{k},{'' if k < gaps else [label, 'other'][k % 2]}\n" for k in range(120))
+    Path("t.csv").write_text("a,y\n" + rows)
+    parts, _ = said(read_parts, load("t.toml", ["data.drop_rows_without_target=true"]))
+    assert parts.classes.tolist() == sorted([label, "other"])
+
+
+def test_words_for_gaps_go_with_the_model(here):
+    Path("t.csv").write_text("a,y\n" + "".join(f"{[1, 99, 3][k % 3]},{k % 2}\n" for k in range(60)))
+    settings('missing = ["99"]')
+    run("train", "t.toml", "-q", "--out", "r")
+    model = mlp.load("r")
+    assert model.preprocessing.names == ("a", "a is missing")
+    frame = pd.DataFrame({"a": [99, 1, 3]})
+    frame.to_csv("n.csv", index=False)
+    shares = [line.split(",")[1:] for line in run("predict", "r", "n.csv")[0].splitlines()[1:]]
+    np.testing.assert_allclose(model.predict(frame), np.array(shares, float), rtol=1e-6)
+    floats = pd.DataFrame({"a": [99.0, 1.0, 3.0]})
+    np.testing.assert_array_equal(model.predict(floats), model.predict(frame))
+
+
+def test_other_files_are_weighted_too(here):
+    people().to_csv("s.csv", index=False)
+    settings('sample_weight = "w"')
+    run("train", "t.toml", "-q", "--out", "r")
+    out = run("evaluate", "r", "t.csv")[0].split()
+    trained = mlp.load("r")
+    data = mlp.read("t.csv", target="y", sample_weight="w", exclude=["id"])
+    assert float(out[6]) == pytest.approx(trained.evaluate(data)["loss"], rel=1e-3)
+
+
+def test_a_part_by_column_reads_it_as_text(here):
+    frame = people().assign(split=np.where(np.arange(80) % 2, "01", "1"))
+    frame.to_csv("t.csv", index=False)
+    parts, _ = said(read_parts, settings('test = {column = "split", is = "01"}'))
+    assert len(parts.test) == 40
+
+
+def test_texts_and_numbers_of_any_dtype_are_one_value(here):
+    strips = pd.DataFrame({"c": ["a ", "a", "b"] * 4, "f": [1.0, 1.5, 2.0] * 4})
+    found = mlp.Preprocessing.fit(strips, {"f": "category"}, scaling="none")
+    assert found.codes[0].values == ("a", "b")
+    np.testing.assert_array_equal(found.apply(strips[:1])[:, 1:], found.apply(strips)[:1, 1:])
+    whole = mlp.Preprocessing.fit(np.array([[-100], [100]], np.int8), scaling="range")
+    assert whole.scaling.scale.tolist() == [200.0]
+
+
+def test_ragged_rows_are_named_wherever_they_begin(here):
+    for more in ("1,2,3\n", "1\n"):
+        Path("t.csv").write_text("a,b\n" + "1,2\n" * 64 + more * 5)
+        with pytest.raises(InputError, match=r"line 66 has . cells, the header has 2"):
+            mlp.read_table("t.csv")
+    Path("t.csv").write_text("d,e\n0001-01-01T00:00+02:00,1\n2020-01-01T00:00Z,2\n")
+    assert mlp.read_table("t.csv")["d"].values.dtype == object

@@ -21,6 +21,7 @@ from mlp.data.order import BLOCK
 from mlp.data.parts import Rows, last_rows, row_keys, rows_where, split_rows, trained_on
 from mlp.data.preprocessing import Preprocessing, refuse_gaps
 from mlp.data.readers import Dataset, chosen, is_arrays, numbers, read_rows, targets_for
+from mlp.data.row_files import Part
 from mlp.data.samples import Samples, check_sample_weight
 from mlp.data.scaling import Scaling
 from mlp.data.stored import StoredDataset, kept_on_disk, labels_of, larger_than, opened
@@ -86,7 +87,9 @@ def read_parts(config: Config) -> Parts:
         targets_file = getattr(about, f"{name}_targets_file")
         if file is not None:
             _check_other_file(config, name, file)
-            more = read_more(config, file, whole.columns, targets_file)
+            texts = whole.table().columns.values()
+            categories = [c.name for c in texts if c.values.dtype.kind == "O"]
+            more = read_more(config, file, whole.columns, targets_file, categories=categories)
             parts[name] = replace(more, source=str(targets_file or file))
         elif isinstance(part, Arrays):
             more = read_rows(about.file, inputs=[part.inputs], target=[part.target])
@@ -161,6 +164,7 @@ def _check_stored(config: Config) -> None:
     refused: dict[str, Any] = {
         "data.groups": about.groups,
         "data.targets_file": about.targets_file,
+        "data.missing, as a list,": about.missing if isinstance(about.missing, list) else None,
         "data.drop_rows_without_target": about.drop_rows_without_target or None,
         "training.class_weight": config.training.class_weight,
         "a scaling in data.columns": any(plan.scaling for plan in about.plans.values()) or None,
@@ -312,14 +316,17 @@ def read_more(
     need_targets: bool = True,
     target: Sequence[str] | None = None,
     inputs: str | None = None,
+    categories: Sequence[str] = (),
 ) -> Dataset:
     """Another data set with the columns of the first, among others and in any order.
 
     target: as the settings say, if it is not given. inputs: the name of the array in an .npz file.
+    categories: columns of the first that are text, whatever stands in them here.
     Without settings, as of a model that came from elsewhere, the columns are those of the model,
     else all that are no target.
     """
     names: Sequence[str] | None = None
+    read = as_read(config)
     if config is not None:
         target = target or config.data.array_target
     if inputs is not None:
@@ -336,8 +343,10 @@ def read_more(
         targets_file=targets_file,
         need_targets=need_targets,
         drop_rows_without_target=config is not None and config.data.drop_rows_without_target,
+        sample_weight=config.data.sample_weight if config is not None and need_targets else None,
+        weights_needed=False,
         wanted=columns,
-        **as_read(config),
+        **{**read, "as_text": [*read.get("as_text", ()), *categories]},
     )
 
 
@@ -363,7 +372,15 @@ def read_evaluated(
         assert model.preprocessing is not None
         names = target or config.data.target or ()
         return code_stored(file, model.preprocessing, names, config.data.sample_weight)
-    return read_more(config, file, model.given_columns, targets_file, target=target, inputs=inputs)
+    return read_more(
+        config,
+        file,
+        model.given_columns,
+        targets_file,
+        target=target,
+        inputs=inputs,
+        categories=_categories(model),
+    )
 
 
 def read_new(
@@ -373,7 +390,20 @@ def read_new(
     if _stays_on_disk(config, file, model):
         assert model.preprocessing is not None
         return code_stored(file, model.preprocessing)
-    return read_more(config, file, model.given_columns, need_targets=False, inputs=inputs)
+    return read_more(
+        config,
+        file,
+        model.given_columns,
+        need_targets=False,
+        inputs=inputs,
+        categories=_categories(model),
+    )
+
+
+def _categories(model: Model) -> list[str]:
+    """The columns that a model takes for text."""
+    codes = model.preprocessing.codes if model.preprocessing is not None else ()
+    return [code.name for code in codes if code.kind == "category"]
 
 
 def _stays_on_disk(config: Config | None, file: Path, model: Model) -> bool:
@@ -423,6 +453,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
             about.plans,
             scaling=about.scale_inputs,
             gaps="error" if about.missing == "error" else "fill",
+            missing=about.missing if isinstance(about.missing, list) else None,
         )
     for code in preprocessing.codes:
         if code.rare:
@@ -450,8 +481,13 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
                 f"{config.path}: data.scale_targets: {about.scale_targets!r} is for numbers of any "
                 f"size, not for the {model.objective.targets} of this loss; write 'none'"
             )
-        numbers_of_t = t.reshape(len(t), -1)
+        numbers_of_t = t if t.ndim == 2 else t.reshape(-1, 1)
         names = [about.scale_targets] * numbers_of_t.shape[1]
+        if isinstance(numbers_of_t, Part) and about.scale_targets != "standard":
+            raise InputError(
+                f"{config.path}: data.scale_targets: {about.scale_targets!r} needs all targets at "
+                "once, these rows stay on disk; use 'standard'"
+            )
         model.target_scaling = Scaling.fit(numbers_of_t, names)
     return model
 

@@ -38,7 +38,7 @@ from mlp.data.finite import check_finite
 from mlp.data.frames import is_frame, table_of
 from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
-from mlp.data.tables import Column, Names, Table, matching
+from mlp.data.tables import Column, Names, Table, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number, typed
 from mlp.errors import InputError, check_is, did_you_mean
 
@@ -119,6 +119,11 @@ class ColumnCode:
             found = [self.name]
         return (*found, *([f"{self.name} is missing"] if self.gaps else []))
 
+    @property
+    def numbers(self) -> int:
+        """How many of the columns it becomes are numbers; these are the first."""
+        return (len(self.names) - self.gaps) * (self.kind in ("number", "date-time"))
+
     def encode(self, column: Column, source: str, lines: np.ndarray | None) -> np.ndarray:
         """The columns it becomes, (n, len(names)) float64.
 
@@ -192,7 +197,7 @@ class Preprocessing:
     """The columns of a table, how each is coded, and how the numbers are scaled.
 
     codes : in the order of the table it was fitted on.  scaling : of the coded columns, or None.
-    strict : whether gaps are refused.
+    strict : whether gaps are refused.  missing : cells that are gaps too, beside those of the file.
 
     >>> table = Table({
     ...     "age": Column("age", np.array([20.0, np.nan, 40.0]), np.array([False, True, False])),
@@ -210,6 +215,7 @@ class Preprocessing:
     codes: tuple[ColumnCode, ...]
     scaling: Scaling | None = None
     strict: bool = False
+    missing: tuple[str, ...] | None = None
 
     @classmethod
     def fit(
@@ -219,18 +225,21 @@ class Preprocessing:
         *,
         scaling: ScalingName = "standard",
         gaps: Literal["fill", "error"] = "fill",
+        missing: Sequence[str] | None = None,
     ) -> "Preprocessing":
         """How to code and scale these rows, which are those to train on.
 
         table : a `Table`, a data frame of any library, or an array (n, d).  columns : by name or
         pattern ("lab_*"), a kind or a `ColumnPlan`; a name goes before patterns, a later pattern
         before an earlier one.  scaling : of all numbers that have none of their own; "range" has
-        one minimum and maximum for all of them.  gaps : "error" refuses them.
+        one minimum and maximum for all of them.  gaps : "error" refuses them.  missing : cells
+        that are gaps too, in these rows and in others.
 
         Raises InputError for a name that is not there, for a column that is not of the kind that it
         should be, for values that are not finite, and if no column is left.
         """
         table = as_table(table)
+        table = table if missing is None else table.with_gaps(missing)
         if columns is not None:
             check_is("columns", columns, Mapping)
         plans = _plans(table, columns or {})
@@ -238,7 +247,8 @@ class Preprocessing:
         if gaps == "error":
             refuse_gaps(table, [name for name in table.names if plans[name].kind != "leave out"])
         codes = tuple(_code(table, column, plans[name]) for name, column in table.columns.items())
-        found = cls(codes, strict=gaps == "error")
+        words = None if missing is None else tuple(missing)
+        found = cls(codes, strict=gaps == "error", missing=words)
         if not found.names:
             raise InputError(
                 f"{table.source}: no column is left to predict from; "
@@ -253,17 +263,26 @@ class Preprocessing:
     ) -> Scaling:
         names: list[ScalingName] = []
         shared: list[int] = []  # the columns of numbers of the one range
+        of_codes: ScalingName = scaling if scaling in ("standard", "robust") else "none"
         for code in self.codes:
-            of_codes: ScalingName = scaling if scaling in ("standard", "robust") else "none"
             own = plans[code.name].scaling or scaling
-            numbers = (len(code.names) - code.gaps) * (code.kind in ("number", "date-time"))
             if own == "range" and plans[code.name].scaling is None:
-                shared += range(len(names), len(names) + numbers)
-            names += [own] * numbers + [of_codes] * (len(code.names) - numbers)
+                shared += range(len(names), len(names) + code.numbers)
+            names += [own] * code.numbers + [of_codes] * (len(code.names) - code.numbers)
         found = Scaling.fit(X, names)
         if shared:
-            low, high = X[:, shared].min(), X[:, shared].max()
+            low, high = float(X[:, shared].min()), float(X[:, shared].max())
             found.shift[shared], found.scale[shared] = low, (high - low) or 1.0
+        return found
+
+    @property
+    def of_numbers(self) -> list[int]:
+        """Which of the columns that they become are numbers, not codes."""
+        found: list[int] = []
+        start = 0
+        for code in self.codes:
+            found += range(start, start + code.numbers)
+            start += len(code.names)
         return found
 
     @property
@@ -319,6 +338,8 @@ class Preprocessing:
         naming columns that are missing, and values that cannot be coded.
         """
         table = by_name(as_table(table, self.columns), self.columns)
+        if self.missing is not None:
+            table = table.with_gaps(self.missing)
         if not len(table):
             return np.empty((0, len(self.names)))
         if self.plain and table.array is not None:
@@ -368,7 +389,8 @@ class Preprocessing:
 
     def about(self) -> dict[str, Any]:
         """All but the scaling, as JSON can hold it."""
-        return {"codes": [asdict(code) for code in self.codes], "strict": self.strict}
+        about = {"codes": [asdict(code) for code in self.codes], "strict": self.strict}
+        return about if self.missing is None else {**about, "missing": self.missing}
 
     @classmethod
     def of_about(cls, about: Mapping[str, Any], scaling: Scaling | None) -> "Preprocessing":
@@ -379,7 +401,11 @@ class Preprocessing:
             raise InputError("this is no preprocessing: two of its columns have one name")
         if not isinstance(about["strict"], bool):
             raise InputError(f"strict must be true or false, not {about['strict']!r}")
-        found = cls(codes, scaling, about["strict"])
+        missing = about.get("missing")
+        if missing is not None and not _texts(missing):
+            raise InputError(f"missing must be texts, not {missing!r}")
+        words = None if missing is None else tuple(missing)
+        found = cls(codes, scaling, about["strict"], words)
         if scaling is not None and len(scaling.shift) != len(found.names):
             raise InputError("this is no preprocessing: its scaling is of other columns")
         return found
@@ -424,8 +450,8 @@ def as_table(X: Any, names: Sequence[str] = ()) -> Table:
     """A table of a table, a data frame, or an array (n, d), whose columns have these names."""
     X = table_of(X, "X", names) if is_frame(X) else X
     if isinstance(X, Table):
-        made_up = X.names == tuple(f"x_{k}" for k in range(len(X.names)))
-        if not (made_up and names and len(names) == len(X.names)):
+        by_place = made_up(X.names) and len(names) == len(X.names) and set(names) != set(X.names)
+        if not by_place:
             return X
         if X.array is not None:
             return replace(Table.of_array(X.array, names, X.source), lines=X.lines)
@@ -613,22 +639,22 @@ def texts_of(column: Column) -> np.ndarray:
     """The values as text, (n,) of str, as they would be written; "" for a gap."""
     values, dtype = column.values, column.values.dtype.kind
     if dtype == "O":
-        found = values.copy()
+        found = np.empty(len(values), object)
+        found[:] = [text.strip() for text in values]
     elif dtype == "M":
         found = np.datetime_as_string(values).astype(object)
     else:
         found = np.empty(len(values), object)
-        whole = dtype == "f" and _whole(values)
-        found[:] = [str(int(x) if whole and x == x else x) for x in values.tolist()]
+        found[:] = list(map(_text_of, values.tolist()))
     if column.gaps is not None:
         found[column.gaps] = ""
     return found
 
 
-def _whole(values: np.ndarray) -> bool:
-    """Whether these are whole numbers, but for NaN."""
-    present = values[~np.isnan(values)]
-    return bool((np.abs(present) < 2.0**53).all() and (present == np.rint(present)).all())
+def _text_of(value: Any) -> str:
+    """A number as text; a whole one as such, whatever its dtype."""
+    whole = isinstance(value, float) and abs(value) < 2.0**53 and value == int(value)
+    return str(int(value) if whole else value)
 
 
 def _numbers(column: Column, parts: Sequence[str]) -> np.ndarray:

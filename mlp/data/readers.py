@@ -16,7 +16,7 @@ import numpy as np
 from mlp.data.array_files import arrays_in
 from mlp.data.finite import check_finite
 from mlp.data.table_files import read_table
-from mlp.data.tables import Column, Names, Table, known, matching
+from mlp.data.tables import Column, Names, Table, known, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number
 from mlp.errors import InputError, Note
 from mlp.files import checked_path, open_regular, reading
@@ -66,8 +66,8 @@ class Dataset:
         """
         if columns is None or columns == self.columns:
             return self.X
-        made_up = all(name.replace("_", "").removeprefix("x").isdigit() for name in self.columns)
-        if made_up and len(columns) == len(self.columns):
+        other = set(columns) != set(self.columns)
+        if other and made_up(self.columns) and len(columns) == len(self.columns):
             return self.X
         return numbers(self.table().select(columns))
 
@@ -163,20 +163,23 @@ def read_rows(
     as_text: Sequence[str] = (),
     wanted: Sequence[str] = (),
     beside: Sequence[str] = (),
+    weights_needed: bool = True,
 ) -> Dataset:
     """`read`, with X a table whatever it holds. as_text, wanted: as of `mlp.read_table`. beside:
-    columns that are no inputs and are kept."""
+    columns that are no inputs and are kept. weights_needed: whether the column of weights must be
+    there."""
     path = checked_path(path)
     given, targets, left_out = map(_names, (inputs, target, exclude))
     own = () if targets_file is not None else targets
     others = (*beside, *([sample_weight] if sample_weight else []))
-    said = (*given, *own, *others) if not is_arrays(path) else ()
+    said = (*given, *(own if need_targets else ()), *others) if not is_arrays(path) else ()
+    said = said if weights_needed else tuple(name for name in said if name != sample_weight)
     plain = [name for name in said if "*" not in name and "?" not in name]
     table = read_table(
         path,
         header=header,
         missing=missing,
-        as_text=(*targets, *as_text),
+        as_text=(*targets, *as_text, *beside),
         wanted=(*plain, *wanted),
         array=_array_name(path, (*given, "X") if len(given) == 1 else ("X",)),
     )
@@ -200,8 +203,8 @@ def read_rows(
         of_targets = _read_targets(source, targets, header, missing)
         why = "its rows are paired with those of another file by their place"
         _check_places(why, table, of_targets)
-        made_up = of_targets.array is not None and not targets
-        found = _numbered(of_targets) if made_up else list(of_targets.columns.values())
+        unnamed = of_targets.array is not None and not targets
+        found = _numbered(of_targets) if unnamed else list(of_targets.columns.values())
         notes += of_targets.notes
     elif need_targets:
         found = _own_targets(path, table, targets)
@@ -211,7 +214,8 @@ def read_rows(
             "needs one"
         )
     s = None
-    if sample_weight is not None and (need_targets or sample_weight in table.columns):
+    needed = need_targets and weights_needed
+    if sample_weight is not None and (needed or sample_weight in table.columns):
         s = _weights(table[sample_weight], str(path))
     kept = table.select(beside) if beside else None
     _check_infinite(X)
@@ -274,7 +278,7 @@ def chosen(
 
 def _has_fields(table: Table) -> bool:
     """Whether an array has names of its own, as a structured one has."""
-    return not all(name.replace("_", "").removeprefix("x").isdigit() for name in table.names)
+    return not made_up(table.names)
 
 
 def _of_array(table: Table, names: Names) -> Table:

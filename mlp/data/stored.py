@@ -25,7 +25,7 @@ from mlp.data.labels import as_labels
 from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
-from mlp.data.tables import Names, known
+from mlp.data.tables import Names, known, made_up
 from mlp.errors import InputError
 from mlp.files import checked_path, open_regular, reading
 from mlp.memory import megabytes, size_of
@@ -65,8 +65,8 @@ class StoredDataset:
         """X with these columns in their order; as `Dataset.inputs`."""
         if columns is None or columns == self.columns:
             return self.X
-        made_up = all(name.replace("_", "").removeprefix("x").isdigit() for name in self.columns)
-        if made_up and len(columns) == len(self.columns):
+        other = set(columns) != set(self.columns)
+        if other and made_up(self.columns) and len(columns) == len(self.columns):
             return self.X
         places = _places(columns, self.columns, self.source)
         return self.X.map(lambda rows: rows[:, places])

@@ -87,13 +87,13 @@ def scaled(preprocessing: Preprocessing, X: Part, scaling: ScalingName) -> Prepr
     if scaling == "none":
         return preprocessing
     if scaling == "range":
-        low = min(float(rows.min()) for rows in X.pieces())
-        high = max(float(rows.max()) for rows in X.pieces())
-        width = X.shape[1]
-        return replace(
-            preprocessing,
-            scaling=Scaling(np.full(width, low), np.full(width, (high - low) or 1.0)),
-        )
+        numbers = preprocessing.of_numbers
+        found = Scaling(np.zeros(X.shape[1]), np.ones(X.shape[1]))
+        if numbers:
+            low = min(float(rows[:, numbers].min()) for rows in X.pieces())
+            high = max(float(rows[:, numbers].max()) for rows in X.pieces())
+            found.shift[numbers], found.scale[numbers] = low, (high - low) or 1.0
+        return replace(preprocessing, scaling=found)
     if scaling != "standard":
         raise InputError(
             f"the scaling {scaling!r} needs all values of a column at once, these rows stay on "

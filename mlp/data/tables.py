@@ -12,6 +12,7 @@ column of whole numbers with gaps is float64.
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -166,6 +167,11 @@ def _is_float(word: str) -> bool:
         return math.isfinite(float(word))
     except ValueError:
         return False
+
+
+def made_up(names: Iterable[str]) -> bool:
+    """Whether these are the names of an array's columns, x_0, x_1, ..., or x_0_0, ..."""
+    return all(re.fullmatch(r"x(_\d+)+", name) for name in names)
 
 
 def known(name: str, names: Sequence[str]) -> str:

@@ -101,6 +101,16 @@ class ColumnOfText:
 
     def _numbers(self, cells: Cells) -> tuple[np.ndarray, np.ndarray | None] | None:
         """The cells as numbers, and where the gaps are among them; None if one is text."""
+        found = self._spelled_numbers(cells)
+        if found is None or not self.eager:
+            return found
+        values, marks = found
+        equal = np.isin(values, [float(word) for word in self.gaps if is_number(word)])
+        marks = equal if marks is None else equal | marks
+        return values, marks if marks.any() else None
+
+    def _spelled_numbers(self, cells: Cells) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The same before gaps that are numbers of another spelling."""
         if self.whole and (found := ints(cells, self.gaps, self.eager)) is not None:
             if not self.spelled or _same(map(str, found[0].tolist()), cells, found[1]):
                 return found
@@ -275,11 +285,11 @@ def typed(column: Column) -> Column:
         values = np.full(len(column), np.datetime64("NaT", "us"), "datetime64[us]")
         try:
             times = list(map(datetime.fromisoformat, present))
-        except ValueError:
+            found = list(map(_utc, times))
+        except (ValueError, OverflowError):
             return column
         if len({time.tzinfo is None for time in times}) > 1:
             return column  # with a time zone and without: they cannot be compared
-        found = [_utc(time) for time in times]
     else:
         return column
     values[slice(None) if column.gaps is None else ~column.gaps] = found

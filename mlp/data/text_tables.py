@@ -418,7 +418,7 @@ def _read(
             state.add(column)
     again = [k for k, state in enumerate(states) if state.fallen]
     for k in again:
-        states[k] = ColumnOfText(names[k], False, gaps, text=True)
+        states[k] = ColumnOfText(names[k], states[k].spelled, gaps, text=True)
     if again:
         for _, columns in _blocks(rows, states, after, _Blank(blank.kept, blank.quoted)):
             for k in again:
@@ -510,8 +510,8 @@ def _at_once(lines: list[str], states: list[ColumnOfText], delimiter: str) -> Se
         found = np.loadtxt(lines, dtype, None, delimiter, ndmin=2 if same else 1)
     except (ValueError, OverflowError):
         return None
-    if len(found) != len(lines):  # blank ones were passed over
-        return None
+    if len(found) != len(lines) or (same and found.shape[1] != len(kinds)):
+        return None  # blank lines were passed over, or all have too many cells
     columns = list(found.T) if same else [found[f"f{k}"] for k in range(len(kinds))]
     if set(kinds) == {"O"} and not all(map(str.strip, columns[0])):
         return None  # a row may be blank
