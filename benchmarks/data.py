@@ -79,7 +79,7 @@ def from_disk(rows: Any) -> None:
 # ---------------------------------------------------------------------------- rows a second
 
 
-def steps(rows: Any, backend: str) -> Contender:
+def steps(rows: Any, backend: str, many: int) -> Contender:
     """So many steps of `mlp.train`, one after the other, epoch after epoch."""
     import mlp
     from mlp.training.loop import epoch
@@ -96,7 +96,7 @@ def steps(rows: Any, backend: str) -> Contender:
 
     def run() -> None:
         nonlocal done, at, order
-        left = STEPS
+        left = many
         while left:
             if at == len(held.batches):
                 at, order = 0, held.order(1 + done // len(held.batches))
@@ -105,19 +105,19 @@ def steps(rows: Any, backend: str) -> Contender:
                   number=done, seed=0, order=order, first=at)  # fmt: skip
             left, done, at = left - (stop - at), done + stop - at, stop
 
-    return Contender(run, model.backend.synchronize, steps=STEPS)
+    return Contender(run, model.backend.synchronize, steps=many)
 
 
-def in_memory(folder: str, backend: str, memory: str) -> Contender:
+def in_memory(folder: str, backend: str, memory: str, many: int = STEPS) -> Contender:
     """Rows in memory, all of them permuted."""
     mapped = np.load(Path(folder) / FILE["NPY"], mmap_mode="r")
     X = np.array(mapped[:RESIDENT])
-    return steps((X[:, :-1].copy(), X[:, -1].copy()), backend)
+    return steps((X[:, :-1].copy(), X[:, -1].copy()), backend, many)
 
 
-def streamed(folder: str, backend: str, memory: str, kind: str) -> Contender:
+def streamed(folder: str, backend: str, memory: str, kind: str, many: int = STEPS) -> Contender:
     """Rows on disk, in blocks."""
-    return steps(opened(folder, kind, memory), backend)
+    return steps(opened(folder, kind, memory), backend, many)
 
 
 # ---------------------------------------------------------------------------- memory
@@ -229,7 +229,8 @@ def run(options: Options) -> dict[str, Any]:
         make(Path(folder), n)
         arguments = {"folder": folder, "backend": options.backend, "memory": options.memory}
         names, module = [MEMORY, *FILE], "benchmarks.data"
-        times = alternate(module, names, arguments, options.timing, [MEMORY])
+        many = {"many": 4 if options.quick else STEPS}
+        times = alternate(module, names, arguments | many, options.timing, [MEMORY])
         results["rows_per_second"] = {
             name: summary([BATCH / s for s in seconds]) for name, seconds in times.items()
         }

@@ -368,7 +368,7 @@ def test_the_folder_one_is_in_may_be_the_runs(here, whole, out, monkeypatch):
 # --- kills and power cuts ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [["--runs", 12], ["--operations", "--every", 41], ["--power", 8]])
+@pytest.mark.parametrize("how", [["--runs", 6], ["--operations", "--every", 97], ["--power", 5]])
 def test_no_run_is_lost(how):
     """A part of what `tests/kill.py` does when it is asked for all."""
     if not hasattr(os, "fork"):
