@@ -134,20 +134,19 @@ def _stored_parts(config: Config) -> Parts:
             blocks["train"], blocks[name] = left[kept], left[held]
     strict = "error" if about.missing == "error" else "fill"
     found = fit_stored(
-        about.file, tuple(names), blocks["train"], about.plans, seed=config.seed, gaps=strict
+        table, tuple(names), blocks["train"], about.plans, seed=config.seed, gaps=strict
     )
-    whole = code_stored(about.file, found, targets, about.sample_weight)
+    whole = code_stored(table, found, targets, about.sample_weight)
     assert whole.t is not None
     parts = {name: whole.only(some) for name, some in blocks.items()}
     for name in ("test", "validation"):
         file = getattr(about, f"{name}_file")
         if file is not None:
             _check_other_file(config, name, file)
-            parts[name] = code_stored(file, found, targets, about.sample_weight)
+            parts[name] = code_stored(opened(file), found, targets, about.sample_weight)
             _check_stored_rows(parts["train"], parts[name], name)
-    classes = labels_of(whole.t, target_source(config)) if kind == "classes" else None
-    if kind == "labels" and len(targets) == 1:
-        classes = labels_of(whole.t, target_source(config))
+    labelled = kind == "classes" or (kind == "labels" and len(targets) == 1)
+    classes = labels_of(whole.t, target_source(config)) if labelled else None
     return Parts(
         train=parts["train"],
         validation=parts.get("validation"),
@@ -256,7 +255,7 @@ def _asked(config: Config, name: str, rows: Any) -> Rows:
 
 def _check_other_file(config: Config, name: str, file: str) -> None:
     """InputError if the rows to train on and those of a part are in one file."""
-    if os.path.exists(file) and os.path.samefile(file, config.data.file):
+    if is_file_of(config, file):
         cure = f"hold out a share of the rows by data.{name}"
         if Path(file).suffix.lower() == ".npz":
             cure = f'name its arrays: {name} = {{inputs = "x_{name}", target = "y_{name}"}}'
@@ -359,7 +358,7 @@ def read_evaluated(
     inputs: str | None,
 ) -> Dataset | StoredDataset:
     """Rows to measure a model on, with their targets; arrays that it was trained on are refused."""
-    own = config is not None and os.path.exists(file) and is_file_of(config, file)
+    own = config is not None and is_file_of(config, file)
     if own and config is not None and inputs is None and file.suffix.lower() == ".npz":
         part = config.data.test
         if not isinstance(part, Arrays):
@@ -371,7 +370,8 @@ def read_evaluated(
     if targets_file is None and _stays_on_disk(config, file, model) and config is not None:
         assert model.preprocessing is not None
         names = target or config.data.target or ()
-        return code_stored(file, model.preprocessing, names, config.data.sample_weight)
+        weight = config.data.sample_weight
+        return code_stored(opened(file), model.preprocessing, names, weight)
     return read_more(
         config,
         file,
@@ -389,7 +389,7 @@ def read_new(
     """Rows to predict for."""
     if _stays_on_disk(config, file, model):
         assert model.preprocessing is not None
-        return code_stored(file, model.preprocessing)
+        return code_stored(opened(file), model.preprocessing)
     return read_more(
         config,
         file,
@@ -414,9 +414,10 @@ def _stays_on_disk(config: Config | None, file: Path, model: Model) -> bool:
     return kept_on_disk(file) and larger_than(file, memory, model.preprocessing.columns)
 
 
-def is_file_of(config: Config, file: Path) -> bool:
+def is_file_of(config: Config, file: str | Path) -> bool:
     """Whether this is the file that a run was trained on."""
-    return os.path.exists(config.data.file) and os.path.samefile(file, config.data.file)
+    there = os.path.exists(file) and os.path.exists(config.data.file)
+    return there and os.path.samefile(file, config.data.file)
 
 
 def target_source(config: Config) -> str:

@@ -80,13 +80,19 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {f.filename.removesuffix(".npy"): f for f in files if f.filename.endswith(".npy")}
 
 
+def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether columns come first, dtype) of an .npy file, read up to its values. Raises
+    almost any error for one that is damaged."""
+    form = np.lib.format
+    version = form.read_magic(stream)
+    # Version 3.0 differs from 2.0 in how the names of fields are written, which no size is in.
+    read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
+    return read(stream)
+
+
 def _check_header(stream: Any, size: int) -> None:
     """ValueError unless header and values of an .npy file make up its size."""
-    version = np.lib.format.read_magic(stream)
-    # Version 3.0 differs from 2.0 in how the names of fields are written, which no size is in.
-    form = np.lib.format
-    read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    shape, _, dtype = npy_header(stream)
     expected = stream.tell() + math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and size != expected:
         raise ValueError(

@@ -124,51 +124,45 @@ class ColumnCode:
         """How many of the columns it becomes are numbers; these are the first."""
         return (len(self.names) - self.gaps) * (self.kind in ("number", "date-time"))
 
-    def encode(self, column: Column, source: str, lines: np.ndarray | None) -> np.ndarray:
-        """The columns it becomes, (n, len(names)) float64.
+    def encode(
+        self, column: Column, source: str, lines: np.ndarray | None
+    ) -> tuple[np.ndarray, str | None]:
+        """The columns it becomes, (n, len(names)) float64, and in words what stands there that it
+        was not fitted on.
 
         Raises InputError for a value that its kind does not have.
         """
         if self.kind == "category":
-            return self._codes(texts_of(column))
-        column = as_kind(column, self.kind, source, lines)
+            return self._of_texts(texts_of(column))
+        column, new = as_kind(column, self.kind, source, lines), None
         gaps = column.gaps
         x = _numbers(column, self.parts)
         if gaps is not None:
             x[gaps] = self.fill if self.kind != "date-time" else self._of_days(self.fill)
         if self.gaps:
-            marks = np.zeros(len(x)) if gaps is None else gaps
-            x = np.column_stack([x, marks])
-        return x
-
-    def unknown(self, column: Column) -> list[str]:
-        """What stands in the column that it was not fitted on, in words."""
-        if self.kind == "category":
-            new = Counter(texts_of(column).tolist())
-            for value in self.values:
-                new.pop(value, None)
-            if not new:
-                return []
-            first = next(iter(new))
-            what = f"as {first!r}" if first else "gaps"
-            return [f"{new.total()} values of {self.name!r} were not there in training ({what})"]
-        if self.gaps or column.gaps is None:
-            return []
-        many = np.count_nonzero(column.gaps)
-        return [f"{many} gaps in {self.name!r}, which had none in training, get its median"]
+            x = np.column_stack([x, np.zeros(len(x)) if gaps is None else gaps])
+        elif gaps is not None:
+            many = np.count_nonzero(gaps)
+            new = f"{many} gaps in {self.name!r}, which had none in training, get its median"
+        return x, new
 
     def _of_days(self, days: float) -> np.ndarray:
         moment = np.array([round(days * DAY)], "datetime64[us]")
         return _numbers(Column(self.name, moment), self.parts)[0]
 
-    def _codes(self, texts: np.ndarray) -> np.ndarray:
+    def _of_texts(self, texts: np.ndarray) -> tuple[np.ndarray, str | None]:
         place = {value: k for k, value in enumerate(self.values)}
         code = np.array([place.get(text, -1) for text in texts], np.int64)
+        many, new = np.count_nonzero(code < 0), None
+        if many:
+            first = texts[(code < 0).argmax()]
+            what = f"as {first!r}" if first else "gaps"
+            new = f"{many} values of {self.name!r} were not there in training ({what})"
         if self.coding == "ordinal":
-            return (code + 1.0)[:, None]
+            return (code + 1.0)[:, None], new
         if len(self.values) <= 2:
-            return np.select([code == 0, code == 1], [1.0, -1.0], 0.0)[:, None]
-        return (code[:, None] == np.arange(len(self.values))).astype(np.float64)
+            return np.select([code == 0, code == 1], [1.0, -1.0], 0.0)[:, None], new
+        return (code[:, None] == np.arange(len(self.values))).astype(np.float64), new
 
     def decode(self, x: np.ndarray) -> Column:
         """The column of its numbers, (n, len(names)), as near as they tell."""
@@ -347,10 +341,10 @@ class Preprocessing:
         if self.strict:
             refuse_gaps(table, self.columns)
         used = [code for code in self.codes if code.kind != "leave out"]
-        if new := [text for code in used for text in code.unknown(table[code.name])]:
-            warnings.warn(f"{table.source}: {'; '.join(new)}", stacklevel=3)
         parts = [code.encode(table[code.name], table.source, table.lines) for code in used]
-        X = np.concatenate([x.reshape(len(table), -1) for x in parts], axis=1)
+        if new := [text for _, text in parts if text is not None]:
+            warnings.warn(f"{table.source}: {'; '.join(new)}", stacklevel=3)
+        X = np.concatenate([x.reshape(len(table), -1) for x, _ in parts], axis=1)
         check_finite(X, self.names, table.source)
         return X
 

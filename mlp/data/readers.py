@@ -143,9 +143,7 @@ def read(
     table = data.X
     if any(c.gaps is not None or c.values.dtype.kind not in "fiub" for c in table.columns.values()):
         return data
-    X = numbers(table)
-    check_finite(X, table.names, table.source)
-    return replace(data, X=X, checked=True)
+    return replace(data, X=numbers(table), checked=True)
 
 
 def read_rows(
@@ -169,7 +167,7 @@ def read_rows(
     columns that are no inputs and are kept. weights_needed: whether the column of weights must be
     there."""
     path = checked_path(path)
-    given, targets, left_out = map(_names, (inputs, target, exclude))
+    given, targets, left_out = map(names_of, (inputs, target, exclude))
     own = () if targets_file is not None else targets
     others = (*beside, *([sample_weight] if sample_weight else []))
     said = (*given, *(own if need_targets else ()), *others) if not is_arrays(path) else ()
@@ -259,7 +257,8 @@ def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
     )
 
 
-def _names(given: Given) -> Names:
+def names_of(given: Given) -> Names:
+    """What is given by name: one name, several, or none."""
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
@@ -307,13 +306,10 @@ def _own_targets(path: Path, table: Table, names: Names) -> list[Column]:
             raise InputError(f"{path}: name one array of targets, not {len(names)}; it can be 2-d")
         array = _array_name(path, names or ("t", "y"))
         return _numbered(read_table(path, array=array))
-    if not set(names) <= set(table.names) and (is_arrays(path) or table.array is not None):
+    unnamed = is_arrays(path) or table.array is not None
+    if (is_arrays(path) and not names) or (unnamed and not set(names) <= set(table.names)):
         raise InputError(f"{path} holds the inputs alone; name the file of targets: `targets_file`")
     if not names:
-        if is_arrays(path):
-            raise InputError(
-                f"{path} holds the inputs alone; name the file of targets: `targets_file`"
-            )
         raise InputError(f"{path}: name the column to predict in `target`{known('', table.names)}")
     return [table[name] for name in names]
 

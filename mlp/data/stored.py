@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from mlp.data.array_files import npy_header
+from mlp.data.columnar_files import need_pyarrow
 from mlp.data.finite import Search
 from mlp.data.labels import as_labels
 from mlp.data.order import BLOCK, BUFFER, split
-from mlp.data.readers import Dataset
+from mlp.data.readers import Dataset, names_of
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
 from mlp.data.tables import Names, known, made_up
 from mlp.errors import InputError
@@ -139,9 +141,9 @@ def open_rows(
     ((4, 2), ('x_0', 'x_1'), [2.0, 5.0])
     """
     table = opened(path)
-    names = _names(inputs)
-    targets = _names(target)
-    weights = _names(sample_weight)
+    names = names_of(inputs)
+    targets = names_of(target)
+    weights = names_of(sample_weight)
     aside = () if targets_file is not None else targets
     chosen = names or tuple(n for n in table.names if n not in (*aside, *weights))
     if not chosen:
@@ -183,7 +185,7 @@ def larger_than(
     if not kept_on_disk(path) and size <= size_of(memory):
         return False
     table = opened(path)
-    names = _names(inputs) or table.names
+    names = names_of(inputs) or table.names
     return table.room(names) > size_of(memory)
 
 
@@ -201,10 +203,6 @@ def _check_memory(tables: Mapping["Npy | Packed", Names], memory: str | int | No
             f"{megabytes(needed)}, memory is {memory!r}; give more, or name fewer columns in "
             "`inputs`"
         )
-
-
-def _names(given: str | Sequence[str] | None) -> Names:
-    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def _places(names: Names, among: Names, source: str) -> list[int]:
@@ -311,13 +309,11 @@ class Npy:
 
 def _npy(path: Path) -> Npy:
     """The array of an .npy file."""
-    name, lib = str(path), np.lib.format
+    name = str(path)
     with reading(path):
         file = OpenFile(open_regular(path, buffering=0), name)
         try:
-            version = lib.read_magic(file.file)
-            read = {(1, 0): lib.read_array_header_1_0, (2, 0): lib.read_array_header_2_0}[version]
-            shape, columns_first, dtype = read(file.file)
+            shape, columns_first, dtype = npy_header(file.file)
         except OSError:
             raise
         except Exception as error:  # a damaged header can end in almost any of them
@@ -372,12 +368,7 @@ class Packed:
     @contextmanager
     def _pyarrow(self) -> Iterator[None]:
         """What PyArrow and the disk refuse, as an InputError."""
-        try:
-            import pyarrow
-        except ImportError as error:
-            raise InputError(
-                f"{self.name}: to read this format takes pyarrow ({error}): pip install pyarrow"
-            ) from error
+        pyarrow = need_pyarrow(f"{self.name}: reading this format")
         with reading(self.path):
             try:
                 yield

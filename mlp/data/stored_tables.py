@@ -6,7 +6,6 @@ more, some rows at a time; each is coded as it comes and goes into a file of num
 in blocks from then on (`mlp.data.stored`). The standard scaling is that of all rows to train on.
 """
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from mlp.data.order import BLOCK
 from mlp.data.preprocessing import ColumnPlan, Preprocessing, texts_of
 from mlp.data.row_files import Part, spool
 from mlp.data.scaling import Scaling, ScalingName
-from mlp.data.stored import Npy, Packed, StoredDataset, opened
+from mlp.data.stored import Npy, Packed, StoredDataset
 from mlp.data.tables import Column, Names, Table
 from mlp.errors import InputError
 from mlp.seeds import generator
@@ -27,7 +26,7 @@ SAMPLE = 1 << 20  # rows by which columns are understood
 
 
 def fit_stored(
-    path: str | os.PathLike[str],
+    table: Npy | Packed,
     names: Names,
     blocks: np.ndarray,
     plans: Mapping[str, str | ColumnPlan],
@@ -36,7 +35,6 @@ def fit_stored(
     gaps: str = "fill",
 ) -> Preprocessing:
     """How to code these columns of a file, without a scaling, from the rows of these blocks."""
-    table = opened(path)
     if isinstance(table, Npy):
         first = Table.of_array(table.part(names)[slice(0, BLOCK)], names, table.name)
         return Preprocessing.fit(first, plans, scaling="none")
@@ -57,7 +55,7 @@ def fit_stored(
 
 
 def code_stored(
-    path: str | os.PathLike[str],
+    table: Npy | Packed,
     preprocessing: Preprocessing,
     target: Sequence[str] = (),
     sample_weight: str | None = None,
@@ -66,7 +64,6 @@ def code_stored(
 
     Raises InputError for columns that are missing and values that cannot be coded.
     """
-    table = opened(path)
     names = preprocessing.columns
     if preprocessing.plain:
         X = table.part(names)
