@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 import mlp
 from mlp.app.config import load
 from mlp.app.run_folder import is_run
@@ -33,38 +31,15 @@ from mlp.app.runs import load_run, train_run
 from mlp.app.standing import Over
 from mlp.sealed import damages
 from mlp.training.checkpoints import STATE_FILE
+from tests.plants import write_plants
 
-SETTINGS = """
-[data]
-file = "plants.csv"
-target = "kind"
-test = 0.2
-validation = 0.2
-[[layers]]
-units = 8
-activation = "tanh"
-dropout = 0.1
-[[layers]]
-activation = "softmax"
-[training]
-loss = "cross_entropy"
-epochs = 5
-patience = 20
-learning_rate = 0.02
-checkpoint = "1 step"
-"""
 WHOLE = Path("whole")  # the unbroken run
 OPERATIONS = ("open", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
 
 
 def prepare(folder: Path) -> None:
     """A table and the settings for it."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 2))
-    kinds = np.array(["fern", "moss", "oak"])[(X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)]
-    rows = [f"{a:.4f},{b:.4f},{kind}" for (a, b), kind in zip(X, kinds, strict=True)]
-    (folder / "plants.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
-    (folder / "plants.toml").write_text(SETTINGS)
+    write_plants(folder, 'epochs = 5\npatience = 20\ncheckpoint = "1 step"\n')
 
 
 def settle(run: object) -> None:

@@ -14,6 +14,7 @@ from mlp import Checkpoints, Dense, InputError, Model, Network, train
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.sealed import MANIFEST, damages, read_manifest, write_folder
 from mlp.training.checkpoints import STATE_FILE, parsed
+from tests.plants import damage
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 3))
@@ -128,23 +129,6 @@ def test_the_folder_of_another_run_is_refused(tmp_path):
 # --- damages ---------------------------------------------------------------------------------
 
 
-def damaged(path, number):
-    """One damage of a file, of a kind and at a place drawn by the number."""
-    draw = np.random.default_rng(number)
-    data = bytearray(path.read_bytes())
-    kind = draw.integers(4)
-    if kind == 0:
-        data[draw.integers(len(data))] ^= 1 << draw.integers(8)
-    elif kind == 1:
-        del data[draw.integers(len(data)) :]
-    elif kind == 2:
-        data += bytes([draw.integers(256)])
-    else:
-        path.unlink()
-        return
-    path.write_bytes(data)
-
-
 def test_every_damage_is_named_and_the_checkpoint_before_is_used(tmp_path):
     names = [STATE_FILE, MANIFEST]
     kept = Checkpoints(tmp_path / "kept", "1 step")
@@ -156,11 +140,11 @@ def test_every_damage_is_named_and_the_checkpoint_before_is_used(tmp_path):
         folder.mkdir()
         for k in (1, 2):
             write_folder(folder / f"00000{k}-epoch-{k}", contents, {"epoch": k})
-        damaged(folder / "000002-epoch-2" / names[number % 2], number)
+        damage(folder / "000002-epoch-2" / names[number % 2], number)
         assert len(damages(folder / "000002-epoch-2")) == 1
         with pytest.warns(UserWarning, match="000002-epoch-2.*the checkpoint before it is used"):
             assert Checkpoints(folder).newest().step == state.step
-        damaged(folder / "000001-epoch-1" / names[number % 2], number)
+        damage(folder / "000001-epoch-1" / names[number % 2], number)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             assert Checkpoints(folder).newest() is None

@@ -28,6 +28,7 @@ from mlp.app.runs import load_run, train_run
 from mlp.app.terminal import printable
 from mlp.check_gradient import gradient_check
 from mlp.model import Evaluator, Model
+from tests.plants import run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -101,15 +102,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLP_BACKEND", raising=False)
     return tmp_path
-
-
-def run(*arguments, code=0):
-    """What a command prints on standard output, or for a code above 0 on standard error."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.stderr if code else result.stdout
 
 
 def everything(folder):

@@ -12,7 +12,6 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -25,49 +24,16 @@ from mlp.errors import InputError
 from mlp.sealed import MANIFEST, damages, read_manifest
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
 from tests.kill import content
-
-PLANTS = """
-[data]
-file = "plants.csv"
-target = "kind"
-test = 0.2
-validation = 0.2
-[[layers]]
-units = 8
-activation = "tanh"
-dropout = 0.1
-[[layers]]
-activation = "softmax"
-[training]
-loss = "cross_entropy"
-epochs = 6
-patience = 20
-learning_rate = 0.02
-checkpoint = "1 step"
-"""
+from tests.plants import damage, run, write_plants
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder to be in, with a table and the settings for it."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 2))
-    kinds = np.array(["fern", "moss", "oak"])[(X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)]
-    rows = [f"{a:.4f},{b:.4f},{kind}" for (a, b), kind in zip(X, kinds, strict=True)]
-    (tmp_path / "plants.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
-    (tmp_path / "plants.toml").write_text(PLANTS)
+    write_plants(tmp_path, 'epochs = 6\npatience = 20\ncheckpoint = "1 step"\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLP_BACKEND", raising=False)
     return tmp_path
-
-
-def run(*arguments, code=0):
-    """What a command prints on standard output, or for a code above 0 on standard error."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.stderr if code else result.stdout
 
 
 def at_step(number, do):
@@ -414,23 +380,6 @@ def test_a_run_that_is_under_way_or_was_killed(here, whole):
     assert "finished" in run("runs")
 
 
-def damaged(path, number):
-    """One damage of a file, of a kind and at a place drawn by the number."""
-    draw = np.random.default_rng(number)
-    data = bytearray(path.read_bytes())
-    kind = draw.integers(4)
-    if kind == 0:
-        data[draw.integers(len(data))] ^= 1 << draw.integers(8)
-    elif kind == 1:
-        del data[draw.integers(len(data)) :]
-    elif kind == 2:
-        data += bytes([draw.integers(256)])
-    else:
-        path.unlink()
-        return
-    path.write_bytes(data)
-
-
 def test_every_damage_of_a_run_is_named(here):
     finished = train_run(load("plants.toml"), out=Path("good")).folder
     assert all(line.endswith(": whole") for line in run("verify", "good").splitlines())
@@ -441,7 +390,7 @@ def test_every_damage_of_a_run_is_named(here):
         shutil.rmtree("bad", ignore_errors=True)
         shutil.copytree(finished, "bad")
         name = names[number % len(names)]
-        damaged(Path("bad") / name, number)
+        damage(Path("bad") / name, number)
         result = CliRunner().invoke(app, ["verify", "bad"])
         if str(name) == "settings.json" and not Path("bad/settings.json").exists():
             assert result.exit_code == 2

@@ -21,29 +21,12 @@ from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.layers import LAYERS
 from mlp.training.checkpoint import load_state
+from tests.plants import write_plants
 
 FILES = {
     *("model.safetensors", "state.safetensors", "settings.json", "history.csv", "metrics.json"),
     *("loss.png", "manifest.json", ".lock"),
 }
-
-PLANTS = """
-[data]
-file = "plants.csv"
-target = "kind"
-test = 0.2
-validation = 0.2
-[[layers]]
-units = 8
-activation = "tanh"
-dropout = 0.1
-[[layers]]
-activation = "softmax"
-[training]
-loss = "cross_entropy"
-epochs = 4
-learning_rate = 0.02
-"""
 
 PRICES = """
 [data]
@@ -65,15 +48,10 @@ learning_rate = 0.02
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder to be in, with two tables and the settings for them."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 2))
-    kinds = np.array(["fern", "moss", "oak"])[(X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)]
-    rows = [f"{a:.4f},{b:.4f},{kind}" for (a, b), kind in zip(X, kinds, strict=True)]
-    (tmp_path / "plants.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
+    X = write_plants(tmp_path, "epochs = 4\n")
     low = 1e5 + 2e4 * X[:, 0]
     rows = [f"{a:.4f},{b:.4f},{t:.1f},{3 * t:.1f}" for (a, b), t in zip(X, low, strict=True)]
     (tmp_path / "prices.csv").write_text("\n".join(["a,b,low,high", *rows]) + "\n")
-    (tmp_path / "plants.toml").write_text(PLANTS)
     (tmp_path / "prices.toml").write_text(PRICES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLP_BACKEND", raising=False)
