@@ -35,6 +35,10 @@ SAME = {
     "momentum": "sgd_momentum, heavy_ball, classical_momentum",
     "nesterov": "nag, nesterov_momentum, nesterovs_momentum, sgd_nesterov",
     "rprop": "irprop, irprop-, irprop_minus, resilient_backpropagation",
+    "amsgrad": "ams_grad, adam_amsgrad",
+    "nadam": "nesterov_adam",
+    "radam": "rectified_adam",
+    "lion": "evolved_sign_momentum",
     # initializers
     "glorot_uniform": "xavier_uniform, xavier, glorot",
     "glorot_normal": "xavier_normal",
@@ -48,6 +52,12 @@ SAME = {
     "step": "StepLR, step_decay",
     "exponential": "ExponentialLR, exponential_decay",
     "cosine": "CosineAnnealingLR, cosine_annealing, cosine_decay",
+    "cosine_restarts": "CosineAnnealingWarmRestarts, cosine_decay_restarts, sgdr, warm_restarts",
+    "inverse_scaling": "invscaling, inverse_time_decay, inverse_time",
+    "one_cycle": "OneCycleLR, one_cycle_policy, 1cycle",
+    "plateau": "ReduceLROnPlateau, reduce_on_plateau",
+    "polynomial": "PolynomialLR, polynomial_decay, LinearLR, linear",
+    "flat_cosine": "flat_cos, flat_then_cosine, flat_anneal",
     # layers
     "dense": "linear, fully_connected, fc, affine, inner_product",
     # words of single settings
@@ -123,14 +133,13 @@ NEAR = {
         "categorical_hinge, categorical_focal_crossentropy"
     ),
     "poisson": "gamma, tweedie",
-    "rmsprop": "adagrad, adadelta",
-    "adam": "nadam, adamax, radam, amsgrad",
-    "adamw": "lion, lamb, muon",
+    "adam": "adafactor, ftrl",
+    "adamw": "lamb, muon",
     "glorot_normal": "lecun_normal, orthogonal",
     "glorot_uniform": "lecun_uniform",
     "normal": "truncated_normal, trunc_normal",
-    "step": "MultiStepLR, ReduceLROnPlateau, adaptive, piecewise_constant",
-    "cosine": "OneCycleLR, one_cycle, polynomial, PolynomialLR, LinearLR, linear, invscaling",
+    "step": "MultiStepLR, piecewise_constant",
+    "plateau": "adaptive",
     "dropout": "AlphaDropout, GaussianDropout, SpatialDropout1D",
 }
 

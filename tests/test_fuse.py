@@ -62,7 +62,7 @@ def arrays_for(name, shape, dtype):
         arrays["a"] = ACTIVATIONS[name.partition(".")[0]].f(np, arrays["z"])
     if "t" in arrays:
         arrays["t"] = np.where(arrays["t"] < 0.0, 0.0, np.minimum(arrays["t"], 1.0))
-    for key in ("step", *(("v",) if name in OPTIMIZERS else ())):
+    for key in ("step", *(("v", "u") if name in OPTIMIZERS else ())):
         if key in arrays:  # sizes of steps and means of squares
             arrays[key] = abs(arrays[key]) + 0.1
     if name == "quickprop":  # a move goes against the slope it started from

@@ -24,6 +24,13 @@ XOR_SETTINGS = {
     "rmsprop": (0.1, 80),
     "adam": (0.2, 100),
     "adamw": (0.2, 100),
+    "amsgrad": (0.2, 100),
+    "adamax": (0.2, 100),
+    "nadam": (0.2, 80),
+    "radam": (0.2, 120),
+    "adagrad": (0.5, 150),
+    "adadelta": (20.0, 200),
+    "lion": (0.05, 150),
     "rprop": (0.3, 80),
     "quickprop": (1.0, 60),
 }
@@ -135,6 +142,22 @@ CASES = {
             "epochs": 50,
         },
     ),
+    **{
+        rule: (
+            lambda: Network(5, [Dense(6, "tanh"), Dense(2)]),
+            ("mean_squared_error", "numbers"),
+            {"optimizer": rule, "learning_rate": rate, "schedule": schedule},
+        )
+        for rule, rate, schedule in (
+            ("amsgrad", 0.01, "one_cycle"),
+            ("adamax", 0.01, "coslog4"),
+            ("nadam", 0.01, "flat_cosine"),
+            ("radam", 0.01, "polynomial"),
+            ("adagrad", 0.05, "cosine_restarts"),
+            ("adadelta", 1.0, "inverse_scaling"),
+            ("lion", 1e-3, {"name": "plateau", "patience": 1, "threshold": 0.2}),
+        )
+    },
 }
 
 

@@ -29,7 +29,8 @@ TABLES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
-NEEDED = {("schedule", "cosine"): {"epochs": 3}}
+OVER_THE_RUN = ("cosine", "polynomial", "flat_cosine", "one_cycle", "coslog4")
+NEEDED = {("schedule", name): {"epochs": 3} for name in OVER_THE_RUN}
 ENTRIES = [(kind, name) for kind, table in TABLES.items() for name in table]
 entries = pytest.mark.parametrize(("kind", "name"), ENTRIES)
 

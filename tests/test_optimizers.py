@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlp.errors import InputError
-from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.formulas.optimizers import OPTIMIZERS, Adam, Decayed
 from mlp.names import make
 from mlp.training.settings import Settings
 
@@ -101,6 +101,99 @@ def adamw(gradient, eta, w, rule):
     return adam(gradient, eta, w, rule, rule.weight_decay * is_weight())
 
 
+def amsgrad(gradient, eta, w, rule):
+    """Reddi et al. 2018, Algorithm 2, with the corrections of Adam's Algorithm 1."""
+    m = v = largest = 0.0
+    for t in range(1, STEPS + 1):
+        g = gradient(w)
+        m = rule.beta_1 * m + (1.0 - rule.beta_1) * g
+        v = rule.beta_2 * v + (1.0 - rule.beta_2) * g**2
+        largest = np.maximum(largest, v)
+        m_hat, v_hat = m / (1.0 - rule.beta_1**t), largest / (1.0 - rule.beta_2**t)
+        w = w - eta * m_hat / (np.sqrt(v_hat) + rule.epsilon)
+        yield w
+
+
+def adamax(gradient, eta, w, rule):
+    """Kingma, Ba, Algorithm 2."""
+    m = u = 0.0
+    for t in range(1, STEPS + 1):
+        g = gradient(w)
+        m = rule.beta_1 * m + (1.0 - rule.beta_1) * g
+        u = np.maximum(rule.beta_2 * u, abs(g) + rule.epsilon)
+        w = w - eta / (1.0 - rule.beta_1**t) * m / u
+        yield w
+
+
+def nadam(gradient, eta, w, rule):
+    """Dozat 2016, Algorithm 2, mu_t by its section 4."""
+    m = v = 0.0
+    product = 1.0
+
+    def mu(t):
+        return rule.beta_1 * (1.0 - 0.5 * 0.96 ** (t * rule.momentum_decay))
+
+    for t in range(1, STEPS + 1):
+        g = gradient(w)
+        product *= mu(t)
+        m = rule.beta_1 * m + (1.0 - rule.beta_1) * g
+        v = rule.beta_2 * v + (1.0 - rule.beta_2) * g**2
+        ahead = mu(t + 1) * m / (1.0 - product * mu(t + 1)) + (1.0 - mu(t)) * g / (1.0 - product)
+        w = w - eta * ahead / (np.sqrt(v / (1.0 - rule.beta_2**t)) + rule.epsilon)
+        yield w
+
+
+def radam(gradient, eta, w, rule):
+    """Liu et al. 2019, Algorithm 2, rectified where rho_t > 5."""
+    m = v = 0.0
+    rho = 2.0 / (1.0 - rule.beta_2) - 1.0
+    for t in range(1, STEPS + 1):
+        g = gradient(w)
+        m = rule.beta_1 * m + (1.0 - rule.beta_1) * g
+        v = rule.beta_2 * v + (1.0 - rule.beta_2) * g**2
+        m_hat = m / (1.0 - rule.beta_1**t)
+        rho_t = rho - 2.0 * t * rule.beta_2**t / (1.0 - rule.beta_2**t)
+        if rho_t > 5.0:
+            r = math.sqrt((rho_t - 4.0) * (rho_t - 2.0) * rho / ((rho - 4.0) * (rho - 2.0) * rho_t))
+            scale = math.sqrt(1.0 - rule.beta_2**t) / (np.sqrt(v) + rule.epsilon)
+            w = w - eta * r * scale * m_hat
+        else:
+            w = w - eta * m_hat
+        yield w
+
+
+def adagrad(gradient, eta, w, rule):
+    """Duchi, Hazan, Singer 2011, eq. (1), diagonal."""
+    total = np.full(w.shape, rule.start)
+    for _ in range(STEPS):
+        g = gradient(w)
+        total = total + g**2
+        w = w - eta * g / (np.sqrt(total) + rule.epsilon)
+        yield w
+
+
+def adadelta(gradient, eta, w, rule):
+    """Zeiler 2012, Algorithm 1: RMS[x] = sqrt(E[x²] + epsilon)."""
+    slopes = moves = 0.0
+    for _ in range(STEPS):
+        g = gradient(w)
+        slopes = rule.rho * slopes + (1.0 - rule.rho) * g**2
+        move = -np.sqrt(moves + rule.epsilon) / np.sqrt(slopes + rule.epsilon) * g
+        moves = rule.rho * moves + (1.0 - rule.rho) * move**2
+        w = w + eta * move
+        yield w
+
+
+def lion(gradient, eta, w, rule):
+    """Chen et al. 2023, Algorithm 2, with lambda = 0."""
+    m = 0.0
+    for _ in range(STEPS):
+        g = gradient(w)
+        w = w - eta * np.sign(rule.beta_1 * m + (1.0 - rule.beta_1) * g)
+        m = rule.beta_2 * m + (1.0 - rule.beta_2) * g
+        yield w
+
+
 def rprop(gradient, eta, w, rule):
     """Igel, Hüsken 2003, iRprop-, weight by weight."""
     w = w.copy()
@@ -165,6 +258,13 @@ PAPERS = {
     "rmsprop": rmsprop,
     "adam": adam,
     "adamw": adamw,
+    "amsgrad": amsgrad,
+    "adamax": adamax,
+    "nadam": nadam,
+    "radam": radam,
+    "adagrad": adagrad,
+    "adadelta": adadelta,
+    "lion": lion,
     "rprop": rprop,
     "quickprop": quickprop,
 }
@@ -174,6 +274,13 @@ SETTINGS = {
     "rmsprop": [{}, {"rho": 0.99, "epsilon": 1e-3}],
     "adam": [{}, {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-2}],
     "adamw": [{}, {"weight_decay": 0.5, "epsilon": 1e-2}],
+    "amsgrad": [{}, {"beta_1": 0.5, "beta_2": 0.5, "epsilon": 1e-2}],
+    "adamax": [{}, {"beta_1": 0.5, "beta_2": 0.5, "epsilon": 1e-2}],
+    "nadam": [{}, {"beta_2": 0.9, "momentum_decay": 2.0, "epsilon": 1e-2}],
+    "radam": [{}, {"beta_2": 0.9}, {"beta_2": 0.5, "epsilon": 1e-2}],
+    "adagrad": [{}, {"start": 0.5, "epsilon": 1e-2}],
+    "adadelta": [{}, {"rho": 0.5, "epsilon": 1e-2}],
+    "lion": [{}, {"beta_1": 0.5, "beta_2": 0.7}],
     "rprop": [{}, {"grow": 1.5, "shrink": 0.3, "largest": 0.2, "smallest": 0.05}],
     "quickprop": [{}, {"limit": 1.2, "decay": 0.1}],
 }
@@ -211,7 +318,10 @@ def test_decay_is_on_weights_and_never_on_biases(name):
         np.testing.assert_array_equal(last, START)
 
 
-ETAS = {"rmsprop": 0.02, "adam": 0.05, "adamw": 0.05}
+ETAS = {
+    **{"rmsprop": 0.02, "adam": 0.05, "adamw": 0.05, "amsgrad": 0.05, "adamax": 0.05},
+    **{"nadam": 0.05, "radam": 0.05, "adagrad": 0.5, "adadelta": 20.0, "lion": 0.01},
+}
 
 
 @rules
@@ -268,6 +378,69 @@ def test_a_step_checks_no_settings(name, monkeypatch):
     monkeypatch.setattr("mlp.formulas.optimizers.check_settings", None)
     found = [rule.constants(0.1, step, decay) for step in (1, 7) for decay in (True, False)]
     assert found == expected
+
+
+def test_adamw_is_adam_decayed():
+    """To the bit, and so is a factor on the decay."""
+    settings = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-3}
+    adamw, decayed = OPTIMIZERS["adamw"](**settings), Decayed(Adam(**settings), 0.01)
+    np.testing.assert_array_equal(trajectory(adamw, wavy, 0.1), trajectory(decayed, wavy, 0.1))
+    assert (decayed.learning_rate, decayed.initial(0.1)) == (1e-3, (0.0, 0.0))
+    for rule in (adamw, decayed):
+        (keep, *_), (kept, *_) = rule.constants(0.1, 1, 2.5), rule.constants(0.1, 1, 0.0)
+        assert (keep, kept) == (1.0 - 0.1 * 0.01 * 2.5, 1.0)
+
+
+@rules
+def test_decay_comes_before_any_rule(name):
+    """The step of the rule alone, from weights that were multiplied by 1 - eta weight_decay."""
+    rule = OPTIMIZERS[name]()
+    g, state = wavy(START), [np.full(START.shape, x) for x in rule.initial(0.1)]
+    found = Decayed(rule, 0.5)
+    shorter = 0.95 * START
+    expected = rule.update(np, shorter, g, *state, *rule.constants(0.1, 1))
+    actual = found.update(np, START, g, *state, *found.constants(0.1, 1))
+    np.testing.assert_array_equal(actual, expected)
+
+
+# ------------------------------------------------------------------ PyTorch's
+
+# The name in torch.optim, our settings, its settings.
+IN_TORCH = {
+    "sgd": ("SGD", {}, {}),
+    "momentum": ("SGD", {}, {"momentum": 0.9}),
+    "nesterov": ("SGD", {}, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": ("RMSprop", {}, {"alpha": 0.9}),
+    "adam": ("Adam", {}, {}),
+    "adamw": ("AdamW", {"weight_decay": 0.3}, {"weight_decay": 0.3}),
+    "amsgrad": ("Adam", {}, {"amsgrad": True}),
+    "adamax": ("Adamax", {}, {}),
+    "nadam": ("NAdam", {}, {}),
+    "radam": ("RAdam", {}, {}),
+    "adagrad": ("Adagrad", {"start": 0.1}, {"initial_accumulator_value": 0.1}),
+    "adadelta": ("Adadelta", {}, {}),
+    "rprop": ("Rprop", {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", IN_TORCH)
+def test_equals_torch_over_100_steps(name):
+    """In float64, to 1e-6. Momentum's steps are PyTorch's while eta is constant."""
+    torch = pytest.importorskip("torch")
+    theirs, ours, settings = IN_TORCH[name]
+    w = torch.tensor(START, dtype=torch.float64, requires_grad=True)
+    optimizer = getattr(torch.optim, theirs)([w], lr=0.02, **settings)
+    expected = []
+    for _ in range(100):
+        w.grad = torch.tensor(wavy(w.detach().numpy()))
+        optimizer.step()
+        expected.append(w.detach().numpy().copy())
+    rule, state = OPTIMIZERS[name](**ours), []
+    w, state = START, [np.full(START.shape, x) for x in rule.initial(0.02)]
+    for step, there in enumerate(expected, start=1):
+        new = rule.update(np, w, wavy(w), *state, *rule.constants(0.02, step))
+        w, *state = new if isinstance(new, tuple) else (new,)
+        np.testing.assert_allclose(w, there, rtol=1e-6, atol=1e-6)
 
 
 def test_adamw_without_decay_is_adam():
@@ -338,7 +511,7 @@ def test_bad_settings_are_named(name, setting, value):
         ({"name": "rprop", "grow": 1.0}, "0 < shrink < 1 < grow, not 0.5 and 1.0"),
         ({"name": "rprop", "shrink": 0.0}, "0 < shrink < 1 < grow, not 0.0 and 1.2"),
         ({"name": "rprop", "smallest": 9.0, "largest": 2.0}, "smallest 9.0 is above largest 2.0"),
-        ({"name": "adma"}, "unknown optimizer 'adma'; did you mean 'adam'?"),
+        ({"name": "momentun"}, "unknown optimizer 'momentun'; did you mean 'momentum'?"),
         ({"name": "adam", "beta1": 0.9}, "optimizer 'adam' has no setting 'beta1'; did you mean"),
     ],
 )

@@ -57,7 +57,7 @@ from mlp.formulas.activations import ACTIVATIONS, get_activation
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
 from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
-from mlp.formulas.schedules import SCHEDULES
+from mlp.formulas.schedules import SCHEDULES, get_schedule
 from mlp.layers import LAYERS, Dense, Layer
 from mlp.memory import size_of
 from mlp.names import make
@@ -160,9 +160,7 @@ def _optimizer(spec: Any) -> Any:
 
 
 def _schedule(spec: Any) -> Any:
-    if spec == "cosine":  # `Settings` lets it fall over the whole run
-        spec = {"name": "cosine", "epochs": 1.0}
-    return make(SCHEDULES, spec, "schedule")
+    return get_schedule(spec, 1.0)
 
 
 def _initializer(spec: Any) -> Any:

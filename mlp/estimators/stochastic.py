@@ -1,7 +1,7 @@
 """The epochs of the stochastic solvers, in scikit-learn's order of draws, records and decisions."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -20,7 +20,7 @@ from mlp.estimators.arrays import FitRows, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
 from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
-from mlp.formulas.schedules import SCHEDULES
+from mlp.formulas.schedules import Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
 from mlp.names import make
 from mlp.training.loop import epoch
@@ -153,7 +153,7 @@ class Epochs:
         self.step = self._step(engine)
         self.losses = self.backend.full((len(self.batches), 2), 0.0, self.model.dtype)
         self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
-        self.schedule = self._schedule()
+        self.schedule = self.now = self._schedule()
         self.dropout_seed = 0
         if np.any(estimator.dropout):
             self.dropout_seed = int(estimator._random_state.randint(2**31))
@@ -193,14 +193,12 @@ class Epochs:
             engine.step = (likeness, vectors), step
         return step
 
-    def _schedule(self) -> Callable[[int, int], float] | None:
+    def _schedule(self) -> Schedule | None:
         """A schedule of this library; scikit-learn's own are in `_close_epoch`."""
         spec = self.estimator.learning_rate
         if isinstance(spec, str) and spec in RATE_MODES:
             return None
-        if spec == "cosine":
-            spec = {"name": "cosine", "epochs": self.estimator.max_iter}
-        return make(SCHEDULES, spec, "learning_rate")
+        return get_schedule(spec, self.estimator.max_iter, "learning_rate")
 
     # ------------------------------------------------------------------ the loop
 
@@ -235,6 +233,9 @@ class Epochs:
 
     def _epoch(self) -> None:
         estimator, solver = self.estimator, self.solver
+        if self.schedule is not None:
+            watched = estimator.validation_losses_ if self.watch else estimator.loss_curve_
+            self.now = following(self.schedule, watched)
         order = None
         if estimator.shuffle:
             # The draws of sklearn.utils.shuffle: an order of the order before.
@@ -256,7 +257,7 @@ class Epochs:
     def _rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         eta = self.solver.learning_rate
-        return eta if self.schedule is None else eta * self.schedule(step, len(self.batches))
+        return eta if self.now is None else eta * self.now(step, len(self.batches))
 
     def _count_step(self, batches: int, steps: int) -> None:
         self.solver.step = steps

@@ -35,8 +35,8 @@ class Optimizer(Protocol):
 
     Optional attributes: ``learning_rate``, the usual one (a rule without it is told one by the
     user); ``decays = True`` (weights take other constants than biases: `constants` is called with
-    ``decay=False`` for what does not decay); ``own_rate = True`` (the rule finds its own step
-    sizes, a schedule has no meaning).
+    the factor on its decay, 0 for what does not decay); ``own_rate = True`` (the rule finds its own
+    step sizes, a schedule has no meaning).
     """
 
     @property
@@ -46,7 +46,7 @@ class Optimizer(Protocol):
     def initial(self, eta: float) -> Numbers:
         """The value each state vector is filled with at the start."""
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         """The numbers of this step, passed to `update` after the state vectors."""
 
     @property
@@ -64,7 +64,7 @@ class SGD:
     def initial(self, eta: float) -> Numbers:
         return ()
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         return (eta,)
 
     def update(self, xp: Any, w: Array, g: Array, eta: Array) -> Any:
@@ -88,7 +88,7 @@ class Momentum:
     def initial(self, eta: float) -> Numbers:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         return (eta, self.momentum)
 
     def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
@@ -113,7 +113,7 @@ class Nesterov:
     def initial(self, eta: float) -> Numbers:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         return (eta, self.momentum)
 
     def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, mu: Array) -> Any:
@@ -139,7 +139,7 @@ class RMSprop:
     def initial(self, eta: float) -> Numbers:
         return (0.0,)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         return (eta, self.rho, 1.0 - self.rho, self.epsilon)
 
     def update(
@@ -173,7 +173,7 @@ class Adam:
     def initial(self, eta: float) -> Numbers:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         return _adam_constants(self, eta, step, self.corrected)
 
     def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
@@ -197,13 +197,13 @@ class AdamW:
     decays = True
 
     def __post_init__(self) -> None:
-        check_settings(self, "optimizer 'adamw'", **_ADAM_RANGES, weight_decay="[0, 1)")
+        check_settings(self, "optimizer 'adamw'", **_ADAM_RANGES, weight_decay="[0, inf)")
 
     def initial(self, eta: float) -> Numbers:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
-        keep = 1.0 - eta * self.weight_decay if decay else 1.0
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        keep = 1.0 - eta * self.weight_decay * decay
         return (keep, *_adam_constants(self, eta, step, corrected=True))
 
     def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
@@ -214,7 +214,7 @@ class AdamW:
 _ADAM_RANGES = {"beta_1": "[0, 1)", "beta_2": "[0, 1)", "epsilon": "(0, inf)"}
 
 
-def _adam_constants(rule: Adam | AdamW, eta: float, step: int, corrected: bool) -> Numbers:
+def _adam_constants(rule: Any, eta: float, step: int, corrected: bool) -> Numbers:
     """eta, b1, 1 - b1, b2, 1 - b2 and epsilon, with the corrections of this step."""
     b1, b2 = rule.beta_1, rule.beta_2
     root = math.sqrt(1.0 - b2**step)
@@ -227,6 +227,241 @@ def _adam(xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) ->
     m = b1 * m + rest1 * g
     v = b2 * v + rest2 * (g * g)
     return w - eta * m / (xp.sqrt(v) + eps), m, v
+
+
+@dataclass(frozen=True)
+class AMSGrad:
+    """Adam, whose step is divided by the largest v so far: steps that only shrink.
+
+        u <- max(u, v);  w <- w - eta m̂ / (sqrt(u / (1 - b2^s)) + epsilon)
+
+    Source: Reddi, Kale, Kumar, ICLR 2018, Algorithm 2, with Adam's corrections as in most
+    libraries.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    state = ("m", "v", "largest")
+    learning_rate = 1e-3
+
+    def __post_init__(self) -> None:
+        check_settings(self, "optimizer 'amsgrad'", **_ADAM_RANGES)
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return _adam_constants(self, eta, step, corrected=True)
+
+    def update(
+        self, xp: Any, w: Array, g: Array, m: Array, v: Array, u: Array, *constants: Array
+    ) -> Any:
+        eta, b1, rest1, b2, rest2, eps = constants
+        m = b1 * m + rest1 * g
+        v = b2 * v + rest2 * (g * g)
+        u = xp.maximum(u, v)
+        return w - eta * m / (xp.sqrt(u) + eps), m, v, u
+
+
+@dataclass(frozen=True)
+class Adamax:
+    """Adam with the largest slope: u <- max(b2 u, |g| + epsilon);  w <- w - eta m̂ / u.
+
+    Source: Kingma, Ba, arXiv:1412.6980, Algorithm 2; epsilon keeps u from 0, as in PyTorch.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    state = ("m", "u")
+    learning_rate = 2e-3
+
+    def __post_init__(self) -> None:
+        check_settings(self, "optimizer 'adamax'", **_ADAM_RANGES)
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        b1 = self.beta_1
+        return (eta / (1.0 - b1**step), b1, 1.0 - b1, self.beta_2, self.epsilon)
+
+    def update(self, xp: Any, w: Array, g: Array, m: Array, u: Array, *constants: Array) -> Any:
+        eta, b1, rest1, b2, eps = constants
+        m = b1 * m + rest1 * g
+        u = xp.maximum(b2 * u, xp.abs(g) + eps)
+        return w - eta * m / u, m, u
+
+
+@dataclass(frozen=True)
+class Nadam:
+    """Adam with Nesterov's momentum, which grows: mu_s = b1 (1 - 0.96^(s momentum_decay) / 2).
+
+        w <- w - eta ((1 - mu_s) g / (1 - M_s) + mu_{s+1} m / (1 - M_{s+1})) / (sqrt(v̂) + epsilon)
+
+    with M_s = mu_1 ... mu_s. Source: Dozat, ICLR workshop 2016, Algorithm 2 and its section 4 on
+    the schedule of mu.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    momentum_decay: float = 4e-3
+    state = ("m", "v")
+    learning_rate = 2e-3
+
+    def __post_init__(self) -> None:
+        ranges = _ADAM_RANGES | {"momentum_decay": "(0, inf)"}
+        check_settings(self, "optimizer 'nadam'", **ranges)
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        b1, q = self.beta_1, 0.96**self.momentum_decay
+        now, following = b1 * (1.0 - 0.5 * q**step), b1 * (1.0 - 0.5 * q ** (step + 1))
+        product = b1**step * _halves(q, step) if b1**step > 1e-17 else 0.0
+        _, *adam, epsilon = _adam_constants(self, eta, step, corrected=True)
+        eta *= math.sqrt(1.0 - self.beta_2**step)
+        ahead = eta * following / (1.0 - product * following)
+        return (eta * (1.0 - now) / (1.0 - product), ahead, *adam, epsilon)
+
+    def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+        eta, ahead, b1, rest1, b2, rest2, eps = constants
+        m = b1 * m + rest1 * g
+        v = b2 * v + rest2 * (g * g)
+        return w - (eta * g + ahead * m) / (xp.sqrt(v) + eps), m, v
+
+
+def _halves(q: float, n: int) -> float:
+    """Π_{i=1..n} (1 - q^i / 2), by the series of its logarithm, for 0 < q < 1."""
+    terms = ((0.5 * q) ** k / k * (1.0 - q ** (k * n)) / (1.0 - q**k) for k in range(1, 60))
+    return math.exp(-math.fsum(terms))
+
+
+@dataclass(frozen=True)
+class RAdam:
+    """Adam that takes plain momentum steps until v̂ has seen enough, then rectifies its variance.
+
+        w <- w - eta m̂                                    while rho_s <= 5
+        w <- w - eta r_s m̂ / (sqrt(v̂) + epsilon)          after that
+
+    rho_s = rho - 2 s b2^s / (1 - b2^s) with rho = 2 / (1 - b2) - 1, and r_s² = (rho_s - 4)
+    (rho_s - 2) rho / ((rho - 4) (rho - 2) rho_s).
+
+    Source: Liu et al., arXiv:1908.03265, Algorithm 2; 5, where it has 4, as in PyTorch.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    state = ("m", "v")
+    learning_rate = 1e-3
+
+    def __post_init__(self) -> None:
+        check_settings(self, "optimizer 'radam'", **_ADAM_RANGES)
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        b1, b2 = self.beta_1, self.beta_2
+        rho, power = 2.0 / (1.0 - b2) - 1.0, b2**step
+        seen = rho - 2.0 * step * power / (1.0 - power)
+        eta, betas, use = eta / (1.0 - b1**step), (b1, 1.0 - b1, b2, 1.0 - b2), 0.0
+        if seen > 5.0:
+            use = 1.0
+            eta *= math.sqrt((seen - 4.0) * (seen - 2.0) * rho / ((rho - 4.0) * (rho - 2.0) * seen))
+            eta *= math.sqrt(1.0 - power)
+        return (eta, *betas, use, self.epsilon if use else 1.0)
+
+    def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+        eta, b1, rest1, b2, rest2, use, eps = constants
+        m = b1 * m + rest1 * g
+        v = b2 * v + rest2 * (g * g)
+        return w - eta * m / (use * xp.sqrt(v) + eps), m, v
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """v <- v + g²;  w <- w - eta g / (sqrt(v) + epsilon), from v = ``start``.
+
+    Source: Duchi, Hazan, Singer, JMLR 12 (2011), eq. (1) with the diagonal of G.
+    """
+
+    start: float = 0.0
+    epsilon: float = 1e-10
+    state = ("v",)
+    learning_rate = 1e-2
+
+    def __post_init__(self) -> None:
+        check_settings(self, "optimizer 'adagrad'", start="[0, inf)", epsilon="(0, inf)")
+
+    def initial(self, eta: float) -> Numbers:
+        return (self.start,)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return (eta, self.epsilon)
+
+    def update(self, xp: Any, w: Array, g: Array, v: Array, eta: Array, eps: Array) -> Any:
+        v = v + g * g
+        return w - eta * g / (xp.sqrt(v) + eps), v
+
+
+@dataclass(frozen=True)
+class Adadelta:
+    """Steps in the units of w: v <- rho v + (1 - rho) g²;  d = sqrt(u + epsilon) / sqrt(v +
+    epsilon) g;  u <- rho u + (1 - rho) d²;  w <- w - eta d.
+
+    Source: Zeiler, arXiv:1212.5701, Algorithm 1, where eta is 1.
+    """
+
+    rho: float = 0.9
+    epsilon: float = 1e-6
+    state = ("v", "u")
+    learning_rate = 1.0
+
+    def __post_init__(self) -> None:
+        check_settings(self, "optimizer 'adadelta'", rho="[0, 1)", epsilon="(0, inf)")
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return (eta, self.rho, 1.0 - self.rho, self.epsilon)
+
+    def update(self, xp: Any, w: Array, g: Array, v: Array, u: Array, *constants: Array) -> Any:
+        eta, rho, rest, eps = constants
+        v = rho * v + rest * (g * g)
+        d = xp.sqrt(u + eps) / xp.sqrt(v + eps) * g
+        return w - eta * d, v, rho * u + rest * (d * d)
+
+
+@dataclass(frozen=True)
+class Lion:
+    """w <- w - eta sign(b1 m + (1 - b1) g);  m <- b2 m + (1 - b2) g: steps of one size.
+
+    Source: Chen et al., arXiv:2302.06675, Algorithm 2, whose decay is `Decayed`.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    state = ("m",)
+    learning_rate = 1e-4
+
+    def __post_init__(self) -> None:
+        check_settings(self, "optimizer 'lion'", beta_1="[0, 1)", beta_2="[0, 1)")
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0,)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return (eta, self.beta_1, 1.0 - self.beta_1, self.beta_2, 1.0 - self.beta_2)
+
+    def update(self, xp: Any, w: Array, g: Array, m: Array, *constants: Array) -> Any:
+        eta, b1, rest1, b2, rest2 = constants
+        return w - eta * xp.sign(b1 * m + rest1 * g), b2 * m + rest2 * g
 
 
 @dataclass(frozen=True)
@@ -265,7 +500,7 @@ class Rprop:
     def initial(self, eta: float) -> Numbers:
         return (eta, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         return (self.grow, self.shrink, self.largest, self.smallest)
 
     def update(
@@ -307,9 +542,9 @@ class Quickprop:
     def initial(self, eta: float) -> Numbers:
         return (0.0, 0.0)
 
-    def constants(self, eta: float, step: int, decay: bool = True) -> Numbers:
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
         share = self.limit / (1.0 + self.limit)
-        return (eta, self.limit, share, self.decay if decay else 0.0)
+        return (eta, self.limit, share, self.decay * decay)
 
     def update(
         self, xp: Any, w: Array, g: Array, move: Array, previous: Array, *constants: Array
@@ -328,6 +563,42 @@ class Quickprop:
         return w + move, move, s
 
 
+@dataclass(frozen=True)
+class Decayed:
+    """Another rule, with w <- (1 - eta weight_decay) w before it, on weights and never on biases.
+
+    Source: Loshchilov, Hutter, arXiv:1711.05101, Algorithms 1 and 2; see `AdamW` for eta.
+
+    >>> import numpy as np
+    >>> rule = Decayed(SGD(), 0.5)
+    >>> rule.update(np, np.ones(1), np.ones(1), *rule.constants(0.1, 1))
+    array([0.85])
+    """
+
+    rule: Optimizer
+    weight_decay: float
+    decays = True
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return self.rule.state
+
+    @property
+    def learning_rate(self) -> float | None:
+        return getattr(self.rule, "learning_rate", None)
+
+    def initial(self, eta: float) -> Numbers:
+        return self.rule.initial(eta)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return (1.0 - eta * self.weight_decay * decay, *self.rule.constants(eta, step))
+
+    def update(self, xp: Any, w: Array, g: Array, *rest: Array) -> Any:
+        vectors = len(self.rule.state)
+        state, keep, constants = rest[:vectors], rest[vectors], rest[vectors + 1 :]
+        return self.rule.update(xp, keep * w, g, *state, *constants)
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "momentum": Momentum,
@@ -335,9 +606,30 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rmsprop": RMSprop,
     "adam": Adam,
     "adamw": AdamW,
+    "amsgrad": AMSGrad,
+    "adamax": Adamax,
+    "nadam": Nadam,
+    "radam": RAdam,
+    "adagrad": Adagrad,
+    "adadelta": Adadelta,
+    "lion": Lion,
     "rprop": Rprop,
     "quickprop": Quickprop,
 }
 OptimizerName = Literal[
-    "sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "rprop", "quickprop"
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "amsgrad",
+    "adamax",
+    "nadam",
+    "radam",
+    "adagrad",
+    "adadelta",
+    "lion",
+    "rprop",
+    "quickprop",
 ]

@@ -44,6 +44,7 @@ from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
 from mlp.files import PathLike
+from mlp.formulas.schedules import following
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
 from mlp.threads import limited
@@ -224,6 +225,7 @@ class Trainer:
             self.writer.begin(self.state)
         self.model, self.settings, self.backend = held.model, settings, held.backend
         self.batches, self.schedule = held.batches, settings.make_schedule()
+        self.now = following(self.schedule, self._watched())  # the epoch's
         if len(self.batches) == 1:
             held.step.fill[samples.n](self.batches[0])  # a full batch stays where it is
         self.run = Run(self.model, settings, self.state, samples.n, len(self.batches), plan)
@@ -302,6 +304,7 @@ class Trainer:
         """The batches of one epoch that are still to be done."""
         state, held = self.state, self.held
         state.batch_losses = held.losses
+        self.now = following(self.schedule, self._watched())
         step: Step | Recorded = held.step
         order = self.order = held.order(state.epoch)
         if held.recorded is not None:
@@ -338,7 +341,11 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.state.learning_rate * self.schedule(step, len(self.batches))
+        return self.state.learning_rate * self.now(step, len(self.batches))
+
+    def _watched(self) -> list[float]:
+        """The watched loss of the epochs so far."""
+        return self.state.history.get(self.watch, [])
 
     # ------------------------------------------------------------------ at the end of an epoch
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp.errors import InputError, check_takes, check_whole, did_you_mean, is_finite
 from mlp.formulas.optimizers import OPTIMIZERS, Optimizer, OptimizerName
-from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup
+from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup, get_schedule
 from mlp.layers.layer import ROLES
 from mlp.names import make
 
@@ -187,12 +187,7 @@ class Settings:
 
     def make_schedule(self) -> Schedule:
         """The factor on the learning rate as a function of (step, steps per epoch)."""
-        spec = self.schedule
-        if (
-            isinstance(spec, str) and spec == "cosine"
-        ):  # by its name alone it falls over the whole run
-            spec = {"name": "cosine", "epochs": max(self.epochs - self.warmup, 1)}
-        schedule = make(SCHEDULES, spec, "schedule")
+        schedule = get_schedule(self.schedule, max(self.epochs - self.warmup, 1))
         if type(schedule) not in SCHEDULES.values():
             schedule = _own(schedule)
         return Warmup(self.warmup, schedule) if self.warmup else schedule
