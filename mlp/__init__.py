@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from mlp.data.tables import Column, Table
     from mlp.errors import InputError
     from mlp.estimators import MLPClassifier, MLPRegressor, from_sklearn, to_estimator
-    from mlp.layers import Dense, Dropout
+    from mlp.layers import (
+        Activation,
+        Add,
+        BatchNorm,
+        Dense,
+        Dropout,
+        LayerNorm,
+        RMSNorm,
+        Scale,
+    )
     from mlp.model import Model, load, load_model, save_model
     from mlp.network.graph import Network
     from mlp.training.checkpoint import load_state, save_state
@@ -43,7 +52,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
+    "Add",
     "BackendError",
+    "BatchNorm",
     "Checkpoints",
     "Column",
     "ColumnPlan",
@@ -52,14 +64,17 @@ __all__ = [
     "Dropout",
     "GradientCheck",
     "InputError",
+    "LayerNorm",
     "MLPClassifier",
     "MLPRegressor",
     "Model",
     "Network",
     "Plan",
     "Preprocessing",
+    "RMSNorm",
     "Result",
     "Run",
+    "Scale",
     "Scaling",
     "Settings",
     "State",
@@ -100,7 +115,10 @@ _HOME = {
     "mlp.data.stored": ("StoredDataset", "open_rows"),
     "mlp.errors": ("InputError",),
     "mlp.estimators": ("MLPClassifier", "MLPRegressor", "from_sklearn", "to_estimator"),
-    "mlp.layers": ("Dense", "Dropout"),
+    "mlp.layers": (
+        *("Activation", "Add", "BatchNorm", "Dense", "Dropout"),
+        *("LayerNorm", "RMSNorm", "Scale"),
+    ),
     "mlp.model": ("Model", "load", "load_model", "save_model"),
     "mlp.network.graph": ("Network",),
     "mlp.training.memory_plan": ("Plan", "plan"),

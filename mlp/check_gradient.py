@@ -78,6 +78,7 @@ def gradient_check(
     if not (is_finite(h) and is_finite(tolerance) and h > 0 and tolerance > 0):
         raise InputError("gradient_check: h and tolerance must be above 0")
     samples = model.samples(X, t, sample_weight)
+    network.check_rows(samples.n, "X")
     with backend.scope():
         exact = model.to(dtype="float64")
         g = backend.empty((network.parameters,), "float64")

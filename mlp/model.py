@@ -464,6 +464,7 @@ class Model:
         backend = self.backend
         samples = self.samples(X, t, sample_weight)
         n = samples.n
+        self.network.check_rows(n, "X")
         with backend.scope(), enough_memory(backend, "value_and_gradient"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, n)
@@ -503,6 +504,7 @@ class Model:
         True
         """
         backend, samples = self.backend, self.samples(X, t, sample_weight)
+        self.network.check_rows(samples.n, "X")
         with backend.scope(), enough_memory(backend, "trace"):
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, samples.n)

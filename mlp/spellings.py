@@ -60,6 +60,12 @@ SAME = {
     "flat_cosine": "flat_cos, flat_then_cosine, flat_anneal",
     # layers
     "dense": "linear, fully_connected, fc, affine, inner_product",
+    "activation": "act, activation_function, nonlinearity, transfer_function",
+    "add": "residual, skip, skip_connection, shortcut",
+    "batch_norm": "BatchNormalization, batch_normalisation, BatchNorm1d, bn",
+    "layer_norm": "LayerNormalization, layer_normalisation, ln",
+    "rms_norm": "RMSNormalization, rms_normalisation, root_mean_square_norm",
+    "scale": "rescaling, scaling_layer",
     # words of single settings
     "standard": "StandardScaler, standardize, zscore, z_score",
     "range": "MinMaxScaler, minmax",
@@ -69,7 +75,6 @@ SAME = {
     "float64": "double, f64, fp64",
     "mixed": "amp, float16, half, fp16, mixed_float16, 16_mixed",
     # keys
-    "activation": "act, activation_function, nonlinearity, transfer_function",
     "backend": "device",
     "batch_size": "batch, minibatch, minibatch_size, bs",
     "beta_1": "b1",

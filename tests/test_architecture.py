@@ -22,6 +22,7 @@ README = MLP.parent / "README.md"
 # The rooms, each with its files, from the ground up: a file may import what stands above its row,
 # and in its own row what stands left of it. A new file has to find its place here: it fails the
 # test until then. "" is mlp/ itself; ARCHITECTURE and README say the same sentence.
+OTHER_LAYERS = ["activation", "add", "batch_norm", "layer_norm", "scale"]
 HOUSE = [
     ("", ["spellings", "errors", "seeds", "names", "files", "sealed", "memory", "threads"]),
     (
@@ -31,7 +32,7 @@ HOUSE = [
             *("initializers", "schedules", "optimizers", "loss_scaling"),
         ],
     ),
-    ("layers", ["tape", "layer", "dropout", "dense"]),
+    ("layers", ["tape", "layer", "dropout", "dense", *OTHER_LAYERS]),
     ("network", ["graph", "backpropagation", "objective"]),
     (
         "data",

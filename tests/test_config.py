@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 
 import mlp
+from mlp import Model, Network
 from mlp.app.config import Config, Data, DenseLayer, Training, load
 from mlp.errors import InputError
-from mlp.layers import LAYERS
-from mlp.layers.dense import Dense
+from mlp.layers import (
+    LAYERS,
+    Activation,
+    Add,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    RMSNorm,
+    Scale,
+)
 from mlp.training.settings import Settings
 
 GOOD = """
@@ -328,14 +338,44 @@ def test_a_file_that_is_not_there(tmp_path):
 # ------------------------------------------------------------------------------ layers by kind
 
 
-def test_layers_of_every_kind(write):
+# A table of each kind, and what it is in Python.
+WRITTEN = {
+    "dense": ("units = 3\ndropout = 0.5", Dense(3, dropout=0.5)),
+    "activation": (
+        "activation = {name = 'elu', alpha = 0.5}",
+        Activation({"name": "elu", "alpha": 0.5}),
+    ),
+    "add": ("sources = [0, 1]", Add((0, 1))),
+    "batch_norm": ("momentum = 0.99", BatchNorm(0.99)),
+    "dropout": ("rate = 0.25", Dropout(0.25)),
+    "layer_norm": ("epsilon = 1e-3", LayerNorm(1e-3)),
+    "rms_norm": ("", RMSNorm()),
+    "scale": ("sources = [1]", Scale((1,))),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_of_every_kind(write, kind):
     """A layer that is listed in the library can be written with its own settings."""
-    path = write(("[[layers]]", "[[layers]]\nkind = 'dropout'\nrate = 0.25\n\n[[layers]]"))
+    lines, expected = WRITTEN[kind]
+    first = "[[layers]]\nkind = 'layer_norm'\n\n"
+    path = write(("[[layers]]", f"{first}[[layers]]\nkind = {kind!r}\n{lines}\n\n[[layers]]"))
     config = load(path)
-    first = config.network(3, 5).layers[0]
-    assert first == LAYERS["dropout"](0.25)
+    assert config.layers[1].layer(9) == expected
     again = load(write(text=json.dumps(config.model_dump(exclude_none=True)), name="again.json"))
-    assert again.network(3, 5).layers == config.network(3, 5).layers
+    assert again.layers == config.layers
+    net = Network(3, [LayerNorm(), expected, Dense(1)])
+    saved = path.with_name("a.safetensors")
+    Model(net, "mean_squared_error").save(saved)
+    assert mlp.load(saved).network.layers == net.layers
+
+
+@pytest.mark.parametrize("last", ["activation", "batch_norm", "layer_norm", "rms_norm", "scale"])
+def test_the_output_s_units_are_those_of_the_last_layer_that_has_any(write, last):
+    more = "\nactivation = 'softmax'" if last == "activation" else ""
+    path = write(('activation = "softmax"', f"[[layers]]\nkind = {last!r}{more}"))
+    net = load(path).network(3, outputs=5)
+    assert net.units == (3, 4, 5, 5)
 
 
 @pytest.mark.parametrize(

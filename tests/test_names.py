@@ -149,7 +149,7 @@ CHOICES = {
         }.items()
     },
     **{f"settings of {kind} {name}": settings_of(TABLES[kind][name]) for kind, name in ENTRIES},
-    "settings of dropout": settings_of(LAYERS["dropout"]),
+    **{f"settings of {kind}": settings_of(cls) for kind, cls in LAYERS.items()},
 }
 FOREIGN = [
     (own, other, answer)

@@ -364,7 +364,8 @@ class DenseLayer(Section):
 
 
 class OtherLayer(Section):
-    """A layer of another kind: its own settings, as its class says."""
+    """A layer of another kind: its own settings, as its class says; the last layer's units may be
+    left to the data."""
 
     kind: str
 
@@ -374,17 +375,31 @@ class OtherLayer(Section):
         return self
 
     def layer(self, outputs: int) -> Layer:
-        """The layer."""
-        return LAYERS[self.kind](**self.model_dump(exclude={"kind"}))
+        """The layer, with so many units if the file leaves them open."""
+        values = self.model_dump(exclude={"kind"})
+        if values.get("units", 1) is None:
+            values["units"] = outputs
+        return LAYERS[self.kind](**values)
+
+
+# Types of settings that layers of several kinds have, where a file's are others than Python's.
+LAYER_TYPES: dict[str, Any] = {
+    "activation": Annotated[Spec, named(ACTIVATIONS, get_activation)],
+    "initializer": Annotated[Spec, named(INITIALIZERS, _initializer)],
+    "sources": list[int] | None,
+    "units": int | None,
+}
 
 
 def _section_of(kind: str, cls: type[Layer]) -> type[OtherLayer]:
     """The section whose keys are the fields of a layer's class."""
-    types = get_type_hints(cls) | {"sources": list[int] | None}
+    types = {**get_type_hints(cls), **LAYER_TYPES}
     settings: Any = {
         field.name: (types[field.name], ... if field.default is MISSING else field.default)
         for field in fields(cls)  # type: ignore[arg-type]
     }
+    if "units" in settings:
+        settings["units"] = (types["units"], None)
     settings["kind"] = (Literal[kind], ...)
     return create_model(kind, __base__=OtherLayer, **settings)
 
@@ -474,8 +489,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _fit(self) -> "Config":
         """Layers and loss must go together, whatever the data are."""
-        for index, layer in enumerate(self.layers[:-1]):
-            if getattr(layer, "units", 1) is None:
+        for index, layer in enumerate(self.layers):
+            if getattr(layer, "units", 1) is None and index != self.output:
                 raise InputError(
                     f"layers.{index}.units: missing; only the last layer's units may be left out"
                 )
@@ -484,7 +499,7 @@ class Config(Section):
                 "training.watch: 'validation_loss' needs data.validation or data.validation_file"
             )
         with _under("layers"):
-            network = self.network(inputs=1, outputs=2)
+            network = self.network(inputs=2, outputs=2)
         with _under("training.loss"):
             Objective(network, self.training.loss, self.training.reduction)
         return self
@@ -493,6 +508,12 @@ class Config(Section):
     def validates(self) -> bool:
         """Whether there are validation data."""
         return self.data.validation is not None or self.data.validation_file is not None
+
+    @property
+    def output(self) -> int:
+        """The index of the layer whose units are the outputs: the last one that has any."""
+        with_units = [i for i, layer in enumerate(self.layers) if hasattr(layer, "units")]
+        return with_units[-1] if with_units else len(self.layers) - 1
 
     def network(self, inputs: int, outputs: int) -> Network:
         """The layers on so many inputs; ``outputs`` units last if the file leaves them open."""

@@ -520,13 +520,13 @@ def _width(t: np.ndarray) -> int:
 
 
 def _check_outputs(config: Config, parts: Parts) -> None:
-    units = getattr(config.layers[-1], "units", None)
+    units = getattr(config.layers[config.output], "units", None)
     if units in (None, parts.outputs):
         return
     what = "columns of targets" if parts.classes is None else "classes"
     if parts.classes is not None and parts.outputs == 1:
         what = "output for its two classes"
     raise InputError(
-        f"{config.path}: layers.{len(config.layers) - 1}.units: {units}, but "
+        f"{config.path}: layers.{config.output}.units: {units}, but "
         f"{target_source(config)} has {parts.outputs} {what}; leave the last layer's units out"
     )

@@ -1,26 +1,51 @@
 """Layers: what a layer is, and one file for each.
 
-layer.py     what a layer is, what it may hold, and where it stands in a pass
-tape.py      what layers write their calls on, and the buffers
-dense.py     affine, activation, dropout
-dropout.py   dropout as a layer of its own
+layer.py        what a layer is, what it may hold, and where it stands in a pass
+tape.py         what layers write their calls on, and the buffers
+dense.py        affine, activation, dropout
+dropout.py      dropout as a layer of its own
+activation.py   an activation as a layer of its own
+add.py          the sum of earlier layers: residual connections
+scale.py        a factor for each column
+batch_norm.py   normalisation over the rows of a batch
+layer_norm.py   normalisation of each row, by mean and variance or by root mean square
 """
 
+from mlp.layers.activation import Activation
+from mlp.layers.add import Add
+from mlp.layers.batch_norm import BatchNorm
 from mlp.layers.dense import Dense
 from mlp.layers.dropout import Dropout
 from mlp.layers.layer import ROLES, Layer, Parameter, Place, Role, Statistic
+from mlp.layers.layer_norm import LayerNorm, RMSNorm
+from mlp.layers.scale import Scale
 
 __all__ = [
     "LAYERS",
     "ROLES",
+    "Activation",
+    "Add",
+    "BatchNorm",
     "Dense",
     "Dropout",
     "Layer",
+    "LayerNorm",
     "Parameter",
     "Place",
+    "RMSNorm",
     "Role",
+    "Scale",
     "Statistic",
 ]
 
 # By the names that files have for them.
-LAYERS: dict[str, type[Layer]] = {"dense": Dense, "dropout": Dropout}
+LAYERS: dict[str, type[Layer]] = {
+    "dense": Dense,
+    "activation": Activation,
+    "add": Add,
+    "batch_norm": BatchNorm,
+    "dropout": Dropout,
+    "layer_norm": LayerNorm,
+    "rms_norm": RMSNorm,
+    "scale": Scale,
+}

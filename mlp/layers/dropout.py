@@ -57,7 +57,7 @@ class Dropout(Layer):
     def __post_init__(self) -> None:
         check_rate(self.rate, "Dropout: rate")
         object.__setattr__(self, "dropout", self.rate)
-        object.__setattr__(self, "sources", check_sources("Dropout", self.sources))
+        object.__setattr__(self, "sources", check_sources("Dropout", self.sources, most=1))
 
     def forward(self, at: Place) -> None:
         (x,) = at.x.values()

@@ -34,6 +34,7 @@ your own is a subclass of `Layer`; nothing else has to know of it. A scale for e
 True
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,8 +42,8 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError
-from mlp.layers.tape import Arena, Tape, add
+from mlp.errors import InputError, is_finite
+from mlp.layers.tape import Arena, Tape, add, repeated
 
 # ------------------------------------------------------------------ what a layer holds
 
@@ -106,7 +107,8 @@ class Place:
     of its sources, (n, width_k), by their numbers; one that is a `Slot` is a factor of products
     only. p, g: its parameters and their places in the gradient, by name, or (name, source). s: its
     statistics. y: its output. delta: ∂E/∂y, which may be overwritten. masks: what `mask` gave.
-    training: not a prediction. last: the objective follows; ``ending``: arrays that are still to be
+    weights: of the samples, (samples, 1), where they have some, in training. training: not a
+    prediction. last: the objective follows; ``ending``: arrays that are still to be
     added to y, if the layer leaves that and its activation to the objective's kernel, which
     overwrites y then; None: y is whole, and stays.
     """
@@ -125,11 +127,13 @@ class Place:
     last: bool
     keeps: bool = False  # every quantity has an array of its own, for whoever looks at them
     wide_inputs: Array | None = None
+    weights: Array | None = None
     g: dict[Key, Array] = field(default_factory=dict)
     masks: list[Array] = field(default_factory=list)
     ending: tuple[Array, ...] | None = None
     y: Any = None
     delta: Any = None
+    _shares: tuple[Array, Array] | None = None
 
     @property
     def n(self) -> int:
@@ -144,6 +148,10 @@ class Place:
         key, columns = (name, self.number), columns or self.width
         return self.arena.get(key, self.samples, columns, dtype, self.members)
 
+    def vector(self, name: str, columns: int | None = None) -> Array:
+        """An array of the layer's own without rows, (columns or width,), in the loss's dtype."""
+        return self.arena.vector((name, self.number), columns or self.width, self.arena.dtype)
+
     def output(self) -> Array:
         """The array of y, in one of its own."""
         self.y = self.buffer("y")
@@ -154,6 +162,24 @@ class Place:
         mask = self.buffer("mask", wide=True)
         self.masks.append(mask)
         return mask
+
+    def shares(self) -> tuple[Array, Array] | None:
+        """Of samples with weights, in training: each row's share of their sum, (n, 1), and a 1, or
+        a 0 where all weights are 0, as the shares are then, (1,). None: each row's share is 1/n."""
+        if self.weights is None or self._shares is not None:
+            return self._shares
+
+        def guarded(xp: Any, total: Array, there: Array) -> Any:
+            return xp.where(total == 0.0, 1.0, total), xp.sign(total)
+
+        rho = self.buffer("shares", 1, wide=True)
+        total, there = self.vector("weight", 1), self.vector("there", 1)
+        weights = repeated(self.tape, self.weights, self.members)
+        self.tape.total(weights, total)
+        self.tape.apply(guarded, (0, 1), total, there)
+        self.tape.apply(lambda xp, rho, s, total: s / total, (0,), rho, weights, total)
+        self._shares = rho, there
+        return self._shares
 
     def integers(self, column: int) -> Array:
         """A column of the input as whole numbers, (n,) int64. The layer says ``integers = True``.
@@ -190,13 +216,14 @@ class Layer:
 
     sources: numbers of the layers that feed it, 0 the input; None is the layer before. Class
     attributes: ``by_products``: its inputs are factors of products and nothing else; ``integers``:
-    it reads columns of the input as whole numbers.
+    it reads columns of the input as whole numbers; ``least_rows``: that a batch must have.
     """
 
     sources: tuple[int, ...] | None = None
     dropout: float = 0.0  # the share of `Place.mask` that is 0
     by_products = False
     integers = False
+    least_rows = 1
 
     def width(self, inputs: Mapping[int, int]) -> int:
         """Columns of the output, from those of its sources. This one: as many as each of them."""
@@ -234,16 +261,30 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """What a table of layers calls it."""
-        return type(self).__name__.lower()
+        """What a table of layers calls it: its name as a file has it, RMSNorm as rms_norm."""
+        name = type(self).__name__
+        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def check_sources(name: str, sources: Any) -> tuple[int, ...] | None:
-    """The numbers of the layers that feed one, as whole numbers; InputError if they are not."""
+def check_sources(name: str, sources: Any, most: int | None = None) -> tuple[int, ...] | None:
+    """The numbers of the layers that feed one, as whole numbers, at most so many; InputError if
+    they are not."""
     if sources is None:
         return None
     sources = sources.tolist() if isinstance(sources, np.ndarray) else sources
     listed = isinstance(sources, Iterable) and not isinstance(sources, str)
     if not listed or not all(isinstance(k, (int, np.integer)) for k in sources):
         raise InputError(f"{name}: sources must list numbers of layers, as (0, 1), not {sources!r}")
-    return tuple(int(k) for k in sources)
+    found = tuple(int(k) for k in sources)
+    if most is not None and len(found) > most:
+        raise InputError(
+            f"{name}: sources {found}: it has one; layers of the same width are added by `add`, "
+            "and a dense layer takes any number"
+        )
+    return found
+
+
+def check_epsilon(name: str, epsilon: object) -> None:
+    """InputError if what is added below a root is no number above 0."""
+    if not (is_finite(epsilon) and epsilon > 0):  # type: ignore[operator]
+        raise InputError(f"{name}: epsilon must be a number above 0, not {epsilon!r}")

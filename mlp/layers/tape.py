@@ -92,6 +92,17 @@ def add(xp: Any, x: Array, more: Array) -> Array:
     return x + more
 
 
+def repeated(tape: Tape, x: Array, members: int) -> Array:
+    """x (n, c) below itself for each member, (members · n, c); one row for all stays as it is."""
+    if members == 1 or x.shape[0] == 1:
+        return x
+    n = x.shape[0]
+    tall = tape.backend.empty((members * n, x.shape[1]), x.dtype)
+    for m in range(members):
+        tape.copy(x, tall[m * n : (m + 1) * n, :])
+    return tall
+
+
 def check_precision(precision: str) -> None:
     """InputError if it is not the name of one; `mlp.Model` says what they are."""
     if not isinstance(precision, str) or precision not in PRECISIONS:

@@ -66,6 +66,8 @@ class Pass:
     ``places[L].y`` is the output; whoever holds the loss sets ``places[L].delta`` before
     `backward`. ``masks[l]`` is to be filled before each run where layer l drops units in training.
 
+    weights: of the samples, (n, 1), for layers that take the mean over a batch.
+
     slot: the first layers read X wherever it lies, if products alone read it (`Slot`). keeps: every
     quantity of eq. (1)-(4) has an array of its own.
 
@@ -83,6 +85,7 @@ class Pass:
         w: Array,
         statistics: Array | None = None,
         *,
+        weights: Array | None = None,
         slot: bool = False,
         keeps: bool = False,
     ):
@@ -119,6 +122,7 @@ class Pass:
                 last=l == network.depth,
                 keeps=keeps,
                 wide_inputs=self.inputs if 0 in network.sources[l] else None,
+                weights=weights,
             )
 
     def _parameters(self, w: Array) -> dict[int, dict[Any, Array]]:

@@ -305,6 +305,18 @@ class Network:
                 return f"{entry.describe()}[{', '.join(str(int(i)) for i in place)}]"
         raise InputError(f"parameter {index} of {self.parameters}")
 
+    # ------------------------------------------------------------------ what layers ask for
+
+    def check_rows(self, n: int, what: str = "a batch") -> None:
+        """InputError if a layer needs more rows to train on at once."""
+        for number in self.numbers():
+            layer = self.layer(number)
+            if n < layer.least_rows:
+                raise InputError(
+                    f"layer {number}, {layer.label}, takes the mean over a batch: it needs "
+                    f"{layer.least_rows} rows or more, {what} has {n}"
+                )
+
     # ------------------------------------------------------------------ what goes by role
 
     def penalties(self) -> list[tuple[slice, float, float]]:

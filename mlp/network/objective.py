@@ -28,7 +28,7 @@ from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_lo
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
-from mlp.layers.tape import Arena, Slot, Tape
+from mlp.layers.tape import Arena, Slot, Tape, repeated
 from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
 
@@ -121,7 +121,8 @@ class Objective:
         run. keeps: see `mlp.network.backpropagation.Pass`.
         """
         tape = Tape(backend, arena.precision)
-        network = Pass(self.network, tape, arena, n, w, statistics, keeps=keeps)
+        s = arena.get(("s",), n, 1) if weighted else None
+        network = Pass(self.network, tape, arena, n, w, statistics, weights=s, keeps=keeps)
         network.forward(training=True)
         sums, t, s, delta = self._output(network, weighted, self._delta_formula, keeps)
         network.last.delta = delta
@@ -355,14 +356,3 @@ class Objective:
                 "class numbers"
             )
         return t
-
-
-def repeated(tape: Tape, x: Array, members: int) -> Array:
-    """x (n, c) below itself for each member, (members · n, c); one row for all stays as it is."""
-    if members == 1 or x.shape[0] == 1:
-        return x
-    n = x.shape[0]
-    tall = tape.backend.empty((members * n, x.shape[1]), x.dtype)
-    for m in range(members):
-        tape.copy(x, tall[m * n : (m + 1) * n, :])
-    return tall

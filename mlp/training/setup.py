@@ -107,6 +107,8 @@ class Setup:
         self.optimizer: Optimizer = settings.make_optimizer()
         cut = Batches(samples.n, settings.rows_of_a_batch(samples.n))
         self.batches, self.sizes = few(cut), cut.sizes
+        if backend is None:  # else it is planned with, for any number of rows
+            self._check_rows(model.network)
         self.shuffle = bool(settings.shuffle) and len(self.batches) > 1
         with under("weights"):
             self._weights(model)
@@ -129,6 +131,19 @@ class Setup:
         if copies:
             with under("checkpoint"):
                 self._room()
+
+    def _check_rows(self, network: Network) -> None:
+        """InputError if a batch has fewer rows than a layer needs, with a batch_size that cures."""
+        n, size = self.samples.n, self.settings.rows_of_a_batch(self.samples.n)
+        for least in sorted(self.sizes):
+            what = f"the last batch of {n} rows at batch_size {size}"
+            try:
+                network.check_rows(least, what if least < size else f"a batch of batch_size {size}")
+            except InputError as error:
+                most = max(layer.least_rows for layer in network.layers)
+                fits = [b for b in range(max(size, most), n + 1) if not 0 < n % b < most]
+                cure = f"; use batch_size {fits[0]}" if fits else "; train on more rows"
+                raise InputError(f"{error}{cure}") from None
 
     # ------------------------------------------------------------------ what is held
 
