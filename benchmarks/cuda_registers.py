@@ -114,10 +114,13 @@ def collected(kind: str) -> list[Found]:
             precision=kind,
             input_scaling=Scaling(np.zeros(3), np.ones(3)),
         )
+        t = np.eye(layers[-1].units)[:ROWS] if layers[-1].units >= ROWS else np.zeros((ROWS, 2))
+        if model.objective.targets == "counts":
+            t = np.ones((ROWS, layers[-1].units))
         train(
             model,
             np.zeros((ROWS, 3), np.uint8),  # scaled on the device
-            np.eye(layers[-1].units)[:ROWS] if layers[-1].units >= ROWS else np.zeros((ROWS, 2)),
+            t,
             sample_weight=np.ones(ROWS) if weighted else None,
             epochs=1,
             batch_size=None,

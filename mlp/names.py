@@ -7,7 +7,7 @@ An entry with settings is a frozen dataclass. What a setting may be is said ther
 its field, its range by `check_settings`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from math import inf
 from numbers import Integral, Real
@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 
 from mlp.errors import InputError, did_you_mean
+
+Numbers = float | tuple[float, ...]  # a setting: one number for all, or a list of them
 
 
 def make(table: Mapping[str, Any], spec: Any, kind: str) -> Any:
@@ -116,7 +118,7 @@ def check_settings(thing: Any, what: str, **ranges: str) -> None:
     """
     for field in fields(thing):
         value, kind = getattr(thing, field.name), field.type
-        plain: type
+        plain: Callable[[Any], Any]
         if kind is float:
             within = ranges.get(field.name, "(-inf, inf)")
             fits, must = _is_number(value, within), _WORDS.get(within, f"be in {within}")
@@ -129,11 +131,22 @@ def check_settings(thing: Any, what: str, **ranges: str) -> None:
             fits = isinstance(value, str) and value in choices
             must = f"be one of {', '.join(choices)}"
             plain = str
+        elif kind == Numbers:
+            within = ranges.get(field.name, "(-inf, inf)")
+            listed = isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1
+            each = value if listed else [value]
+            fits = len(each) > 0 and all(_is_number(x, within) for x in each)
+            must = f"{_WORDS.get(within, f'be in {within}')}, or a list of such numbers"
+            plain = _as_tuple if listed else float
         else:
             continue
         if not fits:
             raise InputError(f"{what}: {field.name} must {must}, not {value!r}")
         object.__setattr__(thing, field.name, plain(value))
+
+
+def _as_tuple(values: Any) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
 def _is_number(value: Any, within: str) -> bool:

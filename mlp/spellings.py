@@ -20,8 +20,13 @@ SAME = {
     # losses
     "half_squared_error": "sum_of_squares",
     "mean_squared_error": "mse, MSELoss, squared_error, squared_loss, quadratic, l2_loss, mse_loss",
+    "mean_absolute_error": "mae, L1Loss, l1_loss, absolute_error, absolute_loss",
+    "huber": "HuberLoss, huber_loss",
+    "log_cosh": "LogCoshLoss, log_cosh_loss, logcosh",
+    "cosine_distance": "cosine_similarity, CosineEmbeddingLoss, cosine_embedding_loss, cosine_loss",
     "binary_cross_entropy": (
         "BCELoss, BCEWithLogitsLoss, bce, binary_crossentropy, sigmoid_cross_entropy, "
+        "MultiLabelSoftMarginLoss, multilabel_soft_margin_loss, "
         "sigmoid_binary_cross_entropy, binary_cross_entropy_with_logits, logistic_loss, bernoulli"
     ),
     "cross_entropy": (
@@ -29,7 +34,13 @@ SAME = {
         "categorical_cross_entropy, softmax_cross_entropy, log_loss, logloss, NLLLoss, nll_loss, "
         "negative_log_likelihood, categorical, xent"
     ),
+    "binary_focal": "binary_focal_crossentropy, sigmoid_focal_loss, binary_focal_loss",
+    "focal": "categorical_focal_crossentropy, focal_loss",
+    "hinge": "hinge_loss, binary_hinge",
+    "multiclass_hinge": "MultiMarginLoss, multi_margin_loss, multi_margin, weston_watkins",
     "poisson": "PoissonNLLLoss, poisson_nll_loss, poisson_deviance, mean_poisson_deviance",
+    "gamma": "gamma_deviance, mean_gamma_deviance, gamma_nll",
+    "tweedie": "tweedie_deviance, mean_tweedie_deviance",
     # optimizers
     "sgd": "gd, gradient_descent, stochastic_gradient_descent, backprop, backpropagation",
     "momentum": "sgd_momentum, heavy_ball, classical_momentum",
@@ -85,6 +96,7 @@ SAME = {
     "epochs": "max_iter, n_epochs, num_epochs, nb_epoch, max_epochs, n_iter, iterations",
     "epsilon": "eps",
     "every": "step_size",
+    "delta": "beta",
     "factor": "gamma",
     "exclude": "drop, ignore, leave_out",
     "file": "path, filename, data_file, train_file, csv, dataset",
@@ -99,6 +111,8 @@ SAME = {
     "min_delta": "tol",
     "optimizer": "solver, optim, algorithm",
     "patience": "n_iter_no_change, early_stopping",
+    "pos_weight": "positive_weight, scale_pos_weight",
+    "power": "variance_power, tweedie_variance_power",
     "precision": "dtype",
     "rate": "p, dropout_rate",
     "restore_best": "restore_best_weights",
@@ -126,18 +140,15 @@ NEAR = {
     "relu": "relu6, thresholded_relu",
     "softmax": "log_softmax, softmin, sparsemax",
     "mean_squared_error": (
-        "mae, mean_absolute_error, L1Loss, l1_loss, absolute_error, huber, HuberLoss, log_cosh, "
-        "SmoothL1Loss, smooth_l1_loss, mape, mean_absolute_percentage_error, msle, quantile, "
-        "mean_squared_logarithmic_error, pinball, rmse, root_mean_squared_error, "
-        "GaussianNLLLoss, epsilon_insensitive"
+        "mape, mean_absolute_percentage_error, msle, mean_squared_logarithmic_error, rmse, "
+        "root_mean_squared_error"
     ),
+    "huber": "SmoothL1Loss, smooth_l1_loss",
+    "mean_absolute_error": "epsilon_insensitive, squared_epsilon_insensitive",
     "half_squared_error": "sse, sum_squared_error",
-    "binary_cross_entropy": "hinge, squared_hinge, focal, binary_focal_crossentropy",
-    "cross_entropy": (
-        "KLDivLoss, kl_div, kl_divergence, kullback_leibler_divergence, multi_margin, "
-        "categorical_hinge, categorical_focal_crossentropy"
-    ),
-    "poisson": "gamma, tweedie",
+    "hinge": "SoftMarginLoss, soft_margin_loss, modified_huber",
+    "multiclass_hinge": "categorical_hinge, crammer_singer, MultiLabelMarginLoss",
+    "cross_entropy": "KLDivLoss, kl_div, kl_divergence, kullback_leibler_divergence",
     "adam": "adafactor, ftrl",
     "adamw": "lamb, muon",
     "glorot_normal": "lecun_normal, orthogonal",

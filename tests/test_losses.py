@@ -9,7 +9,7 @@ import pytest
 
 from mlp.errors import InputError
 from mlp.formulas.activations import ACTIVATIONS
-from mlp.formulas.losses import LOSSES, fits, fitting, get_loss
+from mlp.formulas.losses import LOSSES, fits, fitting, get_loss, rows_of
 from mlp.formulas.target_kinds import TARGET_KINDS
 from mlp.layers.dense import Dense
 from mlp.network.graph import Network
@@ -27,6 +27,10 @@ def kind_of(name):
     return getattr(LOSSES[name], "targets", "numbers")
 
 
+def positive(name):
+    return getattr(LOSSES[name], "positive", False)
+
+
 def targets(name):
     """Targets of the kind that the loss takes, with the extremes of their range among them."""
     rng = np.random.default_rng(2)
@@ -34,9 +38,8 @@ def targets(name):
     if kind == "numbers":
         return rng.standard_normal((N, C))
     if kind == "counts":
-        return np.where(
-            rng.random((N, C)) < 0.5, rng.poisson(2.0, (N, C)), 3.0 * rng.random((N, C))
-        )
+        t = np.where(rng.random((N, C)) < 0.5, rng.poisson(2.0, (N, C)), 3.0 * rng.random((N, C)))
+        return t + 0.01 if positive(name) else t
     if kind == "labels":
         return np.where(rng.random((N, C)) < 0.6, rng.integers(0, 2, (N, C)), rng.random((N, C)))
     shares = rng.random((N, C))
@@ -56,10 +59,10 @@ def test_cost_is_not_negative(name, dtype):
 # ------------------------------------------------------------------ to the rounding of the inputs
 
 
-def wide(kind, dtype, n):
-    """(y, t), (n, 3): targets over the kind's whole range, up to 1e9 and down to 1e-9; outputs at
+def wide(name, dtype, n):
+    """(y, t), (n, 3): targets over their kind's whole range, up to 1e9 and down to 1e-9; outputs at
     the optimum as it rounds, about it by 1e-9 to 10, and anywhere else."""
-    rng, shape = np.random.default_rng(4), (n, 3)
+    rng, shape, kind = np.random.default_rng(4), (n, 3), kind_of(name)
 
     def sizes(low, high):
         return 10.0 ** rng.uniform(low, high, shape)
@@ -75,7 +78,7 @@ def wide(kind, dtype, n):
         t = one_of(np.floor(sizes(0, 9)), sizes(-9, 9))
         t[0] = 1e9
         best = np.log(t)
-        t = np.where(hard, 0.0, t)
+        t = t if positive(name) else np.where(hard, 0.0, t)
     elif kind == "labels":
         t = one_of(sizes(-9, -1), 1.0 - sizes(-9, -1))
         best = np.log(t) - np.log1p(-t)
@@ -92,31 +95,39 @@ def wide(kind, dtype, n):
     return y.astype(dtype), t
 
 
-def on(backend, formula, *arrays):
-    """What the backend's kernel of the formula gives, as training runs it."""
-    on_device = [backend.asarray(x.copy()) for x in arrays]
-    backend.fuse(formula, into=(0,)).bind(*on_device)()
-    return backend.to_numpy(on_device[0])
+def on(backend, name, y, t):
+    """(cost, derivative) by the backend's kernel, as training runs it."""
+    loss = LOSSES[name]
+
+    def both(xp, y, t):
+        return loss.cost(xp, y, t), loss.derivative(xp, y, t)
+
+    arrays = [backend.asarray(x.copy()) for x in (y, t)]
+    backend.fuse(both, into=(0, 1)).bind(*arrays)()
+    return [backend.to_numpy(x) for x in arrays]
 
 
 @losses
 def test_no_cost_is_below_zero(backend, dtype, name):
-    y, t = wide(kind_of(name), dtype, 20_000)
+    y, t = wide(name, dtype, 20_000)
     low, high = TARGET_KINDS[kind_of(name)]
     assert low <= t.min()
     assert t.max() <= high
-    cost = on(backend, LOSSES[name].cost, y, t)
-    assert cost.dtype == dtype
+    cost, derivative = on(backend, name, y, t)
+    assert cost.dtype == derivative.dtype == dtype
     assert (cost >= 0.0).all()
 
 
-def squared(factor):
-    """(cost, derivative) of each output of a row."""
-    factor = Decimal(factor)
-    return (
-        lambda y, t: [factor * (z - b) ** 2 for z, b in zip(y, t, strict=True)],
-        lambda y, t: [2 * factor * (z - b) for z, b in zip(y, t, strict=True)],
+def each(cost, derivative):
+    """(cost, derivative) of a row, of those of one output."""
+    return tuple(
+        lambda y, t, f=f: [f(z, b) for z, b in zip(y, t, strict=True)] for f in (cost, derivative)
     )
+
+
+def squared(factor):
+    factor = Decimal(factor)
+    return each(lambda z, b: factor * (z - b) ** 2, lambda z, b: 2 * factor * (z - b))
 
 
 def softmax(y):
@@ -124,27 +135,125 @@ def softmax(y):
     return [x / sum(e) for x in e]
 
 
+def softplus(z):
+    return (1 + z.exp()).ln()
+
+
+def sigmoid(z):
+    return 1 / (1 + (-z).exp())
+
+
+def sign(x):
+    return Decimal((x > 0) - (x < 0))
+
+
+def binary(cost, slope):
+    """(cost, derivative) of t times the cost of a yes at z, and 1 - t times that of a no at -z."""
+    return each(
+        lambda z, b: b * cost(z) + (1 - b) * cost(-z),
+        lambda z, b: b * slope(z) - (1 - b) * slope(-z),
+    )
+
+
+def binary_focal():
+    def cost(z):
+        return (1 - sigmoid(z)) ** 2 * softplus(-z)
+
+    def slope(z):
+        h = sigmoid(z)
+        return -((1 - h) ** 2) * (2 * h * softplus(-z) + 1 - h)
+
+    yes, no = Decimal("0.25"), Decimal("0.75")
+    return each(
+        lambda z, b: yes * b * cost(z) + no * (1 - b) * cost(-z),
+        lambda z, b: yes * b * slope(z) - no * (1 - b) * slope(-z),
+    )
+
+
+def focal():
+    def cost(y, t):
+        return [-b * (1 - o) ** 2 * o.ln() for o, b in zip(softmax(y), t, strict=True)]
+
+    def derivative(y, t):
+        shares = softmax(y)
+        d = [-b * ((1 - o) ** 2 - 2 * o * (1 - o) * o.ln()) for o, b in zip(shares, t, strict=True)]
+        return [x - o * sum(d) for x, o in zip(d, shares, strict=True)]
+
+    return cost, derivative
+
+
+def multiclass_hinge(power):
+    def over(y, t):
+        right = sum(b * z for z, b in zip(y, t, strict=True))
+        return [max(1 + z - right, Decimal(0)) for z in y]
+
+    def cost(y, t):
+        return [(1 - b) * x**power for x, b in zip(over(y, t), t, strict=True)]
+
+    def derivative(y, t):
+        v = [
+            (1 - b) * (2 * x if power == 2 else sign(x)) for x, b in zip(over(y, t), t, strict=True)
+        ]
+        return [x - b * sum(v) for x, b in zip(v, t, strict=True)]
+
+    return cost, derivative
+
+
+def cosine_distance():
+    def unit(y):
+        return [z / sum(x * x for x in y).sqrt() for z in y]
+
+    def cost(y, t):
+        return [(u - v) ** 2 / 2 for u, v in zip(unit(y), unit(t), strict=True)]
+
+    def derivative(y, t):
+        u, v = unit(y), unit(t)
+        cosine = sum(a * b for a, b in zip(u, v, strict=True))
+        length = sum(x * x for x in y).sqrt()
+        return [(cosine * a - b) / length for a, b in zip(u, v, strict=True)]
+
+    return cost, derivative
+
+
 # (cost, derivative) as they stand on paper, of numbers of 80 digits.
 PAPER = {
     "half_squared_error": squared(0.5),
     "half_mean_squared_error": squared(0.5),
     "mean_squared_error": squared(1.0),
-    "binary_cross_entropy": (
-        lambda y, t: [(1 + z.exp()).ln() - b * z for z, b in zip(y, t, strict=True)],
-        lambda y, t: [1 / (1 + (-z).exp()) - b for z, b in zip(y, t, strict=True)],
+    "mean_absolute_error": each(lambda z, b: abs(z - b), lambda z, b: sign(z - b)),
+    "huber": each(
+        lambda z, b: (z - b) ** 2 / 2 if abs(z - b) < 1 else abs(z - b) - Decimal("0.5"),
+        lambda z, b: max(min(z - b, Decimal(1)), Decimal(-1)),
+    ),
+    "log_cosh": each(
+        lambda z, b: abs(z - b) + ((1 + (-2 * abs(z - b)).exp()) / 2).ln(),
+        lambda z, b: sign(z - b) * (2 / (1 + (-2 * abs(z - b)).exp()) - 1),
+    ),
+    "cosine_distance": cosine_distance(),
+    "binary_cross_entropy": each(lambda z, b: softplus(z) - b * z, lambda z, b: sigmoid(z) - b),
+    "binary_focal": binary_focal(),
+    "hinge": binary(lambda z: max(1 - z, Decimal(0)), lambda z: Decimal(-1 if z < 1 else 0)),
+    "squared_hinge": binary(
+        lambda z: max(1 - z, Decimal(0)) ** 2, lambda z: -2 * max(1 - z, Decimal(0))
     ),
     "cross_entropy": (
         lambda y, t: [-b * o.ln() for o, b in zip(softmax(y), t, strict=True)],
         lambda y, t: [o - b for o, b in zip(softmax(y), t, strict=True)],
     ),
-    "poisson": (
-        lambda y, t: [
-            z.exp() - b + (b * (b.ln() - z) if b else 0) for z, b in zip(y, t, strict=True)
-        ],
-        lambda y, t: [z.exp() - b for z, b in zip(y, t, strict=True)],
+    "focal": focal(),
+    "multiclass_hinge": multiclass_hinge(1),
+    "multiclass_squared_hinge": multiclass_hinge(2),
+    "poisson": each(
+        lambda z, b: z.exp() - b + (b * (b.ln() - z) if b else 0), lambda z, b: z.exp() - b
+    ),
+    "gamma": each(lambda z, b: b / z.exp() - 1 - b.ln() + z, lambda z, b: 1 - b / z.exp()),
+    "tweedie": each(
+        lambda z, b: 2 * ((z / 2).exp() + b * (-z / 2).exp() - 2 * b.sqrt()),
+        lambda z, b: (z / 2).exp() - b * (-z / 2).exp(),
     ),
 }
 ULPS = 4  # units of rounding
+ROWS = 100
 
 
 @cache
@@ -153,45 +262,60 @@ def on_paper(name, dtype, which):
 
     A cost is convex and a derivative monotonous in each input: the ends of the moves are enough.
     """
-    formula, (y, t) = PAPER[name][which], wide(kind_of(name), dtype, 150)
+    formula, (y, t) = PAPER[name][which], wide(name, dtype, ROWS)
     move = ULPS * Decimal(float(np.finfo(dtype).eps))
     values, moved = np.empty(y.shape), np.zeros(y.shape)
+    apart = kind_of(name) != "classes" and name != "cosine_distance"  # each output for itself
     with localcontext(prec=80):
         for row, pair in enumerate(zip(y.tolist(), t.tolist(), strict=True)):
             z, b = ([Decimal(x) for x in part] for part in pair)
-            for k, value in enumerate(formula(z, b)):
-                values[row, k] = value
-                against = [x if j == k else -x for j, x in enumerate(z)]
+            found = formula(z, b)
+            values[row] = [float(x) for x in found]
+            for some in [range(3)] if apart else [[0], [1], [2]]:
+                against = [x if k in some else -x for k, x in enumerate(z)]
                 for by in (move, -move):
-                    of_y = formula([x + by * d for x, d in zip(z, against, strict=True)], b)[k]
-                    of_t = formula(z, [x + by * x for x in b])[k]
-                    both = float(abs(of_y - value) + abs(of_t - value))
-                    moved[row, k] = max(moved[row, k], both)
+                    of_y = formula([x + by * d for x, d in zip(z, against, strict=True)], b)
+                    of_t = formula(z, [x + by * x for x in b])
+                    for k in some:
+                        both = float(abs(of_y[k] - found[k]) + abs(of_t[k] - found[k]))
+                        moved[row, k] = max(moved[row, k], both)
     return values, moved
 
 
-@losses
-@pytest.mark.parametrize("which", ["cost", "derivative"])
-def test_is_exact_for_inputs_a_few_units_of_rounding_away(backend, dtype, name, which):
-    """To as many units: so no formula loses digits that its inputs have.
+def swallowed(name, y, t, value):
+    """(of the cost, of the derivative) what two losses lose beyond that, in units of rounding.
 
-    One exception: a softmax's sum, which is 1 or more, swallows what is below its rounding, so the
-    cost of a confident right answer is exact to the rounding of 1. (A second sum, without the 1,
-    keeps it; that made a step of 64-32-10 on 32 rows 13% longer.)
+    A softmax's sum, which is 1 or more, swallows what is below its rounding, so the cost of a
+    confident right answer is exact to the rounding of 1. (A second sum, without the 1, keeps it;
+    that made a step of 64-32-10 on 32 rows 13% longer.) The shares of others, 1 - o, are as exact,
+    which a focal loss's derivative needs. A direction is exact to the rounding of 1.
     """
-    y, t = wide(kind_of(name), dtype, 150)
-    found = on(backend, getattr(LOSSES[name], which), y, t).astype("float64")
-    values, moved = on_paper(name, dtype, which == "derivative")
-    one = t if name == "cross_entropy" else 0.0
-    allowed = moved + ULPS * np.finfo(dtype).eps * (abs(values) + one) + np.finfo(dtype).tiny
-    assert (abs(found - values) <= allowed).all()
+    if name == "cross_entropy":
+        return t, 0.0
+    if name == "focal":
+        return t, ACTIVATIONS["softmax"].f(np, y)
+    if name == "cosine_distance":
+        return np.sqrt(2.0 * value), 1.0 / np.linalg.norm(y, axis=1, keepdims=True)
+    return 0.0, 0.0
+
+
+@losses
+def test_is_exact_for_inputs_a_few_units_of_rounding_away(backend, dtype, name):
+    """To as many units: so no formula loses digits that its inputs have."""
+    y, t = wide(name, dtype, ROWS)
+    eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
+    lost = swallowed(name, *(x.astype("float64") for x in (y, t)), on_paper(name, dtype, 0)[0])
+    for which, found in enumerate(on(backend, name, y, t)):
+        values, moved = on_paper(name, dtype, which)
+        allowed = moved + ULPS * eps * (abs(values) + lost[which] + eps) + tiny
+        assert (abs(found.astype("float64") - values) <= allowed).all()
 
 
 @losses
 def test_what_is_not_a_number_stays_so(backend, dtype, name):
     """An output that is NaN is seen in the row's cost, whatever the target."""
-    t = wide(kind_of(name), dtype, 150)[1]
-    cost = on(backend, LOSSES[name].cost, np.full_like(t, np.nan), t)
+    t = wide(name, dtype, ROWS)[1]
+    cost, _ = on(backend, name, np.full_like(t, np.nan), t)
     assert np.isnan(cost.sum(axis=1)).all()
 
 
@@ -219,7 +343,7 @@ RAW = {
 }
 
 
-@losses
+@pytest.mark.parametrize("name", [n for n, x in LOSSES.items() if getattr(x, "proper", True)])
 def test_cost_is_least_at_the_target(name):
     """Where the prediction is the target the derivative vanishes, and moving away costs."""
     loss = LOSSES[name]
@@ -252,6 +376,7 @@ def test_squared_errors_are_their_definitions():
 
 UNITS = {name: loss.unit for name, loss in LOSSES.items() if getattr(loss, "unit", None)}
 with_unit = pytest.mark.parametrize("name", UNITS)
+canonical = pytest.mark.parametrize("name", ["binary_cross_entropy", "cross_entropy", "poisson"])
 
 # The cost as a function of the prediction, and its derivative.
 NAIVE = {
@@ -260,14 +385,33 @@ NAIVE = {
         lambda h, t: (h - t) / (h * (1.0 - h)),
     ),
     "cross_entropy": (lambda o, t: -t * np.log(o), lambda o, t: -t / o),
+    "binary_focal": (
+        lambda h, t: (
+            -0.25 * t * (1.0 - h) ** 2 * np.log(h) - 0.75 * (1.0 - t) * h**2 * np.log(1.0 - h)
+        ),
+        lambda h, t: (
+            0.25 * t * (2.0 * (1.0 - h) * np.log(h) - (1.0 - h) ** 2 / h)
+            - 0.75 * (1.0 - t) * (2.0 * h * np.log(1.0 - h) - h**2 / (1.0 - h))
+        ),
+    ),
+    "focal": (
+        lambda o, t: -t * (1.0 - o) ** 2 * np.log(o),
+        lambda o, t: t * (2.0 * (1.0 - o) * np.log(o) - (1.0 - o) ** 2 / o),
+    ),
     "poisson": (
         lambda h, t: np.where(t == 0.0, h, t * np.log(np.where(t == 0.0, 1.0, t) / h) - t + h),
         lambda h, t: 1.0 - t / h,
     ),
+    "gamma": (lambda h, t: np.log(h / t) + t / h - 1.0, lambda h, t: 1.0 / h - t / h**2),
+    "tweedie": (
+        lambda h, t: 2.0 * (np.sqrt(h) + t / np.sqrt(h) - 2.0 * np.sqrt(t)),
+        lambda h, t: h**-0.5 - t * h**-1.5,
+    ),
 }
+naive = pytest.mark.parametrize("name", NAIVE)
 
 
-@with_unit
+@naive
 def test_cost_equals_the_naive_formula_at_moderate_logits(name):
     z, t = outputs(), targets(name)
     prediction = ACTIVATIONS[UNITS[name]].f(np, z)
@@ -275,7 +419,7 @@ def test_cost_equals_the_naive_formula_at_moderate_logits(name):
     np.testing.assert_allclose(LOSSES[name].cost(np, z, t), expected, rtol=1e-10, atol=1e-14)
 
 
-@with_unit
+@canonical
 @pytest.mark.parametrize("scale", [1.0, 100.0, "huge"])
 def test_delta_is_prediction_minus_target(name, dtype, scale):
     """Exactly, at any z: h - t and o - t (the exp of the Poisson loss is finite up to 88)."""
@@ -288,7 +432,7 @@ def test_delta_is_prediction_minus_target(name, dtype, scale):
     np.testing.assert_array_equal(delta, ACTIVATIONS[UNITS[name]].f(np, z) - t)
 
 
-@with_unit
+@naive
 def test_delta_is_the_chain_rule_through_the_unit(name):
     """f'ᵀ(z) applied to the derivative of the naive cost by the prediction."""
     z, t = outputs(1.0), targets(name)
@@ -337,7 +481,129 @@ def test_small_costs_are_relatively_accurate(dtype):
     np.testing.assert_allclose(cost, expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
+# ------------------------------------------------------------------ what others compute
+
+
+def in_torch(loss, y, t):
+    """(E, ∂E/∂y) by torch, of its mean over all."""
+    torch = pytest.importorskip("torch")
+    z = torch.tensor(y, requires_grad=True)
+    E = loss(torch, z, torch.tensor(t))
+    E.backward()
+    return E.item(), z.grad.numpy()
+
+
+def with_weights(torch):
+    return torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 2.0, 0.5, 4.0]).double())
+
+
+# Each loss by its mapping, and the same in torch with the mean over rows and outputs.
+IN_TORCH = [
+    ("mean_absolute_error", lambda torch, y, t: torch.nn.L1Loss()(y, t)),
+    (
+        {"name": "huber", "delta": 0.7},
+        lambda torch, y, t: torch.nn.HuberLoss(delta=0.7)(y, t),
+    ),
+    (
+        "cosine_distance",
+        lambda torch, y, t: (1 - torch.nn.CosineSimilarity()(y, t)).mean() / C,
+    ),
+    (
+        {"name": "binary_cross_entropy", "pos_weight": 3},
+        lambda torch, y, t: torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0).double())(y, t),
+    ),
+    (
+        {"name": "binary_cross_entropy", "pos_weight": [1, 2, 0.5, 4]},
+        lambda torch, y, t: with_weights(torch)(y, t),
+    ),
+    (
+        {"name": "cross_entropy", "label_smoothing": 0.2},
+        lambda torch, y, t: torch.nn.CrossEntropyLoss(label_smoothing=0.2)(y, t) / C,
+    ),
+    ("multiclass_hinge", lambda torch, y, t: torch.nn.MultiMarginLoss()(y, t.argmax(1))),
+    (
+        "multiclass_squared_hinge",
+        lambda torch, y, t: torch.nn.MultiMarginLoss(p=2)(y, t.argmax(1)),
+    ),
+    (
+        {"name": "focal", "gamma": 1.5},
+        lambda torch, y, t: (-t * (1 - y.softmax(1)) ** 1.5 * y.log_softmax(1)).mean(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss", "theirs"), IN_TORCH, ids=[str(loss) for loss, _ in IN_TORCH])
+def test_is_what_torch_computes(loss, theirs):
+    made, y = get_loss(loss), outputs(1.0)
+    t = targets(loss if isinstance(loss, str) else loss["name"])
+    t = np.eye(C)[t.argmax(axis=1)] if "multiclass" in str(loss) else t
+    rows = [np.array(row) for row in rows_of(made, C)]
+    E, slope = in_torch(theirs, y, t)
+    assert made.cost(np, y, t, *rows).mean() == pytest.approx(E, rel=1e-12)
+    np.testing.assert_allclose(made.derivative(np, y, t, *rows) / y.size, slope, atol=1e-14)
+
+
+def test_is_what_scikit_learn_computes():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(3)
+    z, t = rng.normal(size=50), rng.gamma(2.0, 1.0, 50)
+
+    def ours(loss, t):
+        return get_loss(loss).cost(np, z[:, None], t[:, None]).mean()
+
+    deviance = metrics.mean_tweedie_deviance
+    assert 2 * ours("gamma", t) == pytest.approx(metrics.mean_gamma_deviance(t, np.exp(z)))
+    t[:10] = 0.0
+    for power in (1.01, 1.3, 1.5, 1.9, 1.99):
+        expected = deviance(t, np.exp(z), power=power)
+        assert 2 * ours({"name": "tweedie", "power": power}, t) == pytest.approx(expected)
+    label = (t > 1.0).astype(float)
+    assert ours("hinge", label) == pytest.approx(metrics.hinge_loss(label, z))
+
+
+def test_label_smoothing_draws_the_targets_towards_equal_shares():
+    y, t = outputs(), targets("binary_cross_entropy")
+    smooth = get_loss({"name": "binary_cross_entropy", "label_smoothing": 0.2})
+    plain = LOSSES["binary_cross_entropy"]
+    np.testing.assert_allclose(smooth.cost(np, y, t), plain.cost(np, y, 0.8 * t + 0.1), atol=1e-14)
+    np.testing.assert_allclose(
+        smooth.derivative(np, y, t), plain.derivative(np, y, 0.8 * t + 0.1), atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("name", ["binary_focal", "focal"])
+def test_a_focal_loss_of_gamma_0_is_cross_entropy(name):
+    y, t = outputs(), targets(name)
+    focal = get_loss({"name": name, "gamma": 0} | ({"alpha": 0.5} if "binary" in name else {}))
+    plain = LOSSES[name.replace("focal", "cross_entropy")]
+    half = 0.5 if "binary" in name else 1.0
+    for formula in ("cost", "derivative"):
+        expected = half * getattr(plain, formula)(np, y, t)
+        np.testing.assert_allclose(getattr(focal, formula)(np, y, t), expected, atol=1e-13)
+
+
 # ------------------------------------------------------------------ names and what fits
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "message"),
+    [
+        ({"name": "binary_cross_entropy", "pos_weight": [1, 2]}, 3, "has 2 numbers for 3 outputs"),
+        ("cosine_distance", 1, "needs at least 2, the last layer has 1"),
+        ({"name": "tweedie", "power": 2}, 1, "tweedie: power must be in (1, 2), not 2"),
+        ({"name": "huber", "delta": 0}, 1, "huber: delta must be above 0, not 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_training(loss, outputs, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Objective(Network(2, [Dense(outputs)]), loss)
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-40])
+def test_gamma_asks_for_targets_above_0(t):
+    objective = Objective(Network(2, [Dense(1)]), "gamma")
+    with pytest.raises(InputError, match="row 1, column 0 is not above 0, as this loss needs"):
+        objective.check_targets(np.array([1.0, t]))
 
 
 @losses

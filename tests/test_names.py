@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from types import UnionType
 from typing import Literal, get_args, get_origin
 
 import numpy as np
@@ -17,7 +18,7 @@ from mlp.formulas.optimizers import OPTIMIZERS, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, ScheduleName
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers import LAYERS, Dense
-from mlp.names import make, settings_of, spec
+from mlp.names import Numbers, make, settings_of, spec
 from mlp.network.graph import Network
 from mlp.spellings import NEAR, SAME
 from mlp.training.settings import Settings
@@ -64,6 +65,7 @@ WRONG = {
     float: ["0.5", None, True, [0.5], np.array([0.5, 0.5]), np.nan, -np.inf, 1j],
     bool: ["yes", None, 1, 0.0, np.array([True, False])],
     Literal: ["nomal", None, 1, ["uniform"]],
+    UnionType: ["0.5", None, True, [], ["0.5"], [0.5, np.nan], -np.inf, 1j],  # Numbers
 }
 SETTINGS = [
     (kind, name, field)
@@ -93,6 +95,8 @@ def test_numpy_s_numbers_are_taken_and_become_python_s(kind, name, field):
     elif field.type is float:
         alike = [np.float64(value), np.float32(value)]
         alike += [np.int64(value), np.uint8(value)] if value == int(value) else []
+    elif field.type == Numbers:
+        alike = [np.float64(value), np.float32(value)] if isinstance(value, float) else []
     else:
         alike = [np.str_(value)]
     for given in alike:

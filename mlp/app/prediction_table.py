@@ -1,4 +1,7 @@
-"""Predictions as a table: a label and the share of each class, or numbers in the targets' units."""
+"""Predictions as a table: a label and the share of each class, or numbers in the targets' units.
+
+The share of a class is a probability, or a score where the loss does not make it one.
+"""
 
 import csv
 import io
@@ -21,15 +24,16 @@ def table(model: Model, X: Any, target: Sequence[str] | None) -> tuple[list[str]
     y = model.predict(X)
     if model.objective.targets in ("numbers", "counts"):
         return _names(target, y.shape[1]), [[str(value) for value in row] for row in y]
+    share = "probability" if getattr(model.objective.loss, "proper", True) else "score"
     if model.objective.targets == "labels" and y.shape[1] > 1:
         names = _names(target, y.shape[1])
-        header = [*names, *(f"probability_{name}" for name in names)]
+        header = [*names, *(f"{share}_{name}" for name in names)]
         labels = (y > 0.5).astype(np.int64)
     else:
         if y.shape[1] == 1:  # the share of the second class
             y = np.concatenate([1.0 - y, y], axis=1).astype(y.dtype)
         classes = np.arange(y.shape[1]) if model.classes is None else model.classes
-        header = ["label", *(f"probability_{name}" for name in classes.tolist())]
+        header = ["label", *(f"{share}_{name}" for name in classes.tolist())]
         labels = classes[y.argmax(axis=1)][:, None]
     rows = zip(labels.tolist(), y, strict=True)
     return header, [[*map(str, label), *map(str, shares)] for label, shares in rows]

@@ -35,7 +35,7 @@ import numpy as np
 
 from backends import Array
 from mlp.errors import InputError, check_takes
-from mlp.formulas.output_units import sigmoid, softmax
+from mlp.formulas.output_units import sigmoid, softmax, softplus
 from mlp.names import check_settings, make
 
 
@@ -201,7 +201,7 @@ class Softplus:
     rectifier = True
 
     def f(self, xp: Any, z: Array) -> Array:
-        return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
+        return softplus(xp, z)
 
     def df(self, xp: Any, v: Array, z: Array, a: Array) -> Array:
         return v * -xp.expm1(-a)

@@ -16,7 +16,15 @@ to descend its sign is turned, so y - h there is h - y here). `predict` applies 
 ``average`` divides by the number of outputs, ``reduction`` is what is usual over samples.
 
 No cost is below zero, and cost and derivative are those of inputs at most a few units of rounding
-away: terms that would cancel further are not subtracted.
+away: terms that would cancel further are not subtracted. Where a cost has a kink its derivative is
+0 there, which is one of its subgradients.
+
+A loss whose settings hold a number for each output gets them as ``rows``: further arguments (m,) of
+`cost` and `derivative`, that stand beside the columns of y.
+
+A loss for labels or classes predicts shares. Those of a *proper* loss are probabilities: its mean
+is least where they are the true ones (Gneiting and Raftery, JASA 102 (2007) 359, section 2). Of the
+others (``proper = False``) the order counts, and the side of 1/2: they are scores.
 
 Your own loss is any object with `cost` and `derivative`, in the language of `backends.formula`; one
 with a name is a row of `LOSSES` and of `LossName`:
@@ -32,7 +40,8 @@ with a name is a row of `LOSSES` and of `LossName`:
 array([[2.]])
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -41,11 +50,12 @@ import numpy as np
 from backends import Array
 from mlp.errors import InputError, did_you_mean
 from mlp.formulas.activations import Activation, Identity, get_activation, try_formula
-from mlp.formulas.output_units import sigmoid, softmax
+from mlp.formulas.output_units import log_shares, sigmoid, softmax, softplus
 from mlp.formulas.target_kinds import TARGET_KINDS
-from mlp.names import check_settings, make
+from mlp.names import Numbers, check_settings, make
 
 Reduction = Literal["sum", "mean"]
+Rows = tuple[Sequence[float], ...]  # arguments with a number for each output
 
 
 class Loss(Protocol):
@@ -53,14 +63,19 @@ class Loss(Protocol):
 
     Optional attributes: ``unit`` (name of the output activation it absorbs, default none),
     ``average`` (over outputs, default False), ``reduction`` (over samples, default "mean"),
-    ``targets`` (a name of `mlp.formulas.target_kinds`, default "numbers").
+    ``targets`` (a name of `mlp.formulas.target_kinds`, default "numbers"), ``positive`` (t must be
+    above 0, default False), ``proper`` (its shares are probabilities, default True), ``fewest``
+    (outputs that it needs, default 1), and a method ``rows(outputs)``: for each further argument of
+    the formulas a number for each output.
     """
 
-    def cost(self, xp: Any, y: Array, t: Array) -> Array:
-        """c(y, t) of each unit, eq. (1)."""
+    @property
+    def cost(self) -> Callable[..., Array]:
+        """cost(xp, y, t, *rows): c(y, t) of each unit, eq. (1)."""
 
-    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        """∂/∂y of the sum of `cost` over the row."""
+    @property
+    def derivative(self) -> Callable[..., Array]:
+        """derivative(xp, y, t, *rows): ∂/∂y of the sum of `cost` over the row."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +103,175 @@ class SquaredError:
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy:
-    """c = -[t log h + (1 - t) log(1 - h)] with h = σ(z), for one output or many; t from 0 to 1.
+class MeanAbsoluteError:
+    """c = |y - t|, derivative sign(y - t): its least is at the median of t."""
 
-    From z: c = max(z, 0) - z t + log(1 + exp(-|z|)), and ∂c/∂z = h - t (derivation 001 eq. 12-13
-    with the sign of a cost; 002: sigmoid with the Bernoulli likelihood).
+    average = True
+    targets = "numbers"
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.abs(y - t)
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.sign(y - t)
+
+
+@dataclass(frozen=True)
+class Huber:
+    """c = ½ d² where |d| <= delta, else delta (|d| - ½ delta), with d = y - t.
+
+    The derivative is d, held to ±delta, which has the units of t (scaled ones, if t is scaled).
+    Source: P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical
+    Statistics 35 (1964) 73, eq. (1.7) ff.
     """
 
+    delta: float = 1.0
+    average = True
+    targets = "numbers"
+
+    def __post_init__(self) -> None:
+        check_settings(self, "huber", delta="(0, inf)")
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = xp.abs(y - t)
+        near = xp.minimum(d, self.delta)
+        return near * (d - 0.5 * near)
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.minimum(xp.maximum(y - t, -self.delta), self.delta)
+
+
+@dataclass(frozen=True)
+class LogCosh:
+    """c = log cosh d, derivative tanh(d), with d = y - t: ½ d² near 0, |d| - log 2 far away.
+
+    Near 0 from cosh d - 1 = expm1(|d|)² / (2 exp(|d|)), which does not cancel; beyond |d| = 1 from
+    |d| + log1p(exp(-2|d|)) - log 2, which does not overflow. Source: the algebra of cosh.
+    """
+
+    average = True
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = xp.abs(y - t)
+        e = xp.expm1(xp.minimum(d, 1.0))
+        near = xp.log1p(0.5 * e * (e / (1.0 + e)))
+        return xp.where(d < 1.0, near, d + xp.log1p(xp.exp(-2.0 * d)) - math.log(2.0))
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.tanh(y - t)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """c = -[p t log h + (1 - t) log(1 - h)] with h = σ(z), for one output or many; t from 0 to 1.
+
+    From z with p = 1: c = max(z, 0) - z t + log(1 + exp(-|z|)), and ∂c/∂z = h - t (derivation 001
+    eq. 12-13 with the sign of a cost; 002: sigmoid with the Bernoulli likelihood).
+
+    label_smoothing: t is drawn towards ½ by this share, t (1 - ε) + ε/2 (Szegedy et al.,
+    arXiv:1512.00567, section 7). pos_weight: p, how much a yes weighs, one number or one for each
+    output: c = p t log(1 + exp(-z)) + (1 - t) log(1 + exp(z)). With either the least of the mean is
+    not at the true probability, and predictions are scores.
+    """
+
+    label_smoothing: float = 0.0
+    pos_weight: Numbers = 1.0
     unit = "sigmoid"
     targets = "labels"
 
+    def __post_init__(self) -> None:
+        ranges = {"label_smoothing": "[0, 1)", "pos_weight": "(0, inf)"}
+        check_settings(self, "binary_cross_entropy", **ranges)
+
+    @property
+    def proper(self) -> bool:
+        return self.label_smoothing == 0.0 and self.pos_weight == 1.0
+
+    def rows(self, outputs: int) -> Rows:
+        return () if isinstance(self.pos_weight, (int, float)) else (self.pos_weight,)
+
+    def cost(self, xp: Any, y: Array, t: Array, *p: Array) -> Array:
+        t, weight = self._smooth(t), p[0] if p else self.pos_weight
+        if self.pos_weight == 1.0:
+            return xp.maximum(y, 0.0) - y * t + xp.log1p(xp.exp(-xp.abs(y)))
+        return weight * t * softplus(xp, -y) + (1.0 - t) * softplus(xp, y)
+
+    def derivative(self, xp: Any, y: Array, t: Array, *p: Array) -> Array:
+        t, weight = self._smooth(t), p[0] if p else self.pos_weight
+        if self.pos_weight == 1.0:
+            return sigmoid(xp, y) - t  # (2)
+        return (1.0 - t) * sigmoid(xp, y) - weight * t * sigmoid(xp, -y)
+
+    def _smooth(self, t: Array) -> Array:
+        by = self.label_smoothing
+        return (1.0 - by) * t + 0.5 * by if by else t
+
+
+@dataclass(frozen=True)
+class BinaryFocal:
+    """c = -[α t (1 - h)^γ log h + (1 - α) (1 - t) h^γ log(1 - h)] with h = σ(z), t from 0 to 1.
+
+    From z, with s₁ = -log h = log(1 + exp(-z)) and s₀ = -log(1 - h) = log(1 + exp(z)):
+
+        c = α t exp(-γ s₀) s₁ + (1 - α) (1 - t) exp(-γ s₁) s₀
+        ∂c/∂z = (1 - α) (1 - t) exp(-γ s₁) (γ (1 - h) s₀ + h)
+                - α t exp(-γ s₀) (γ h s₁ + 1 - h)
+
+    gamma: how much less what is easily told apart counts; 0 is cross-entropy. alpha: the weight of
+    a yes, 1 - alpha that of a no. Source: Lin et al., arXiv:1708.02002, eq. (5).
+    """
+
+    gamma: float = 2.0
+    alpha: float = 0.25
+    unit = "sigmoid"
+    targets = "labels"
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_settings(self, "binary_focal", gamma="[0, inf)", alpha="(0, 1)")
+
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
-        return xp.maximum(y, 0.0) - y * t + xp.log1p(xp.exp(-xp.abs(y)))
+        yes, no = softplus(xp, -y), softplus(xp, y)
+        of_yes = self.alpha * t * xp.exp(-self.gamma * no) * yes
+        return of_yes + (1.0 - self.alpha) * (1.0 - t) * xp.exp(-self.gamma * yes) * no
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        return sigmoid(xp, y) - t  # (2)
+        yes, no = softplus(xp, -y), softplus(xp, y)
+        h, rest = sigmoid(xp, y), sigmoid(xp, -y)
+        of_yes = self.alpha * t * xp.exp(-self.gamma * no) * (self.gamma * h * yes + rest)
+        of_no = xp.exp(-self.gamma * yes) * (self.gamma * rest * no + h)
+        return (1.0 - self.alpha) * (1.0 - t) * of_no - of_yes
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """c = t max(0, 1 - z) + (1 - t) max(0, 1 + z), of each output; t from 0 to 1. With squared,
+    both maxima squared.
+
+    For t of 0 or 1 it is max(0, 1 ∓ z), scikit-learn's `hinge_loss`; a t between is their mean. The
+    prediction is σ(z): above ½ where the margin z is above 0, and in its order, but no probability.
+    Source: Cortes and Vapnik, "Support-vector networks", Machine Learning 20 (1995) 273, section 3.
+    """
+
+    squared: bool = False
+    unit = "sigmoid"
+    targets = "labels"
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_settings(self, "hinge")
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        yes, no = xp.maximum(1.0 - y, 0.0), xp.maximum(1.0 + y, 0.0)
+        return t * yes * yes + (1.0 - t) * no * no if self.squared else t * yes + (1.0 - t) * no
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        yes, no = xp.maximum(1.0 - y, 0.0), xp.maximum(1.0 + y, 0.0)
+        if self.squared:
+            return 2.0 * ((1.0 - t) * no - t * yes)
+        return xp.where(no > 0.0, 1.0 - t, 0.0) - xp.where(yes > 0.0, t, 0.0)
 
 
 @dataclass(frozen=True)
@@ -111,18 +280,108 @@ class CrossEntropy:
 
     From z: log o_k = z_k - max z - log Σ_j exp(z_j - max z), and ∂/∂z Σ_k c = o - t (derivation
     002 eq. 10: softmax with the categorical likelihood).
+
+    label_smoothing: t is drawn towards equal shares, t (1 - ε) + ε/c (Szegedy et al.,
+    arXiv:1512.00567, section 7); predictions then are scores.
     """
 
+    label_smoothing: float = 0.0
     unit = "softmax"
     targets = "classes"
 
-    def cost(self, xp: Any, y: Array, t: Array) -> Array:
-        s = y - xp.max(y, axis=1, keepdims=True)
-        log_sum = xp.log(xp.sum(xp.exp(s), axis=1, keepdims=True))
+    def __post_init__(self) -> None:
+        check_settings(self, "cross_entropy", label_smoothing="[0, 1)")
+
+    @property
+    def proper(self) -> bool:
+        return self.label_smoothing == 0.0
+
+    def rows(self, outputs: int) -> Rows:
+        by = self.label_smoothing
+        return ((by / outputs,) * outputs,) if by else ()
+
+    def cost(self, xp: Any, y: Array, t: Array, *least: Array) -> Array:
+        t = self._smooth(t, *least)
+        s, log_sum = log_shares(xp, y)
         return xp.where(t != 0.0, t * (log_sum - s), 0.0)  # s may be -∞
 
+    def derivative(self, xp: Any, y: Array, t: Array, *least: Array) -> Array:
+        return softmax(xp, y) - self._smooth(t, *least)  # (2)
+
+    def _smooth(self, t: Array, *least: Array) -> Array:
+        return (1.0 - self.label_smoothing) * t + least[0] if least else t
+
+
+@dataclass(frozen=True)
+class Focal:
+    """c = -t_k (1 - o_k)^γ log o_k with o = softmax(z), Σ_k t_k = 1: one of c classes.
+
+    From L_k = log o_k, with q_k = 1 - o_k = -expm1(L_k):
+
+        d_k = ∂c_k/∂L_k = -t_k q_k^γ (1 - γ o_k L_k / q_k)        ∂/∂z_j Σ_k c_k = d_j - o_j Σ_k d_k
+
+    gamma: how much less what is easily told apart counts; 0 is cross-entropy. Weights of classes
+    are training's. Source: Lin et al., arXiv:1708.02002, eq. 4, for softmax.
+    """
+
+    gamma: float = 2.0
+    unit = "softmax"
+    targets = "classes"
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_settings(self, "focal", gamma="[0, inf)")
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        s, log_sum = log_shares(xp, y)
+        rest = xp.maximum(-xp.expm1(s - log_sum), 1e-37)
+        return xp.where(t != 0.0, t * self._power(xp, rest) * (log_sum - s), 0.0)
+
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        return softmax(xp, y) - t  # (2)
+        s, log_sum = log_shares(xp, y)
+        o, rest = xp.exp(s - log_sum), xp.maximum(-xp.expm1(s - log_sum), 1e-37)
+        slope = 1.0 + self.gamma * o * (log_sum - s) / rest
+        d = xp.where(t != 0.0, -t * self._power(xp, rest) * slope, 0.0)
+        return d - o * xp.sum(d, axis=1, keepdims=True)
+
+    def _power(self, xp: Any, rest: Array) -> Array:
+        return xp.exp(self.gamma * xp.log(rest))
+
+
+@dataclass(frozen=True)
+class MulticlassHinge:
+    """c_k = (1 - t_k) max(0, 1 + z_k - Σ_j t_j z_j), Weston and Watkins' hinge of c classes. With
+    squared, the maximum squared.
+
+    For the class i it is Σ_{k≠i} max(0, 1 + z_k - z_i); averaged over the outputs it equals
+    `torch.nn.MultiMarginLoss` (p = 1, squared p = 2). With v_k = (1 - t_k) [z_k + 1 > z_i], squared
+    v_k = 2 (1 - t_k) max(...), ∂/∂z_k Σ c = v_k - t_k Σ_j v_j. The prediction is softmax(z): the
+    class is the largest score's, but it is no probability.
+
+    Source: Weston and Watkins, "Support vector machines for multi-class pattern recognition", ESANN
+    1999, eq. (4).
+    """
+
+    squared: bool = False
+    average = True
+    unit = "softmax"
+    targets = "classes"
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_settings(self, "multiclass_hinge")
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        over = self._over(xp, y, t)
+        return (1.0 - t) * over * over if self.squared else (1.0 - t) * over
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        over = self._over(xp, y, t)
+        v = 2.0 * (1.0 - t) * over if self.squared else xp.where(over > 0.0, 1.0 - t, 0.0)
+        return v - t * xp.sum(v, axis=1, keepdims=True)
+
+    def _over(self, xp: Any, y: Array, t: Array) -> Array:
+        return xp.maximum(1.0 + (y - xp.sum(t * y, axis=1, keepdims=True)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,21 +407,138 @@ class Poisson:
         return xp.exp(y) - t  # (2)
 
 
+@dataclass(frozen=True)
+class Gamma:
+    """c = t/h - 1 - log(t/h) with h = exp(z), for t > 0: half the deviance, of relative errors.
+
+    From z, with d = log t - z: c = exp(d) - 1 - d, which does not cancel near its least, d = 0; far
+    below it exp(d) is t exp(-z), with fewer roundings. ∂c/∂z = 1 - t exp(-z). Twice the mean is
+    scikit-learn's `mean_gamma_deviance`. Source: McCullagh, Nelder, "Generalized Linear Models",
+    2nd edition, section 2.3.
+    """
+
+    unit = "exp"
+    targets = "counts"
+    positive = True
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        d = xp.log(t) - y
+        curve = xp.maximum(xp.expm1(xp.minimum(d, 2.0)) - d, 0.0)  # some expm1 round below d
+        return xp.where(d < 2.0, curve, t * xp.exp(-y) - (1.0 + d))
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        return 1.0 - t * xp.exp(-y)
+
+
+@dataclass(frozen=True)
+class Tweedie:
+    """Half the deviance of variance ∝ meanᵖ with h = exp(z), for t >= 0; 1 < power p < 2.
+
+    c = t^(2-p) / ((1-p)(2-p)) - t h^(1-p) / (1-p) + h^(2-p) / (2-p), where all digits may cancel.
+    With a = 2 - p, b = p - 1, m = |z - log t|, A = (1 - exp(-a m))/a and B = (1 - exp(-b m))/b,
+
+        c = h^a A - t^a B where h >= t        c = t h^(-b) B - t^a A where h < t
+        ∂c/∂z = h^a - t h^(-b)
+
+    Between p = 1 (poisson) and 2 (gamma): sums of a random number of gamma variables, as amounts
+    claimed in a year, of which many are 0. Source: Jørgensen, "The Theory of Dispersion Models",
+    1997, section 4.1; twice the mean is scikit-learn's `mean_tweedie_deviance`.
+    """
+
+    power: float = 1.5
+    unit = "exp"
+    targets = "counts"
+
+    def __post_init__(self) -> None:
+        check_settings(self, "tweedie", power="(1, 2)")
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        a, b = 2.0 - self.power, self.power - 1.0
+        log_t = xp.log(xp.maximum(t, 1e-37))
+        m = xp.abs(y - log_t)
+        A, B = xp.expm1(-a * m) / -a, xp.expm1(-b * m) / -b
+        of_t, of_h = xp.exp(a * log_t), xp.exp(a * y)
+        above, below = of_h * A - of_t * B, t * xp.exp(-b * y) * B - of_t * A
+        curve = xp.maximum(xp.where(y >= log_t, above, below), 0.0)
+        return xp.where(t > 0.0, curve, of_h / a)
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        a, b = 2.0 - self.power, self.power - 1.0
+        return xp.exp(a * y) - t * xp.exp(-b * y)
+
+
+@dataclass(frozen=True)
+class CosineDistance:
+    """Σ_k c = 1 - cos(y, t) over the outputs of a row, with c = ½ (ŷ_k - t̂_k)², ŷ = y / |y|.
+
+    ∂/∂y Σ c = (cos ŷ - t̂) / |y|. Only directions count: the length of a prediction means nothing.
+    A row of zeros has no direction: its cost is 1 and its derivative 0. Source: the algebra of
+    |ŷ - t̂|² = 2 - 2 cos, which does not cancel.
+    """
+
+    fewest = 2
+    targets = "numbers"
+
+    def cost(self, xp: Any, y: Array, t: Array) -> Array:
+        (u, of_y, _), (v, of_t, _) = direction(xp, y), direction(xp, t)
+        return xp.where(of_y * of_t > 0.0, 0.5 * (u - v) * (u - v), u * u + v * v)
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        (u, length, largest), (v, _, _) = direction(xp, y), direction(xp, t)
+        cosine = xp.sum(u * v, axis=1, keepdims=True)
+        there = length > 0.0
+        return xp.where(there, (cosine * u - v) / xp.where(there, length, 1.0) / largest, 0.0)
+
+
+def direction(xp: Any, y: Array) -> tuple[Array, Array, Array]:
+    """(y / |y|, |y| / m, m) of each row, with m its largest |y_k|, so that nothing overflows; of a
+    row of zeros (0, 0, 1)."""
+    largest = xp.max(xp.abs(y), axis=1, keepdims=True)
+    largest = xp.where(largest == 0.0, 1.0, largest)
+    u = y / largest
+    length = xp.sqrt(xp.sum(u * u, axis=1, keepdims=True))
+    return u / xp.where(length == 0.0, 1.0, length), length, largest
+
+
 LOSSES: dict[str, Loss] = {
     "half_squared_error": SquaredError(0.5, average=False, reduction="sum"),
     "half_mean_squared_error": SquaredError(0.5),
     "mean_squared_error": SquaredError(),
+    "mean_absolute_error": MeanAbsoluteError(),
+    "huber": Huber(),
+    "log_cosh": LogCosh(),
+    "cosine_distance": CosineDistance(),
     "binary_cross_entropy": BinaryCrossEntropy(),
+    "binary_focal": BinaryFocal(),
+    "hinge": Hinge(),
+    "squared_hinge": Hinge(squared=True),
     "cross_entropy": CrossEntropy(),
+    "focal": Focal(),
+    "multiclass_hinge": MulticlassHinge(),
+    "multiclass_squared_hinge": MulticlassHinge(squared=True),
     "poisson": Poisson(),
+    "gamma": Gamma(),
+    "tweedie": Tweedie(),
 }
 LossName = Literal[
     "half_squared_error",
     "half_mean_squared_error",
     "mean_squared_error",
+    "mean_absolute_error",
+    "huber",
+    "log_cosh",
+    "cosine_distance",
     "binary_cross_entropy",
+    "binary_focal",
+    "hinge",
+    "squared_hinge",
     "cross_entropy",
+    "focal",
+    "multiclass_hinge",
+    "multiclass_squared_hinge",
     "poisson",
+    "gamma",
+    "tweedie",
 ]
 
 
@@ -180,8 +556,26 @@ def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
         )
     if type(made) not in map(type, LOSSES.values()):
         y, t = np.array([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]]), np.array([[0.0, 0, 1], [1, 0, 0]])
-        try_formula(made, "cost", (np, y, t), "xp, y, t", of_rows=True)
-        try_formula(made, "derivative", (np, y, t), "xp, y, t")
+        rows = [np.asarray(row) for row in rows_of(made, 3)]
+        said = "xp, y, t" + "".join(f", row {k}" for k in range(len(rows)))
+        try_formula(made, "cost", (np, y, t, *rows), said, of_rows=True)
+        try_formula(made, "derivative", (np, y, t, *rows), said)
+    return made
+
+
+def rows_of(loss: Loss, outputs: int) -> Rows:
+    """The further arguments of a loss's formulas, for so many outputs; () for most losses.
+
+    >>> rows_of(BinaryCrossEntropy(pos_weight=[1.0, 3.0]), outputs=2)
+    ((1.0, 3.0),)
+    """
+    made: Rows = loss.rows(outputs) if hasattr(loss, "rows") else ()
+    for row in made:
+        if len(row) != outputs:
+            raise InputError(
+                f"loss {loss!r} has {len(row)} numbers for {outputs} outputs; give one for each, "
+                "or one for all"
+            )
     return made
 
 
@@ -197,6 +591,6 @@ def fitting(output: Activation) -> list[str]:
 
     >>> from mlp.formulas.activations import Softmax
     >>> fitting(Softmax())[-2:]
-    ['mean_squared_error', 'cross_entropy']
+    ['multiclass_hinge', 'multiclass_squared_hinge']
     """
     return [name for name, loss in LOSSES.items() if fits(loss, output)]

@@ -24,7 +24,7 @@ import numpy as np
 from backends import Array, Backend
 from mlp.errors import InputError
 from mlp.formulas.activations import Activation, Identity, get_activation
-from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_loss
+from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_loss, rows_of
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
@@ -33,6 +33,7 @@ from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
 
 REDUCTIONS = get_args(Reduction)
+TINY = 1e-37  # the least that float32 holds, but for its last digits
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ class Objective:
         # The output unit f_L in training and in predictions.
         self.inner: Activation = last if unit is None else Identity()
         self.unit: Activation = last if unit is None else get_activation(unit)
+        try:
+            self.rows = rows_of(self.loss, network.outputs)
+        except InputError as error:
+            raise InputError(f"the last layer has {network.outputs} units: {error}") from error
+        fewest = getattr(self.loss, "fewest", 1)
+        if self.targets != "classes" and network.outputs < fewest:
+            raise InputError(
+                f"loss {name!r} compares the outputs of a row and needs at least {fewest}, the "
+                f"last layer has {network.outputs}"
+            )
         if self.targets == "classes" and network.outputs < 2:
             raise InputError(
                 f"loss {name!r} needs one output for each class, the last layer has "
@@ -196,17 +207,17 @@ class Objective:
 
     # ------------------------------------------------------------------ the last layer
 
-    def _delta_formula(self, xp: Any, z: Array, t: Array, r: Array) -> Any:
+    def _delta_formula(self, xp: Any, z: Array, t: Array, r: Array, *rows: Array) -> Any:
         """δ_L and the sample's share of E, from z_L with its bias."""
         y = self.inner.f(xp, z)
-        cost = xp.sum(self.loss.cost(xp, y, t), axis=1, keepdims=True)  # (1)
-        delta = self.inner.df(xp, self.loss.derivative(xp, y, t) * r, z, y)  # network eq. (3)
-        return delta, cost * r
+        cost = xp.sum(self.loss.cost(xp, y, t, *rows), axis=1, keepdims=True)  # (1)
+        v = self.loss.derivative(xp, y, t, *rows) * r
+        return self.inner.df(xp, v, z, y), cost * r  # network eq. (3)
 
-    def _measure_formula(self, xp: Any, z: Array, t: Array, r: Array) -> Any:
+    def _measure_formula(self, xp: Any, z: Array, t: Array, r: Array, *rows: Array) -> Any:
         """The prediction and the sample's share of E."""
         y = self.inner.f(xp, z)
-        cost = xp.sum(self.loss.cost(xp, y, t), axis=1, keepdims=True)
+        cost = xp.sum(self.loss.cost(xp, y, t, *rows), axis=1, keepdims=True)
         return self.unit.f(xp, z), cost * r
 
     def _output(
@@ -227,14 +238,16 @@ class Objective:
             samples = n if self.reduction == "mean" else 1
             r = backend.full((1, 1), self._share(members) / samples, arena.dtype)
 
+        rows = [backend.asarray(np.asarray(row), arena.dtype) for row in self.rows]
+
         def output(xp: Any, out: Array | None, cost: Array, z: Array, *rest: Array) -> Any:
-            t, r, *b = rest
-            return formula(xp, shifted(z, *b), t, r)
+            t, r, *more = rest
+            return formula(xp, shifted(z, *more[len(rows) :]), t, r, *more[: len(rows)])
 
         def output_over_z(xp: Any, z: Array, cost: Array, *rest: Array) -> Any:
             return output(xp, None, cost, z, *rest)
 
-        arrays = [repeated(tape, x, members) for x in (t, r)]
+        arrays = [*(repeated(tape, x, members) for x in (t, r)), *rows]
         if last.ending is not None and not keeps:
             y = last.y
             tape.apply(output_over_z, (0, 1), y, cost, *arrays, *last.ending)
@@ -349,6 +362,12 @@ class Objective:
             raise InputError(
                 f"{found} is not a label from 0 to 1, which this loss needs; "
                 "for numbers of any size use 'mean_squared_error'"
+            )
+        if getattr(self.loss, "positive", False) and (t < TINY).any():
+            row, k = np.argwhere(t < TINY)[0]
+            raise InputError(
+                f"{what}: {t[row, k]} in row {row}, column {k} is not above 0, as this loss needs; "
+                "of amounts that may be 0 'tweedie' takes all, 'poisson' counts"
             )
         if kind == "classes" and ((t < least).any() or abs(t.sum(axis=1) - 1.0).max() > 1e-5):
             raise InputError(
