@@ -174,14 +174,17 @@ class Kernel:
 class TracedKernel(Kernel, ABC):
     """A formula that is traced and written anew in the backend's own terms.
 
-    What leaves the language of `backends.formula` runs plainly, and says so.
+    What leaves the language of `backends.formula` runs plainly, and says so. ``own``: those of
+    `backends.formula.OWN` that its kernels have.
     """
+
+    own: tuple[str, ...] = ()
 
     def bind(self, *arrays: Array, scalars: int = 0) -> Callable[..., None]:
         shape = np.broadcast_shapes(*(x.shape for x in arrays))
         extents = [extent_of(x.shape, shape) for x in arrays] + [SCALAR] * scalars
         try:
-            program = trace(self.formula, extents, self.into)
+            program = trace(self.formula, extents, self.into, self.own)
         except NotFusable as reason:
             warnings.warn(f"runs unfused, with temporary arrays: {reason}", stacklevel=3)
             return super().bind(*arrays, scalars=scalars)

@@ -13,7 +13,7 @@ import numpy as np
 
 from backends.base import Native, TracedKernel
 from backends.cuda_source import formula_source, translation_unit
-from backends.formula import Program
+from backends.formula import OWN, Program
 
 
 class CudaKernel(TracedKernel):
@@ -22,6 +22,8 @@ class CudaKernel(TracedKernel):
     A scalar may be a number, passed by value, or an array of one element, read from the device
     when the kernel runs; both give the same bits.
     """
+
+    own = OWN
 
     def write(
         self, program: Program, arrays: Sequence[Native], shape: tuple[int, ...]

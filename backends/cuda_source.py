@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.base import Native
-from backends.formula import COLUMN, FULL, ROW, SCALAR, Program
+from backends.formula import COLUMN, FULL, OWN, ROW, SCALAR, Program
 
 THREADS = 256  # of a block of an elementwise kernel, and of a row that has a block of its own
 ROW_THREADS = 128  # of a block that holds several rows
@@ -308,7 +308,11 @@ _C = {
     "maximum": "max_({}, {})",
     "abs": "fabs{f}({})",
     "sign": "sign_({})",
-} | {name: f"{name}{{f}}({{}})" for name in ("exp", "expm1", "log", "log1p", "sqrt", "tanh")}
+    **{
+        name: f"{name}{{f}}({{}})"
+        for name in ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", *OWN)
+    },
+}
 
 # min_, max_ and sign_ as in the Array API standard: NaN where either operand is NaN, sign(0) = 0.
 # row_max and row_sum give each of the row's threads what all of them hold, taken together.

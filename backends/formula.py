@@ -4,9 +4,11 @@ A *formula* is a pure function ``formula(xp, *arguments)`` whose first argument 
 namespace. Its language is small so that every backend can turn it into one pass over memory:
 
 - the operators ``+ - * / -x < <= > >= == !=`` and
-  ``xp.where abs exp expm1 log log1p sqrt tanh sign minimum maximum``,
+  ``xp.where abs exp expm1 log log1p sqrt sin cos tanh sign minimum maximum``,
 - ``xp.max(x, axis=1, keepdims=True)`` and ``xp.sum(x, axis=1, keepdims=True)``, which turn the
   rows of an (n, m) array into an (n, 1) column (what softmax needs),
+- ``xp.erf`` where a library has one of its own (``hasattr(xp, "erf")``), as CUDA does; the standard
+  has none,
 - no shapes, no branches, no other keywords; arithmetic between two scalars is done before.
 
 `trace` runs the formula on symbols and returns a `Program`: instructions in the order they were
@@ -18,7 +20,7 @@ Arguments come in four extents, by whether they vary along rows (axis 0) and col
 "full" (n, m), "row" (m,), "column" (n, 1) and "scalar". Flat vectors count as full.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from types import SimpleNamespace
@@ -32,7 +34,8 @@ SCALAR: Extent = (False, False)
 
 Formula = Callable[..., Any]
 
-UNARY = ("negative", "abs", "exp", "expm1", "log", "log1p", "sqrt", "tanh", "sign")
+UNARY = ("negative", "abs", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "sign")
+OWN = ("erf",)  # of one argument too, in the libraries that have them
 BINARY = ("add", "subtract", "multiply", "divide", "minimum", "maximum")
 COMPARE = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 REDUCE = ("max", "sum")
@@ -266,10 +269,13 @@ def _elementwise(op: str) -> Callable[..., _Symbol]:
     return call
 
 
-_NAMESPACE = SimpleNamespace(
-    **{op: _elementwise(op) for op in (*UNARY, *BINARY, *COMPARE, "where")},
-    **{op: _reduction(op) for op in REDUCE},
-)
+def _functions(names: Iterable[str]) -> dict[str, Callable[..., _Symbol]]:
+    return {op: _elementwise(op) for op in names}
+
+
+_NAMESPACE = _functions((*UNARY, *BINARY, *COMPARE, "where")) | {
+    op: _reduction(op) for op in REDUCE
+}
 
 
 def extent_of(shape: tuple[int, ...], whole: tuple[int, ...]) -> Extent:
@@ -281,10 +287,16 @@ def extent_of(shape: tuple[int, ...], whole: tuple[int, ...]) -> Extent:
     return (shape[0] == whole[0], shape[1] == whole[1])
 
 
-def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = (0,)) -> Program:
+def trace(
+    formula: Formula,
+    extents: Sequence[Extent],
+    into: Sequence[int] = (0,),
+    own: Collection[str] = (),
+) -> Program:
     """The program of a formula for arguments of these extents; NotFusable if it has none.
 
-    into: positions of the arguments that the results are written to.
+    into: positions of the arguments that the results are written to. own: those of `OWN` that are
+    instructions where the kernel is to run.
 
     >>> program = trace(lambda xp, z, b: xp.maximum(z + b, 0.0), [FULL, ROW])
     >>> [instruction.op for instruction in program.code]
@@ -297,7 +309,7 @@ def trace(formula: Formula, extents: Sequence[Extent], into: Sequence[int] = (0,
     ]
     name = getattr(formula, "__name__", type(formula).__name__)
     try:
-        results = formula(_NAMESPACE, *arguments)
+        results = formula(SimpleNamespace(**_NAMESPACE, **_functions(own)), *arguments)
     except (AttributeError, TypeError) as error:
         raise NotFusable(f"formula {name!r}: {error}") from error
     results = results if isinstance(results, tuple) else (results,)

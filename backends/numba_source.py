@@ -9,7 +9,7 @@ from functools import cache
 
 from backends.formula import SCALAR, Program
 
-TRANSCENDENTAL = ("exp", "expm1", "log", "log1p", "tanh")
+TRANSCENDENTAL = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh")
 
 
 @cache

@@ -20,7 +20,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -59,8 +59,13 @@ def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray
     return save(flat, metadata=metadata)
 
 
-def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(about, tensors) of a file of this kind. InputError if it is missing, damaged, or another."""
+def read(
+    path: PathLike, kind: str, earlier: Mapping[str, Callable[[Any], Any]] | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(about, tensors) of a file of this kind. InputError if it is missing, damaged, or another.
+
+    earlier: kinds of before, and what makes of their ``about`` one of this kind.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = checked_path(path)
@@ -68,16 +73,15 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarra
         open_regular(path).close()
         with safe_open(path, framework="numpy") as file:  # holds offsets against the file's size
             metadata = file.metadata() or {}
-            if metadata.get("format") != kind:
-                raise InputError(
-                    f"{path} is {metadata.get('format', 'no file of ours')}, not {kind}"
-                )
+            found = metadata.get("format", "no file of ours")
+            if found != kind and found not in (earlier or {}):
+                raise InputError(f"{path} is {found}, not {kind}")
             about = _parsed(metadata)
             tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
         said = metadata.get(CHECKSUM)
-        if said not in (None, _checksum(kind, metadata["about"], tensors)):
+        if said not in (None, _checksum(found, metadata["about"], tensors)):
             raise ValueError("its checksum is not that of its content")
-        return about, tensors
+        return about if found == kind or not earlier else earlier[found](about), tensors
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there") from error
     except PermissionError as error:

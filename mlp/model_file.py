@@ -10,6 +10,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,15 @@ from mlp.data.preprocessing import Preprocessing
 from mlp.data.scaling import Scaling
 from mlp.errors import InputError
 from mlp.files import PathLike, checked_path, content_of, read, write
-from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.activations import ACTIVATIONS, meant_before
 from mlp.formulas.initializers import INITIALIZERS
 from mlp.formulas.losses import LOSSES
 from mlp.layers import LAYERS, Layer
 from mlp.names import spec
 from mlp.network.graph import Network
 
-MODEL = "array-mlp model 1"  # the format
+MODEL = "array-mlp model 2"  # the format
+BEFORE = "array-mlp model 1"  # when the activation "gelu" was its tanh form
 MODEL_FILE = "model.safetensors"  # in the folder of a run
 MOST_LAYERS = 10_000  # in a file
 
@@ -80,7 +82,7 @@ class Content:
 def content(path: PathLike) -> Content:
     """What a file holds. Raises InputError if it is no such file, or does not fit together: arrays
     are as long as the network says, and what it says is told before anything is made of it."""
-    about, tensors = read(path, MODEL)
+    about, tensors = read(path, MODEL, {BEFORE: _renamed})
     with content_of(path):
         scaling = _scaling(tensors, "input")
         if len(about["layers"]) > MOST_LAYERS:
@@ -120,7 +122,18 @@ def _check_vector(name: str, x: np.ndarray, length: int, dtype: str) -> None:
 
 def load_beside(path: PathLike) -> Any:
     """What `mlp.save_model` was given to keep beside the model; None if there was nothing."""
-    return read(path, MODEL)[0].get("beside")
+    return read(path, MODEL, {BEFORE: _renamed})[0].get("beside")
+
+
+def _renamed(about: Any) -> Any:
+    """What a file of the format before says, in the names of now."""
+    with suppress(KeyError, TypeError):  # which `content` names
+        for layer in about["layers"]:
+            if "activation" in layer:
+                layer["activation"] = meant_before(layer["activation"])
+        parameters = about["beside"]["parameters"]  # of an estimator
+        parameters["activation"] = meant_before(parameters["activation"])
+    return about
 
 
 def model_file(path: PathLike) -> Path:

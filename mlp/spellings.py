@@ -17,6 +17,14 @@ SAME = {
     "silu": "swish, SiLU",
     "exp": "exponential",
     "softmax": "multinomial",
+    "leaky_relu": "LeakyReLU",
+    "gelu_tanh": "gelu_new, gelu_pytorch_tanh, gelu_approximate",
+    "hard_sigmoid": "hardsigmoid",
+    "hard_swish": "hardswish, hard_silu",
+    "hard_tanh": "hardtanh, satlins",
+    "sine": "sin, siren",
+    "square": "quadratic",
+    "log_softmax": "LogSoftmax",
     # losses
     "half_squared_error": "sum_of_squares",
     "mean_squared_error": "mse, MSELoss, squared_error, squared_loss, quadratic, l2_loss, mse_loss",
@@ -56,7 +64,9 @@ SAME = {
     "he_uniform": "kaiming_uniform, kaiming, he, he_init",
     "he_normal": "kaiming_normal",
     "uniform": "random_uniform",
+    "lecun_uniform": "lecun",
     "normal": "random_normal, gaussian",
+    "truncated_normal": "trunc_normal",
     "zeros": "zero",
     # schedules
     "constant": "ConstantLR, fixed, none",
@@ -132,13 +142,11 @@ SAME = {
 
 # Ours, and what is not here, to which it is the nearest.
 NEAR = {
-    "tanh": "hardtanh, hard_tanh, softsign, lecun_tanh",
-    "sigmoid": "hard_sigmoid, log_sigmoid",
-    "elu": "selu, celu, mish",
-    "silu": "hard_swish, hardswish",
-    "leaky_relu": "prelu, rrelu",
+    "tanh": "lecun_tanh, tanhshrink",
+    "sigmoid": "log_sigmoid",
+    "leaky_relu": "rrelu",
     "relu": "relu6, thresholded_relu",
-    "softmax": "log_softmax, softmin, sparsemax",
+    "softmax": "softmin, sparsemax",
     "mean_squared_error": (
         "mape, mean_absolute_percentage_error, msle, mean_squared_logarithmic_error, rmse, "
         "root_mean_squared_error"
@@ -151,11 +159,9 @@ NEAR = {
     "cross_entropy": "KLDivLoss, kl_div, kl_divergence, kullback_leibler_divergence",
     "adam": "adafactor, ftrl",
     "adamw": "lamb, muon",
-    "glorot_normal": "lecun_normal, orthogonal",
-    "glorot_uniform": "lecun_uniform",
-    "normal": "truncated_normal, trunc_normal",
     "step": "MultiStepLR, piecewise_constant",
     "plateau": "adaptive",
+    "glorot_uniform": "variance_scaling",
     "dropout": "AlphaDropout, GaussianDropout, SpatialDropout1D",
 }
 

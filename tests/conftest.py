@@ -7,6 +7,7 @@ import pytest
 
 from backends import BackendError, get_backend, numba_kernel
 from backends.numpy_backend import NumpyBackend
+from mlp.formulas.activations import learned
 
 JIT = "numpy with numba"
 BACKENDS = ("numpy", JIT, "strict", "strict:device1", "torch", "cupy", "cupy:1")
@@ -34,6 +35,13 @@ def backend(request):
 def dtype(request):
     """The name of a working dtype."""
     return request.param
+
+
+def numbers_of(activation, units, seed=7):
+    """Values for what an activation learns, near where they start."""
+    rng = np.random.default_rng(seed)
+    found = learned(activation, units).values()
+    return [start + 0.2 * rng.standard_normal(size) for size, start in found]
 
 
 def assert_close(actual, expected, units=4.0, what=""):

@@ -28,7 +28,7 @@ HOUSE = [
     (
         "formulas",
         [
-            *("target_kinds", "output_units", "activations", "losses", "metrics"),
+            *("target_kinds", "output_units", "special", "activations", "losses", "metrics"),
             *("initializers", "schedules", "optimizers", "loss_scaling"),
         ],
     ),
@@ -81,7 +81,7 @@ HOUSE = [
 UPWARDS = {"network.graph": {"training.setup"}}
 # Formulas do not know of each other, but for those that are made of others.
 MADE_OF = {
-    "activations": {"output_units"},
+    "activations": {"output_units", "special"},
     "losses": {"output_units", "activations", "target_kinds"},
     "initializers": {"activations"},  # "auto" asks the activation
     "loss_scaling": {"optimizers"},

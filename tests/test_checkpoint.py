@@ -4,12 +4,15 @@ import errno
 import json
 import math
 import os
+import pickle
+import warnings
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+import mlp
 from backends import get_backend
 from mlp import (
     Dense,
@@ -78,6 +81,54 @@ def test_every_activation(activation, tmp_path):
     found = load_model(tmp_path / "m")
     assert found.network.activations == net.activations
     assert (found.predict(X) == model.predict(X)).all()
+
+
+def made_before(path):
+    """The file as it was written when the activation "gelu" was its tanh form."""
+    with safe_open(path, framework="numpy") as file:
+        about = file.metadata()["about"].replace("gelu_tanh", "gelu")
+    save_file(load_file(path), path, {"format": "array-mlp model 1", "about": about})
+
+
+def test_a_model_of_before_predicts_what_it_did(tmp_path):
+    """Its "gelu" is what is now gelu_tanh, in files and in pickles."""
+    net = Network(3, [Dense(4, "gelu_tanh"), Dense(4, {"name": "gelu_tanh"}), Dense(2)])
+    model = Model(net, "mean_squared_error", seed=1)
+    exact = Model(Network(3, [Dense(4, "gelu"), *net.layers[1:]]), model.loss, w=model.w)
+    assert (exact.predict(X) != model.predict(X)).any()
+    save_model(model, tmp_path / "m")
+    made_before(tmp_path / "m")
+    assert load_model(tmp_path / "m").network.layers == net.layers
+    assert (load_model(tmp_path / "m").predict(X) == model.predict(X)).all()
+    for layer in (*net.layers, Dense(3, "gelu")):  # what pickles of now hold
+        assert pickle.loads(pickle.dumps(layer)) == layer
+    before = object.__new__(Dense)
+    before.__setstate__({**net.layers[0].__dict__, "activation": "gelu"})
+    assert before == net.layers[0]
+
+
+@pytest.mark.parametrize(
+    "activation", ["gelu_tanh", ["gelu_tanh", "tanh"], ({"name": "gelu_tanh"},) * 2]
+)
+def test_an_estimator_of_before_predicts_what_it_did(activation, tmp_path):
+    sizes = (3, 2) if not isinstance(activation, str) else (3,)
+    made = mlp.MLPRegressor(
+        hidden_layer_sizes=sizes, activation=activation, solver="lbfgs", max_iter=2
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made.fit(X, X[:, 0])
+    made.save(tmp_path / "m")
+    made_before(tmp_path / "m")
+    found = mlp.MLPRegressor.load(tmp_path / "m")
+    assert list(found.activation) == list(activation)
+    assert (found.predict(X) == made.predict(X)).all()
+    state = made.__getstate__()
+    assert state.pop("_names") == 2
+    text = repr(state["activation"]).replace("gelu_tanh", "gelu")
+    found = mlp.MLPRegressor()
+    found.__setstate__({**state, "activation": eval(text)})
+    assert found.activation == activation
 
 
 @pytest.mark.parametrize("loss", [*settings_of_table(LOSSES), LOSSES["cross_entropy"]])
@@ -261,15 +312,15 @@ def test_not_a_safetensors_file(saved):
 
 def test_a_safetensors_file_of_another_program(saved):
     save_file({"weight": np.zeros(3)}, saved)
-    with pytest.raises(InputError, match=r"is no file of ours, not array-mlp model 1"):
+    with pytest.raises(InputError, match=r"is no file of ours, not array-mlp model 2"):
         load_model(saved)
 
 
 def test_a_model_is_no_state(saved, tmp_path):
-    with pytest.raises(InputError, match=r"is array-mlp model 1, not array-mlp state 1"):
+    with pytest.raises(InputError, match=r"is array-mlp model 2, not array-mlp state 1"):
         load_state(saved)
     save_state(run_for_state().state, tmp_path / "s", get_backend("numpy"))
-    with pytest.raises(InputError, match=r"is array-mlp state 1, not array-mlp model 1"):
+    with pytest.raises(InputError, match=r"is array-mlp state 1, not array-mlp model 2"):
         load_model(tmp_path / "s")
 
 

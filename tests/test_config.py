@@ -405,6 +405,20 @@ def test_old_words_are_answered_with_the_new_ones(write):
     assert load(write(text=json.dumps(values), name="settings.json")).training.record_steps
 
 
+def test_gelu_in_settings_of_before_is_its_tanh_form(write):
+    """In those of a run; in JSON that someone wrote it has to be said which is meant."""
+    values = load(write()).model_dump(exclude_none=True)
+    for given, now in (("gelu", "gelu_tanh"), ({"name": "gelu"}, {"name": "gelu_tanh"})):
+        values["layers"][0]["activation"] = given
+        text = json.dumps(values)
+        assert load(write(text=text, name="settings.json")).layers[0].activation == now
+        with pytest.raises(InputError, match=r'layers\.0\.activation: .*"version": 2 at the top'):
+            load(write(text=text, name="mine.json"))
+        text = json.dumps({"version": 2} | values)
+        for name in ("settings.json", "mine.json"):
+            assert load(write(text=text, name=name)).layers[0].activation == given
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

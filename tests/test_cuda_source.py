@@ -19,7 +19,7 @@ from mlp.formulas.optimizers import OPTIMIZERS
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 LITERAL = re.compile(r"(?<![\w.])(?:\d+\.\d*|\d+e[+-]?\d+)(?:e[+-]?\d+)?(\w*)")
-FUNCTION = r"\b(?:exp|expm1|log|log1p|sqrt|tanh|fabs)"
+FUNCTION = r"\b(?:exp|expm1|log|log1p|sqrt|sin|cos|tanh|erf|fabs)"
 
 
 def strangers(kind, text):

@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris, make_multilabel_classification
 import mlp
 from backends import BackendError, get_backend
 from mlp.estimators.models import RECORDS, plain, unplain
-from mlp.formulas.activations import ACTIVATIONS, Elu, LeakyRelu
+from mlp.formulas.activations import ACTIVATIONS, Elu, LeakyRelu, learned
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
@@ -133,7 +133,7 @@ def test_names_of_columns_come_along(tmp_path):
 
 
 SETTINGS = [
-    *({"activation": name} for name in ACTIVATIONS),
+    *({"activation": name} for name, f in ACTIVATIONS.items() if not learned(f, 1)),
     *({"solver": name} for name in OPTIMIZERS),
     *({"learning_rate": name, "solver": "momentum"} for name in SCHEDULES),
     *({"loss": name} for name in LOSSES),

@@ -13,7 +13,7 @@ from backends.base import Kernel
 from backends.blocks import BLOCK
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
 from backends.numpy_backend import NumpyBackend
-from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.activations import ACTIVATIONS, learned
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
 
@@ -37,6 +37,8 @@ def table_formulas():
     for name, activation in ACTIVATIONS.items():
         found[f"{name}.f"] = (activation.f, (0,), ())
         found[f"{name}.df"] = (activation.df, (0,), ())
+        if learned(activation, 1):
+            found[f"{name}.dp"] = (activation.dp, (0,), ())
     for name, loss in LOSSES.items():
         found[f"{name}.cost"] = (loss.cost, (0,), ())
         found[f"{name}.derivative"] = (loss.derivative, (0,), ())
@@ -59,7 +61,8 @@ def arrays_for(name, shape, dtype):
     count = 1 + len(into) if name in OPTIMIZERS else len(names)  # w, g, the state vectors
     arrays = {key: rng.standard_normal(shape) for key in names[:count]}
     if "a" in arrays:
-        arrays["a"] = ACTIVATIONS[name.partition(".")[0]].f(np, arrays["z"])
+        own = [x for key, x in arrays.items() if key not in "vza"]  # what is learned
+        arrays["a"] = ACTIVATIONS[name.partition(".")[0]].f(np, arrays["z"], *own)
     if "t" in arrays:
         arrays["t"] = np.where(arrays["t"] < 0.0, 0.0, np.minimum(arrays["t"], 1.0))
     for key in ("step", *(("v", "u") if name in OPTIMIZERS else ())):

@@ -20,8 +20,13 @@ EXPECTED = {
     "glorot_normal": (2.0 / 800.0, None),
     "he_uniform": (2.0 / 500.0, math.sqrt(6.0 / 500.0)),
     "he_normal": (2.0 / 500.0, None),
+    "lecun_uniform": (1.0 / 500.0, math.sqrt(3.0 / 500.0)),
+    "lecun_normal": (1.0 / 500.0, None),
+    "orthogonal": (1.0 / 400.0, None),
     "uniform": (0.25 / 3.0, 0.5),
     "normal": (0.0025, None),
+    "truncated_normal": (0.0025 * 0.7737413035499232, 0.1),
+    "constant": (0.0, 0.0),
     "zeros": (0.0, 0.0),
 }
 
@@ -50,16 +55,22 @@ def test_mean_variance_and_limit(name):
 def test_one_seed_is_one_draw(name):
     first = drawn(INITIALIZERS[name], seed=7)
     np.testing.assert_array_equal(first, drawn(INITIALIZERS[name], seed=7))
-    assert name == "zeros" or not np.array_equal(first, drawn(INITIALIZERS[name], seed=8))
+    assert name in ("zeros", "constant") or not np.array_equal(
+        first, drawn(INITIALIZERS[name], seed=8)
+    )
 
 
-RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+USUAL = {
+    **dict.fromkeys(("relu", "leaky_relu", "prelu", "elu", "celu", "softplus"), "he_uniform"),
+    **dict.fromkeys(("gelu", "gelu_tanh", "silu", "mish", "hard_swish"), "he_uniform"),
+    **dict.fromkeys(("selu", "parametric"), "lecun_normal"),
+}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_auto_is_he_for_rectifiers_and_glorot_for_others(activation):
+def test_auto_is_what_the_activation_wants(activation):
     """Given by name, mapping or object."""
-    expected = "he_uniform" if activation in RECTIFIERS else "glorot_uniform"
+    expected = USUAL.get(activation, "glorot_uniform")
     for given in (activation, {"name": activation}, get_activation(activation)):
         assert get_initializer("auto", given) is INITIALIZERS[expected]
 
@@ -94,6 +105,27 @@ def test_bad_settings_are_named(bad):
     name = {"limit": "uniform", "deviation": "normal"}.get(setting, "he_normal")
     with pytest.raises(InputError, match=rf"initializer .*: {setting} must .*{value}"):
         get_initializer({"name": name} | bad, "tanh")
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (9, 4), (4, 9), (1, 5)])
+def test_orthogonal_is_orthonormal_along_the_shorter_side(shape):
+    W = get_initializer({"name": "orthogonal", "gain": 2.0}, "tanh")(
+        np.random.default_rng(0), *shape, shape
+    )
+    product = W.T @ W if shape[0] >= shape[1] else W @ W.T
+    np.testing.assert_allclose(product, 4.0 * np.eye(min(shape)), atol=1e-14)
+
+
+def test_orthogonal_is_uniform_among_the_rotations():
+    """The determinant and each entry have either sign as often: QR alone would not."""
+    rng = np.random.default_rng(0)
+    drawn = np.array([INITIALIZERS["orthogonal"](rng, 3, 3, (3, 3)) for _ in range(400)])
+    for share in ((np.linalg.det(drawn) > 0).mean(), *(drawn > 0).mean(axis=0).ravel()):
+        assert abs(share - 0.5) < 0.1
+
+
+def test_a_constant_may_be_any_number():
+    assert (drawn(get_initializer({"name": "constant", "value": -2}, "tanh")) == -2.0).all()
 
 
 def test_settings_and_functions():

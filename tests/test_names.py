@@ -1,9 +1,10 @@
 """Name tables: their types are their names, and a setting is refused, or taken as it is meant."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from types import UnionType
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -66,6 +67,7 @@ WRONG = {
     bool: ["yes", None, 1, 0.0, np.array([True, False])],
     Literal: ["nomal", None, 1, ["uniform"]],
     UnionType: ["0.5", None, True, [], ["0.5"], [0.5, np.nan], -np.inf, 1j],  # Numbers
+    str | Mapping[str, Any]: [3, None, 0.5, ["tanh"]],  # another entry of the table
 }
 SETTINGS = [
     (kind, name, field)
@@ -79,7 +81,7 @@ settings = pytest.mark.parametrize(
 
 @settings
 def test_a_setting_of_another_type_is_named(kind, name, field):
-    for value in WRONG[get_origin(field.type) or field.type]:
+    for value in WRONG.get(field.type) or WRONG[get_origin(field.type) or field.type]:
         with pytest.raises(InputError) as error:
             made(kind, name, **{field.name: value})
         assert f"{field.name} must " in str(error.value)

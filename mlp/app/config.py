@@ -53,7 +53,7 @@ from mlp.data.preprocessing import KINDS, Coding, ColumnPlan, Kind
 from mlp.data.scaling import ScalingName
 from mlp.errors import InputError, did_you_mean
 from mlp.files import checked_path, open_regular
-from mlp.formulas.activations import ACTIVATIONS, get_activation
+from mlp.formulas.activations import ACTIVATIONS, get_activation, meant_before
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
 from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
@@ -68,6 +68,7 @@ from mlp.threads import check_threads
 from mlp.training.checkpoints import Checkpoints
 from mlp.training.settings import RENAMED, Settings
 
+VERSION = 2  # of the names in settings that are JSON, as those of a run
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -599,7 +600,24 @@ def _parse(path: Path) -> dict[str, Any]:
     if path.suffix == ".json" and isinstance(values.get("training"), dict):
         training = values["training"]  # of a run that was made when it had the old name
         values["training"] = {RENAMED.get(name, name): x for name, x in training.items()}
+    if path.suffix == ".json" and values.pop("version", None) != VERSION:
+        _as_meant_before(values, path)
     return values
+
+
+def _as_meant_before(values: dict[str, Any], path: Path) -> None:
+    """The activations of a run's settings by the names of now; in JSON that someone wrote, whose
+    age is unknown, InputError for one that had another meaning."""
+    layers = values.get("layers")
+    for index, layer in enumerate(layers if isinstance(layers, list) else ()):
+        name = layer.get("activation") if isinstance(layer, dict) else None
+        if name != (now := meant_before(name)):
+            if path.name != "settings.json":
+                raise InputError(
+                    f"{path}: layers.{index}.activation: before version {VERSION} {name!r} was what"
+                    f' is {now!r} now; write that, or "version": {VERSION} at the top of the file'
+                )
+            layer["activation"] = now
 
 
 BACKSLASHES = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlp.app.config import FILES, Config, load
+from mlp.app.config import FILES, VERSION, Config, load
 from mlp.app.fingerprint import differences
 from mlp.app.run_folder import CHECKPOINTS, SETTINGS
 from mlp.errors import InputError, did_you_mean
@@ -154,7 +154,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def resolved(config: Config, model: Model) -> dict[str, Any]:
     """The settings with nothing left open: the backend in use, all units, absolute paths."""
-    values: dict[str, Any] = {"seed": config.seed, "backend": None}
+    values: dict[str, Any] = {"version": VERSION, "seed": config.seed, "backend": None}
     values |= config.model_dump(mode="json", exclude_none=True, by_alias=True)
     values["backend"] = model.backend.name
     if "kind" not in values["layers"][-1]:  # a dense layer

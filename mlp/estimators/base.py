@@ -41,7 +41,7 @@ from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.models import ACTIVATION_NAMES, load, save
 from mlp.estimators.stochastic import RATE_MODES, SolverState, fit_stochastic
 from mlp.files import PathLike
-from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.activations import ACTIVATIONS, get_activation, learned, meant_before
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
@@ -343,6 +343,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         ]
         for layer in layers:
+            _refuse_learned(layer)
             _try_out(layer.activation, ("f", "df"), ACTIVATIONS, "activation")
         layers.append(Dense(int(units[-1]), _own_name(self.out_activation_), l2=alpha))
         network = Network(int(inputs), layers)
@@ -568,12 +569,15 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         solver = state.pop("_solver_state", None)
         if solver is not None:
             state["_solver_state"] = solver.as_dict()
-        return state
+        return state | {"_names": 2}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """From a pickle of this class, or of scikit-learn's own estimator (after patching)."""
         if "backend" not in state:
             state = adopted(type(self), state)
+        elif "_names" not in state:  # of when the activation "gelu" was its tanh form
+            state = {**state, "activation": meant_before(state["activation"])}
+        state.pop("_names", None)
         super().__setstate__(state)
         if self._solver_state is not None:
             self._solver_state = SolverState.of(self, self._solver_state)
@@ -593,6 +597,15 @@ def _own_name(activation: Any) -> Any:
     """What this library calls an activation that scikit-learn may have another name for."""
     named = isinstance(activation, str)
     return ACTIVATION_NAMES.get(activation, activation) if named else activation
+
+
+def _refuse_learned(layer: Dense) -> None:
+    """InputError for an activation that learns."""
+    if learned(get_activation(layer.activation), layer.units):
+        raise InputError(
+            f"activation {layer.label!r} learns numbers of its own, and those of an estimator are "
+            "coefs_ and intercepts_; train the net by mlp.train"
+        )
 
 
 def _on_device(backend: Backend, X: Any) -> bool:

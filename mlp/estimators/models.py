@@ -27,7 +27,7 @@ from backends import get_backend
 from mlp.data.labels import as_labels
 from mlp.errors import InputError
 from mlp.files import MOST, PathLike, content_of
-from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.activations import ACTIVATIONS, get_activation, learned
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
@@ -225,6 +225,8 @@ def _chain(network: Network) -> list[Dense]:
             fault = f"is fed by {' and '.join(f'layer {k}' for k in network.sources[l])}"
         elif not layer.bias:
             fault = "has no bias"
+        elif learned(get_activation(layer.activation), layer.units):
+            fault = "has an activation that learns"
         else:
             layers.append(layer)
             continue

@@ -11,10 +11,13 @@ and, numbered as in `mlp.network.backpropagation`, with v_l the sum that arrives
 
 Sources: (1) 001 eq. 1, 004 z; (2) 002 eq. 2; (4) 000, 001 eq. 9, 002 eq. 5 and 9, 003 case 2, 004;
 (5) 001 eq. 6 and 9, 002 eq. 6, 003 Δ_p w_tu = δ_t o_u; (6) 001 eq. 5 and 9.
+
+What an activation learns (`mlp.formulas.activations` eq. 2) are parameters of the layer beside W
+and b, of the role "slope"; their derivatives come from the kernel that makes δ.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -26,7 +29,10 @@ from mlp.errors import InputError, check_whole, is_finite
 from mlp.formulas.activations import (
     Activation,
     ActivationName,
+    Learning,
     get_activation,
+    learned,
+    meant_before,
 )
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.dropout import check_rate, drop
@@ -46,7 +52,7 @@ class Dense(Layer):
     """
 
     units: int
-    activation: ActivationName | Mapping[str, Any] | Activation = "identity"
+    activation: ActivationName | Mapping[str, Any] | Activation | Learning = "identity"
     sources: tuple[int, ...] | None = None
     bias: bool = True
     dropout: float = 0.0
@@ -69,13 +75,22 @@ class Dense(Layer):
         object.__setattr__(self, "units", int(self.units))
         object.__setattr__(self, "sources", check_sources("Dense", self.sources))
 
+    def __reduce__(self) -> Any:
+        """Pickled as what it was made of."""
+        return Dense, tuple(getattr(self, field.name) for field in fields(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle of when the activation "gelu" was its tanh form."""
+        self.__dict__.update(state, activation=meant_before(state["activation"]))
+
     # ------------------------------------------------------------------ what it holds
 
     def width(self, inputs: Mapping[int, int]) -> int:
         return self.units
 
     def parameters(self, inputs: Mapping[int, int]) -> Iterator[Parameter]:
-        """W[k, l], (units_k, units_l) for each source k, and b[l], (units_l,)."""
+        """W[k, l], (units_k, units_l) for each source k, b[l], (units_l,), and what the activation
+        learns, by its names."""
         draw, fan_in = get_initializer(self.initializer, self.activation), sum(inputs.values())
         for k, width in inputs.items():
             shape = (width, self.units)
@@ -86,6 +101,11 @@ class Dense(Layer):
             yield Parameter("W", shape, "weight", start, source=k)
         if self.bias:
             yield Parameter("b", (self.units,), "bias")
+        for name, (size, first) in self._learned().items():
+            yield Parameter(name, (size,), "slope", first)
+
+    def _learned(self) -> dict[str, tuple[int, float]]:
+        return learned(get_activation(self.activation), self.units)
 
     @property
     def label(self) -> str:
@@ -103,20 +123,22 @@ class Dense(Layer):
             at.y, at.ending = z, tuple(b)
             return
         f, from_output = _unit(self.activation)
+        p, added = [at.p[name] for name in self._learned()], len(b)
 
-        def activate(xp: Any, z: Array, *b: Array) -> Array:
-            return f.f(xp, shifted(z, *b))
+        def activate(xp: Any, z: Array, *rest: Array) -> Array:
+            return f.f(xp, shifted(z, *rest[:added]), *rest[added:])
 
-        def activate_and_keep(xp: Any, a: Array, z: Array, *b: Array) -> Any:
-            z = shifted(z, *b)
-            return (f.f(xp, z), z) if b else f.f(xp, z)
+        def activate_and_keep(xp: Any, a: Array, z: Array, *rest: Array) -> Any:
+            z = shifted(z, *rest[:added])
+            a = f.f(xp, z, *rest[added:])
+            return (a, z) if added else a
 
         if from_output and not at.keeps:  # over z, which the derivative can do without
             at.y = z
-            at.tape.apply(activate, (0,), z, *b)  # (2)
+            at.tape.apply(activate, (0,), z, *b, *p)  # (2)
         else:
             at.y = at.buffer("a")
-            at.tape.apply(activate_and_keep, (0, 1) if b else (0,), at.y, z, *b)
+            at.tape.apply(activate_and_keep, (0, 1) if b else (0,), at.y, z, *b, *p)
         if at.training and self.dropout:
             a, at.y = at.y, at.buffer("h")
             at.tape.apply(drop, (0,), at.y, a, at.mask())
@@ -133,27 +155,35 @@ class Dense(Layer):
             at.tape.total(at.delta, at.g["b"])  # (6)
 
     def _chain_rule(self, at: Place) -> None:
-        """δ <- f'ᵀ(z) · (v ⊙ mask), over v."""
+        """δ <- f'ᵀ(z) · (v ⊙ mask), over v; and the derivatives by what f learns."""
         f, from_output = _unit(self.activation)
         z = at.buffer("z")
         a = z if from_output and not at.keeps else at.buffer("a")
 
         def delta(xp: Any, v: Array, a: Array, *mask: Array) -> Array:
-            return f.df(xp, masked(v, *mask), None, a)  # type: ignore[arg-type]  # not read
+            return f.df(xp, masked(v, *mask), None, a)  # z is not read
 
-        def delta_from_z(xp: Any, v: Array, a: Array, z: Array, *mask: Array) -> Array:
-            return f.df(xp, masked(v, *mask), z, a)
+        names, masks = list(self._learned()), len(at.masks)
+        p, first = [at.p[name] for name in names], 3 + masks + len(names)
+        terms = [at.buffer(name) for name in names]  # of ∂E/∂p, one for each row and unit
+
+        def delta_from_z(xp: Any, v: Array, a: Array, z: Array, *rest: Array) -> Any:
+            v, p = masked(v, *rest[:masks]), rest[masks : masks + len(names)]
+            return (f.df(xp, v, z, a, *p), *(f.dp(xp, v, z, *p) if p else ()))
 
         if from_output:
             at.tape.apply(delta, (0,), at.delta, a, *at.masks)
-        else:
-            at.tape.apply(delta_from_z, (0,), at.delta, a, z, *at.masks)
+            return
+        into = (0, *range(first, first + len(terms)))
+        at.tape.apply(delta_from_z, into, at.delta, a, z, *at.masks, *p, *terms)
+        for name, term in zip(names, terms, strict=True):
+            at.sum_into(at.g[name], term)
 
 
-def _unit(activation: str | Mapping[str, Any] | Activation) -> tuple[Activation, bool]:
-    """The activation, and whether its derivative is found from its output alone."""
+def _unit(activation: Any) -> tuple[Any, bool]:
+    """The activation, and whether its derivatives are found from its output alone."""
     made = get_activation(activation)
-    return made, getattr(made, "from_output", False)
+    return made, getattr(made, "from_output", False) and not hasattr(made, "learned")
 
 
 def shifted(z: Array, *b: Array) -> Array:

@@ -193,6 +193,15 @@ class Place:
         self.tape.copy(self.wide_inputs[:, column], index)
         return index
 
+    def sum_into(self, out: Array, terms: Array) -> None:
+        """out <- Σ of terms (n, width) over the rows, (width,); where out is (1,), over all."""
+        if out.shape[0] == self.width:
+            self.tape.total(terms, out)
+            return
+        of_rows = self.arena.vector(("sum", self.number), self.width, self.arena.dtype)
+        self.tape.total(terms, of_rows)
+        self.tape.total(of_rows, out)
+
     def back(self) -> Iterator[tuple[int, Array]]:
         """(k, out) for each source but the input: write (∂y/∂x_k)ᵀ Δ into out, all of it.
 

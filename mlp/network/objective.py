@@ -23,7 +23,7 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.errors import InputError
-from mlp.formulas.activations import Activation, Identity, get_activation
+from mlp.formulas.activations import Activation, Identity, get_activation, learned
 from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_loss, rows_of
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers.dense import shifted
@@ -86,6 +86,12 @@ class Objective:
         self.targets: TargetKind = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
         last = network.activations[network.depth]
+        if learned(last, network.outputs):
+            raise InputError(
+                f"the last layer's activation, {network.layers[-1].label!r}, is one that learns, "
+                "which hidden layers alone have; put a layer behind it, as Dense("
+                f"{network.outputs}), for the output"
+            )
         unit = getattr(self.loss, "unit", None)
         if not fits(self.loss, last):
             raise InputError(
