@@ -148,13 +148,15 @@ needs_compiler = pytest.mark.skipif(
 @kinds
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel_compiles_and_nothing_spills(architecture, kind):
-    """Nor has any kernel a stack: no function it calls needs memory of its own."""
+    """Nor has any kernel a stack: no function it calls needs memory of its own, but CUDA's sine and
+    cosine, for the digits of π that a huge angle takes."""
     found = cuda_registers.compiled(cuda_registers.unit(kind), architecture)
-    assert len(found) == len(list(cuda_registers.kernels(kind))) + len(
-        cuda_registers.row_kernels(kind)
-    )
+    kernels = list(cuda_registers.kernels(kind))
+    assert len(found) == len(kernels) + len(cuda_registers.row_kernels(kind))
+    turning = {k.name for k in kernels if re.search(r"\b(?:sin|cos)f?\(", k.text)}
     for kernel in found:
-        assert kernel.stack == kernel.spills == 0, kernel
+        assert kernel.spills == 0, kernel
+        assert kernel.stack <= (40 if kernel.kernel in turning else 0), kernel
         assert kernel.registers <= 64, kernel  # a block of 256 fits four times on any of them
 
 

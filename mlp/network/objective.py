@@ -86,18 +86,18 @@ class Objective:
         self.targets: TargetKind = getattr(self.loss, "targets", "numbers")
         name = loss if isinstance(loss, str) else type(loss).__name__
         last = network.activations[network.depth]
-        if learned(last, network.outputs):
-            raise InputError(
-                f"the last layer's activation, {network.layers[-1].label!r}, is one that learns, "
-                "which hidden layers alone have; put a layer behind it, as Dense("
-                f"{network.outputs}), for the output"
-            )
         unit = getattr(self.loss, "unit", None)
         if not fits(self.loss, last):
             raise InputError(
                 f"loss {name!r} includes the output unit {unit!r}: the last layer's activation "
                 f"must be {unit!r} or 'identity', not {network.layers[-1].label!r}; with this "
                 f"activation use one of {', '.join(fitting(last))}"
+            )
+        if learned(last, network.outputs):
+            raise InputError(
+                f"the last layer's activation, {network.layers[-1].label!r}, is one that learns, "
+                "which hidden layers alone have; put a layer behind it, as Dense("
+                f"{network.outputs}), for the output"
             )
         # The output unit f_L in training and in predictions.
         self.inner: Activation = last if unit is None else Identity()
