@@ -8,8 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["weights", "order", "split", "dropout", "blocks"]
-_KEYS: dict[Purpose, int] = {"weights": 1, "order": 2, "split": 3, "dropout": 4, "blocks": 5}
+Purpose = Literal["weights", "order", "split", "dropout", "blocks", "data weights"]
+_KEYS: dict[Purpose, int] = {
+    "weights": 1,
+    "order": 2,
+    "split": 3,
+    "dropout": 4,
+    "blocks": 5,
+    "data weights": 6,
+}
 
 
 def generator(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

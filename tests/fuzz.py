@@ -324,7 +324,7 @@ FIELDS = {
     train: (
         *("batch_size", "optimizer", "learning_rate", "schedule", "warmup", "shuffle", "seed"),
         *("target_loss", "patience", "min_delta", "restore_best", "watch", "record_steps"),
-        *("rate_factors", "validation", "sample_weight", "state", "threads"),
+        *("rate_factors", "initialize", "validation", "sample_weight", "state", "threads"),
     ),
 }
 

@@ -55,7 +55,7 @@ HOUSE = [
         "training",
         [
             *("settings", "state", "checkpoint", "checkpoints"),
-            *("step", "setup", "memory_plan", "run", "loop"),
+            *("step", "setup", "memory_plan", "run", "initial", "loop"),
         ],
     ),
     (

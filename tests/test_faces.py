@@ -303,6 +303,7 @@ VALUES = {  # as in the file, as in Python
         ("{name = 'step', every = 2}", {"name": "step", "every": 2}),
     ],
     "watch": [("loss", "loss")],
+    "initialize": [("data", "data")],
     "rate_factors": [("{bias = 0.5}", {"bias": 0.5})],
     "patience": [("3", 3)],
     "target_loss": [("0.5", 0.5)],

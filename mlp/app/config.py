@@ -440,6 +440,7 @@ class Training(Section):
     watch: Literal["loss", "validation_loss"] | None = None
     record_steps: bool = Settings.record_steps
     rate_factors: dict[str, float] = {}
+    initialize: Literal["data"] | None = Settings.initialize
     class_weight: Annotated[
         dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
     ] = None

@@ -49,6 +49,7 @@ from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
 from mlp.threads import limited
 from mlp.training.checkpoints import Checkpoints, Writer
+from mlp.training.initial import from_data
 from mlp.training.memory_plan import Plan, plan_for
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
 from mlp.training.settings import Options, Settings
@@ -100,6 +101,8 @@ def train(
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
             plan = plan_for(model, *parts, settings, kept is not None)
             plan.check()
+            if settings.initialize == "data" and state is None:
+                model = from_data(model, parts[0], settings.seed)
             trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept)
         with interruptible(trainer.run):
             return trainer.train()

@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     seed: int
     record_steps: bool
     rate_factors: Mapping[str, float]
+    initialize: Literal["data"] | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Settings:
     batch. optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings,
     or an object. learning_rate: None is the optimizer's usual one. rate_factors: by role of
     parameters (`mlp.layers.ROLES`, as "bias"), what the rate is multiplied by; 0 freezes them.
+    initialize: "data" lets a fresh run start from weights with which each unit varies alike over
+    the rows (`mlp.training.initial`), whatever the model's are.
     schedule: a name of `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs
     of linear warm-up before it. shuffle: a new order each epoch: of all rows where they are in
     memory, in blocks where they are on disk (`mlp.data.order.BlockOrder`); "blocks": in blocks
@@ -93,6 +96,7 @@ class Settings:
     seed: int = 0
     record_steps: bool = False
     rate_factors: Mapping[str, float] = field(default_factory=dict)
+    initialize: Literal["data"] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.batch_size, str) and self.batch_size == "full":
@@ -126,6 +130,9 @@ class Settings:
         watched = isinstance(self.watch, str) and self.watch in ("loss", "validation_loss")
         if self.watch is not None and not watched:
             raise InputError(f"watch must be 'loss' or 'validation_loss', not {self.watch!r}")
+        named = isinstance(self.initialize, str) and self.initialize == "data"
+        if self.initialize is not None and not named:
+            raise InputError(f"initialize must be 'data' or None, not {self.initialize!r}")
         self._check_factors()
         self.make_schedule()
         if getattr(self.make_optimizer(), "own_rate", False) and (
