@@ -15,7 +15,8 @@ once and fast later. What may be given, and what for:
 ``empty``                   an allocation of the library's own
 ``copy``, ``upload``        no second array on the device, for a cast or for what is sent
 ``product``, ``total``      BLAS and reductions into their place, bound once and called many times
-``take``, ``one_hot``       no array in between
+``take``, ``scatter``,      no array in between
+``one_hot``
 ``fuse``                    formulas as kernels of one pass over memory
 ``require``                 precisions beyond float32 and float64
 ``keeps``, ``staging``      data sets larger than the device, sent while it computes
@@ -320,6 +321,18 @@ class Backend(ABC):
     def take(self, x: Array, index: Array, out: Array) -> None:
         """out <- the rows of x at index, cast to out's dtype."""
         self.copy(self.xp.take(x, index, axis=0), out)
+
+    def scatter(self, x: Array, index: Array, out: Array) -> Callable[[], None]:
+        """out[k] <- the sum of the rows x[i] with index[i] = k, 0 where there is none, as a call to
+        be made again and again: (n, m) and (n,) int64 -> (classes, m). Two runs give the same bits.
+        This one is a product with the one-hot rows."""
+
+        def run() -> None:
+            one_hot = self.empty((index.shape[0], out.shape[0]), out.dtype)
+            self.one_hot(index, one_hot)
+            out[...] = one_hot.T @ (x if x.dtype == out.dtype else self.xp.astype(x, out.dtype))
+
+        return run
 
     def one_hot(self, labels: Array, out: Array) -> None:
         """out[i, k] <- 1 where labels[i] == k, else 0. labels (n,) of integers, out (n, c)."""

@@ -105,6 +105,9 @@ class Count(Backend):
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         return _nothing
 
+    def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
+        return _nothing
+
     # What writes into arrays has nothing to write to.
 
     def copy(self, source: Native, out: Native) -> None: ...

@@ -1,9 +1,12 @@
-"""Rows gathered, labels spread out and columns added up: the kernels that are not formulas.
+"""Rows gathered and scattered, labels spread out, columns added up: kernels that are no formulas.
 
     take     out[i, j] <- x[index[i], j], cast to out's type                              (1)
     one_hot  out[i, k] <- 1 where labels[i] = k, else 0                                   (2)
     total    out[j] <- Σ_i x[i, j]                                                        (3)
+    scatter  out[k, j] <- Σ_{i: index[i] = k} x[i, j]                                     (4)
 
+(4) is one thread an element of out, which looks through all of index: no order but that of the
+rows, no atomic sums, no memory; n · out.size comparisons, a few microseconds for thousands of each.
 (1) and (2) are one thread an element of out. (3) gives each block up to 32 columns; its 256 threads
 add up every so many rows each and then each other's sums, as a tree. Tall arrays are first cut into
 parts, one row of sums a part, which the same kernel then adds up. The order of a sum depends on the
@@ -70,6 +73,16 @@ def total(x: Native, out: Native, empty: Callable[..., Native]) -> Callable[[], 
     return run
 
 
+def scatter(x: Native, index: Native, out: Native) -> Callable[[], None]:
+    """(4) as a call. x (n, m), index (n,) int64, out (classes, m)."""
+    if out.size == 0:
+        return lambda: None
+    real = np.result_type(x.dtype, out.dtype, np.float32)
+    function = _function(scatter_source, x.dtype, out.dtype, real)
+    numbers = (*out.shape, *_steps(x), *_steps(out), x.shape[0])
+    return Launch(function, (-(-out.size // THREADS),), THREADS, [x, index, out, *numbers])
+
+
 def _function(source: Callable[..., tuple[str, str]], *dtypes: np.dtype) -> Any:
     name, unit = _unit(source, *dtypes)
     return compiled(unit, name)
@@ -123,6 +136,28 @@ extern "C" __global__ void __launch_bounds__({THREADS})
   if (k >= rows * columns) return;
   const long long i = k / columns, j = k - i * columns;
   out[i * p + j * q] = {value};
+}}
+""",
+    )
+
+
+def scatter_source(kind: str, wanted: str, real: str) -> tuple[str, str]:
+    """Name and text of (4) from dtype ``kind`` into dtype ``wanted``, added up in ``real``."""
+    name, T = f"mlp_scatter_{kind}_{wanted}_{real}", C_TYPES[real]
+    return (
+        name,
+        f"""\
+extern "C" __global__ void __launch_bounds__({THREADS})
+{name}(const {C_TYPES[kind]}* x, const long long* index, {C_TYPES[wanted]}* out,
+    long long rows, long long columns, long long down, long long along, long long p, long long q,
+    long long n) {{
+  const long long t = (long long)blockIdx.x * {THREADS} + threadIdx.x;
+  if (t >= rows * columns) return;
+  const long long k = t / columns, j = t - k * columns;
+  {T} s = 0;
+  for (long long i = 0; i < n; i++)
+    if (index[i] == k) s += {read(kind, "x[i * down + j * along]", real)};
+  out[k * p + j * q] = {read(real, "s", wanted)};
 }}
 """,
     )

@@ -139,6 +139,9 @@ class CupyBackend(Backend):
     def take(self, x: Native, index: Native, out: Native) -> None:
         cuda_rows.take(x, index, out)
 
+    def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
+        return cuda_rows.scatter(x, index, out)
+
     def one_hot(self, labels: Native, out: Native) -> None:
         cuda_rows.one_hot(labels, out)
 

@@ -92,6 +92,17 @@ class NumpyBackend(Backend):
         else:
             out[...] = x[index]
 
+    def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
+        columns = np.arange(out.shape[1])
+
+        def run() -> None:
+            # Of vectors this is fast, and the sums are taken in the order of the rows.
+            places = (index[:, None] * len(columns) + columns).reshape(-1)
+            out[...] = 0.0
+            np.add.at(out.reshape(-1), places, np.asarray(x, out.dtype).reshape(-1))
+
+        return run
+
     def one_hot(self, labels: Native, out: Native) -> None:
         if out.shape[1] <= FEW:
             self.take(_unit_rows(out.shape[1], out.dtype), labels, out)

@@ -29,7 +29,7 @@ from mlp.data.order import BlockOrder
 from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
 from mlp.data.row_files import Part
-from mlp.data.samples import Samples, check_inputs, checked
+from mlp.data.samples import Samples, check_codes, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
 from mlp.data.stored import StoredDataset, labels_of
 from mlp.errors import InputError, check_is
@@ -112,6 +112,7 @@ class Model:
         self.columns = _columns(columns, network.inputs)
         self.input_scaling = _fitting(input_scaling, "input_scaling", network.inputs, "inputs")
         self.target_scaling = _fitting(target_scaling, "target_scaling", network.outputs, "outputs")
+        self._check_codes()
         self._predictors: list[Predictor] = []  # those that no thread is using
         if isinstance(self.backend, Count):  # nothing to draw: the model is to be planned with
             self._w = self.backend.empty((network.parameters,), self.dtype)
@@ -147,6 +148,35 @@ class Model:
         if self.classes is not None:
             parts.append(f"{len(self.classes)} classes")
         return f"Model({', '.join(parts)}, {self.precision} on {self.backend.name})"
+
+    def _check_codes(self) -> None:
+        """InputError for columns of codes that are scaled, or that other layers read as numbers."""
+        codes, scaling, names = self.network.codes, self.input_scaling, self.columns
+        for k, values in codes.items():
+            name = k if names is None else repr(names[k])
+            if scaling is not None and not scaling.leaves(k):
+                raise InputError(
+                    f"input_scaling changes column {name}, whose codes an embedding reads; its "
+                    "scaling must be 'none'"
+                )
+            coded = None if self.preprocessing is None else self.preprocessing.embedded.get(k)
+            if self.preprocessing is not None and (coded is None or coded > values):
+                raise InputError(
+                    f"layer {self.network.targets[0][0]}, embedding: column {name} "
+                    + (
+                        "is not coded for it"
+                        if coded is None
+                        else f"has {coded} codes, not {values}"
+                    )
+                )
+        for k in () if self.preprocessing is None else self.preprocessing.embedded:
+            for number in self.network.targets[0]:
+                layer, name = self.network.layer(number), (names or ())[k]
+                if k not in layer.codes:
+                    raise InputError(
+                        f"layer {number}, {layer.label}, reads the codes of column {name!r} as a "
+                        "number; begin with an embedding"
+                    )
 
     @property
     def given_columns(self) -> tuple[str, ...]:
@@ -294,6 +324,7 @@ class Model:
         else:
             given_on_device = backend.owns(X)
             X = check_inputs(backend, X, self.network.inputs, self.columns)
+            check_codes(backend, X, self.network.codes, self.columns)
         with backend.scope(), enough_memory(backend, "predict"):
             try:
                 predictor = self._predictors.pop()
@@ -450,8 +481,14 @@ class Model:
     def feed(self, samples: Samples, streamed: bool | None = None) -> Feed:
         """The samples on their way into this model's evaluations."""
         scalings = self.input_scaling, self.target_scaling
-        storage = PRECISIONS[self.precision].storage
-        return Feed(self.backend, self.dtype, samples, *scalings, streamed, storage)
+        return Feed(self.backend, self.dtype, samples, *scalings, streamed, self.input_storage)
+
+    @property
+    def input_storage(self) -> str:
+        """The dtype in which inputs come to the device: float16 tells no large whole numbers apart,
+        which layers may read."""
+        integers = any(layer.integers for layer in self.network.layers)
+        return self.dtype if integers else PRECISIONS[self.precision].storage
 
     def value_and_gradient(
         self, X: Any, t: Any = None, sample_weight: Any = None, dropout_seed: int | None = None
@@ -585,7 +622,7 @@ class Predictor:
         self.statistics = model.statistics
         self.objective, self.scaling = model.objective, model.input_scaling
         self.columns = model.columns
-        self.storage = PRECISIONS[model.precision].storage
+        self.storage = model.input_storage
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
         self.host = isinstance(model.w, np.ndarray)

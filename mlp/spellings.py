@@ -84,6 +84,7 @@ SAME = {
     "activation": "act, activation_function, nonlinearity, transfer_function",
     "add": "residual, skip, skip_connection, shortcut",
     "batch_norm": "BatchNormalization, batch_normalisation, BatchNorm1d, bn",
+    "embedding": "embed, lookup, entity_embedding, embedding_table",
     "layer_norm": "LayerNormalization, layer_normalisation, ln",
     "rms_norm": "RMSNormalization, rms_normalisation, root_mean_square_norm",
     "scale": "rescaling, scaling_layer",
@@ -96,6 +97,8 @@ SAME = {
     "float64": "double, f64, fp64",
     "mixed": "amp, float16, half, fp16, mixed_float16, 16_mixed",
     # keys
+    "size": "embedding_dim, output_dim, dim",
+    "values": "num_embeddings, input_dim, vocabulary_size, n_values, cardinality",
     "backend": "device",
     "batch_size": "batch, minibatch, minibatch_size, bs",
     "beta_1": "b1",

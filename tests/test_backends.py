@@ -470,6 +470,26 @@ def test_take_labels(backend):
     assert backend.to_numpy(out).tolist() == [8, 1, 4]
 
 
+@pytest.mark.parametrize(("n", "classes", "columns"), [(1, 1, 1), (7, 3, 2), (300, 40, 8)])
+def test_scatter(backend, dtype, n, classes, columns):
+    """Sums of rows by their index, those without a row are 0; the same bits again; out may be part
+    of a larger array, x of its columns."""
+    rng = np.random.default_rng(0)
+    wide, index = rng.normal(size=(n, columns + 2)).astype(dtype), rng.integers(0, classes, n)
+    expected = np.zeros((classes, columns))
+    np.add.at(expected, index, wide[:, 1:-1].astype(np.float64))
+    flat = backend.full((classes * columns + 3,), np.nan, dtype)
+    out = backend.xp.reshape(flat[3:], (classes, columns))
+    call = backend.scatter(backend.asarray(wide)[:, 1:-1], backend.asarray(index), out)
+    found = []
+    for _ in range(2):
+        call()
+        found.append(backend.to_numpy(out).copy())
+    np.testing.assert_array_equal(*found)
+    assert_close(found[0], expected.astype(dtype), units=16.0)
+    assert np.isnan(backend.to_numpy(flat)[:3]).all()
+
+
 @pytest.mark.parametrize("classes", [3, 1000])
 def test_one_hot(backend, dtype, classes):
     labels = np.array([2, 0, 1, 2, classes - 1], np.int64)

@@ -17,6 +17,7 @@ from mlp.layers import (
     BatchNorm,
     Dense,
     Dropout,
+    Embedding,
     LayerNorm,
     RMSNorm,
     Scale,
@@ -348,6 +349,10 @@ WRITTEN = {
     "add": ("sources = [0, 1]", Add((0, 1))),
     "batch_norm": ("momentum = 0.99", BatchNorm(0.99)),
     "dropout": ("rate = 0.25", Dropout(0.25)),
+    "embedding": (
+        "size = 3\ncolumns = [0]\nvalues = [5]\nsources = [0]",
+        Embedding(3, (0,), (5,)),
+    ),
     "layer_norm": ("epsilon = 1e-3", LayerNorm(1e-3)),
     "rms_norm": ("", RMSNorm()),
     "scale": ("sources = [1]", Scale((1,))),
@@ -358,13 +363,14 @@ WRITTEN = {
 def test_layers_of_every_kind(write, kind):
     """A layer that is listed in the library can be written with its own settings."""
     lines, expected = WRITTEN[kind]
-    first = "[[layers]]\nkind = 'layer_norm'\n\n"
+    of_input = kind == "embedding"
+    first = "" if of_input else "[[layers]]\nkind = 'layer_norm'\n\n"
     path = write(("[[layers]]", f"{first}[[layers]]\nkind = {kind!r}\n{lines}\n\n[[layers]]"))
     config = load(path)
-    assert config.layers[1].layer(9) == expected
+    assert config.layers[not of_input].layer(9) == expected
     again = load(write(text=json.dumps(config.model_dump(exclude_none=True)), name="again.json"))
     assert again.layers == config.layers
-    net = Network(3, [LayerNorm(), expected, Dense(1)])
+    net = Network(3, [*([] if of_input else [LayerNorm()]), expected, Dense(1)])
     saved = path.with_name("a.safetensors")
     Model(net, "mean_squared_error").save(saved)
     assert mlp.load(saved).network.layers == net.layers

@@ -2,12 +2,13 @@
 
 What a layer must be able to have, each by one of them: parameters other than weights and biases
 (`OwnNorm`, `OwnScale`), an addition of an earlier layer's output (`Residual`), statistics
-that are state and another behaviour in predictions (`RunningCentre`), integer inputs (`Embedding`),
+that are state and another behaviour in predictions (`RunningCentre`), integer inputs (`OwnTable`),
 rows for several members (`Members`). A new one is tested by being listed in `NETS`.
 """
 
 import copy
 import pickle
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from mlp.layers import (
     Add,
     BatchNorm,
     Dropout,
+    Embedding,
     Layer,
     LayerNorm,
     Parameter,
@@ -161,7 +163,7 @@ class RunningCentre(Layer):
 
 
 @dataclass(frozen=True)
-class Embedding(Layer):
+class OwnTable(Layer):
     """y = T[c]: a row of a table for each value of one integer column of the input."""
 
     values: int = 4
@@ -254,6 +256,8 @@ NETS = {
         Activation("gelu"),
         OUT,
     ],
+    "embedding": [Embedding(3, (0,), (4,)), HIDDEN, OUT],
+    "embedding at the end": [Embedding(1, (0,), (5,))],
     "an activation at the end": [HIDDEN, OUT, Activation("identity")],
     "dropout": [HIDDEN, Dropout(0.4), Dense(5, "gelu"), OUT],
     "dropout of the input": [Dropout(0.2), HIDDEN, OUT],
@@ -263,7 +267,7 @@ NETS = {
     "residual": [HIDDEN, Dense(4, "relu"), Residual(sources=(1, 2)), OUT],
     "residual at the end": [Dense(3, "tanh"), Dense(3), Residual(sources=(0, 1, 2))],
     "running centre": [HIDDEN, RunningCentre(), Dense(4, "tanh", dropout=0.3), OUT],
-    "embedding": [Embedding(), Dense(4, "tanh", sources=(0, 1)), OUT],
+    "own table": [OwnTable(), Dense(4, "tanh", sources=(0, 1)), OUT],
     "members": [Members(), HIDDEN, OwnScale(), OUT],
     "members of hidden units": [HIDDEN, Members(2), OwnNorm(), OUT],
     "all of them": [
@@ -273,7 +277,7 @@ NETS = {
         Dense(4, "gelu", sources=(0, 3)),
         Residual(sources=(2, 4)),
         RunningCentre(),
-        Embedding(units=4),
+        OwnTable(units=4),
         Residual(sources=(6, 7)),
         Members(2),
         Dense(3, sources=(9,)),
@@ -535,6 +539,68 @@ def test_normalisations_are_those_of_pytorch(which):
         one.statistics = np.concatenate([s[:3], theirs.running_var.numpy()])
     y = theirs.eval()(torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(one.predict(X), y, rtol=1e-12)
+
+
+def test_an_embedding_is_rows_of_tables_in_place_of_its_columns():
+    """Columns in any order; tables below each other; the rest first; large codes in float16 too."""
+    from test_mixed import Halves
+
+    net = Network(5, [Embedding(2, columns=(3, 0), values=(4000, 3)), Dense(1)])
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(9, 5)).astype(np.float32)
+    X[:, 3], X[:, 0] = rng.integers(2048, 4000, 9), rng.integers(0, 3, 9)
+    one = Model(net, "mean_squared_error", dtype="float64", seed=2)
+    T, W, b = net.views(one.w)["T"][1], one.W[1, 2], one.b[2]
+    tables = T[:4000][X[:, 3].astype(int)], T[4000:][X[:, 0].astype(int)]
+    y = np.concatenate([X[:, [1, 2, 4]], *tables], axis=1)
+    np.testing.assert_allclose(one.predict(X), y @ W + b, rtol=1e-12)
+    half = Model(net, "mean_squared_error", w=one.w, backend=Halves(), precision="mixed")
+    np.testing.assert_allclose(half.predict(X), y @ W + b, atol=2e-2)
+    assert half.evaluate(X, y @ W + b)["loss"] < 1e-4
+    E, _ = half.value_and_gradient(X, y @ W + b)
+    assert E < 1e-4
+
+
+BAD = {"2.5 in row 2, column 'c'": 2.5, "4.0 in row 2": 4.0, "-1.0 in row 2": -1.0}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_an_index_beyond_its_table_is_refused_where_rows_come_in(backend, said):
+    X, t = rows()
+    X[2, 0] = BAD[said]
+    net = Network(3, [Embedding(3, (0,), (4,)), OUT])
+    one = Model(net, "mean_squared_error", backend=backend, columns=("c", "x", "y"))
+    for given in (X, backend.asarray(X, "float32")):
+        for ask in (lambda X: one.predict(X), lambda X: train(one, X, t, epochs=1)):
+            with pytest.raises(InputError, match=f"X: {said}.* is no index from 0 to 3"):
+                ask(given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"size": 0}, "Embedding: size must be a whole number from 1 on, not 0"),
+        ({"columns": (0,)}, "values must say how many each of the columns (0,) has, not None"),
+        ({"columns": (0, 0), "values": (2, 2)}, "columns (0, 0) must name each column once"),
+        ({"values": (2,)}, "values (2,) are of no columns; name these too"),
+        ({"columns": (0,), "values": (2**25,)}, "33554432 values, more than 16777216"),
+        ({"columns": (3,), "values": (2,)}, "layer 1: embedding: there is no column 3 in 3 inputs"),
+        ({}, "layer 1: embedding: name its columns and how many values each has"),
+        ({"columns": (0,), "values": (2,), "sources": (1,)}, "it reads the input, sources = (0,)"),
+        ({"columns": 1, "values": (2,)}, "Embedding: columns must list whole numbers, as (0, 3)"),
+    ],
+)
+def test_embeddings_that_are_refused(settings, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        Network(3, [Embedding(**settings), Dense(1)])
+
+
+def test_codes_must_not_be_scaled():
+    net, (X, _) = Network(3, [Embedding(3, (0,), (4,)), OUT]), rows()
+    with pytest.raises(InputError, match="input_scaling changes column 0, whose codes"):
+        Model(net, "mean_squared_error", input_scaling=mlp.Scaling.standard(X))
+    fine = mlp.Scaling.fit(X, ["none", "standard", "robust"])
+    assert Model(net, "mean_squared_error", input_scaling=fine).predict(X).shape == (N, 3)
 
 
 def backend_zeros(x):

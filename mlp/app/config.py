@@ -58,7 +58,7 @@ from mlp.formulas.initializers import INITIALIZERS, get_initializer
 from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES, get_schedule
-from mlp.layers import LAYERS, Dense, Layer
+from mlp.layers import LAYERS, Columns, Dense, Embedding, Layer
 from mlp.memory import size_of
 from mlp.names import make
 from mlp.network.graph import Network
@@ -190,7 +190,7 @@ class ColumnSettings(Section):
 
     kind: Kind | None = None
     scaling: ScalingName | None = None
-    coding: Coding = ColumnPlan.coding
+    coding: Coding | None = ColumnPlan.coding
 
 
 def _column(value: Any) -> Any:
@@ -387,18 +387,22 @@ class OtherLayer(Section):
 LAYER_TYPES: dict[str, Any] = {
     "activation": Annotated[Spec, named(ACTIVATIONS, get_activation)],
     "initializer": Annotated[Spec, named(INITIALIZERS, _initializer)],
-    "sources": list[int] | None,
     "units": int | None,
 }
 
 
+WHOLE = tuple[int, ...] | None
+
+
 def _section_of(kind: str, cls: type[Layer]) -> type[OtherLayer]:
     """The section whose keys are the fields of a layer's class."""
-    types = {**get_type_hints(cls), **LAYER_TYPES}
-    settings: Any = {
-        field.name: (types[field.name], ... if field.default is MISSING else field.default)
-        for field in fields(cls)  # type: ignore[arg-type]
-    }
+    hints = get_type_hints(cls)
+    lists = {name: list[int] | None for name, hint in hints.items() if hint == WHOLE}
+    types = {**hints, **lists, **LAYER_TYPES}
+    settings: Any = {}
+    for field in fields(cls):  # type: ignore[arg-type]
+        usual = list(field.default) if isinstance(field.default, tuple) else field.default
+        settings[field.name] = types[field.name], ... if usual is MISSING else usual
     if "units" in settings:
         settings["units"] = (types["units"], None)
     settings["kind"] = (Literal[kind], ...)
@@ -501,7 +505,9 @@ class Config(Section):
                 "training.watch: 'validation_loss' needs data.validation or data.validation_file"
             )
         with _under("layers"):
-            network = self.network(inputs=2, outputs=2)
+            made = [layer.layer(2) for layer in self.layers]
+            named = [k for layer in made for k in getattr(layer, "columns", None) or ()]
+            network = self.network(inputs=2 + max(named, default=0), outputs=2)
         with _under("training.loss"):
             Objective(network, self.training.loss, self.training.reduction)
         return self
@@ -517,9 +523,21 @@ class Config(Section):
         with_units = [i for i, layer in enumerate(self.layers) if hasattr(layer, "units")]
         return with_units[-1] if with_units else len(self.layers) - 1
 
-    def network(self, inputs: int, outputs: int) -> Network:
-        """The layers on so many inputs; ``outputs`` units last if the file leaves them open."""
-        return Network(inputs, [layer.layer(outputs) for layer in self.layers])
+    @property
+    def embeds(self) -> bool:
+        """Whether there is an embedding that leaves its columns to the data."""
+        made = (layer.layer(1) for layer in self.layers)
+        return any(isinstance(layer, Embedding) and layer.columns is None for layer in made)
+
+    def network(self, inputs: int, outputs: int, columns: Columns | None = None) -> Network:
+        """The layers on so many inputs; ``outputs`` units last if the file leaves them open.
+        columns: what the data say of the inputs; without them, they are as they may be."""
+        columns = Columns(tuple(range(inputs)), {inputs - 1: 2}) if columns is None else columns
+        layers = []
+        for section in self.layers:
+            layer, columns = section.layer(outputs).fitted(columns)
+            layers.append(layer)
+        return Network(inputs, layers)
 
     def settings(self) -> Settings:
         """How to train."""

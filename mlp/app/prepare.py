@@ -29,6 +29,7 @@ from mlp.data.stored_tables import code_stored, fit_stored, scaled
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError, Note
 from mlp.formulas.losses import get_loss
+from mlp.layers import Columns
 from mlp.model import Model
 
 LOOKED_AT = 4096  # rows of a part on disk that are looked for among those to train on
@@ -134,7 +135,13 @@ def _stored_parts(config: Config) -> Parts:
             blocks["train"], blocks[name] = left[kept], left[held]
     strict = "error" if about.missing == "error" else "fill"
     found = fit_stored(
-        table, tuple(names), blocks["train"], about.plans, seed=config.seed, gaps=strict
+        table,
+        tuple(names),
+        blocks["train"],
+        about.plans,
+        seed=config.seed,
+        gaps=strict,
+        embeds=config.embeds,
     )
     whole = code_stored(table, found, targets, about.sample_weight)
     assert whole.t is not None
@@ -455,6 +462,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
             scaling=about.scale_inputs,
             gaps="error" if about.missing == "error" else "fill",
             missing=about.missing if isinstance(about.missing, list) else None,
+            embeds=config.embeds,
         )
     for code in preprocessing.codes:
         if code.rare:
@@ -466,8 +474,12 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
                 Note,
                 stacklevel=2,
             )
+    try:
+        network = config.network(len(preprocessing.names), parts.outputs, columns_of(preprocessing))
+    except InputError as error:
+        raise InputError(f"{config.path}: layers: {error}") from error
     model = Model(
-        config.network(len(preprocessing.names), parts.outputs),
+        network,
         config.training.loss,
         reduction=config.training.reduction,
         seed=config.seed,
@@ -491,6 +503,13 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
             )
         model.target_scaling = Scaling.fit(numbers_of_t, names)
     return model
+
+
+def columns_of(preprocessing: Preprocessing) -> Columns:
+    """What layers are told of their inputs."""
+    codes = preprocessing.embedded
+    numbers = tuple(k for k in range(len(preprocessing.names)) if k not in codes)
+    return Columns(numbers, codes)
 
 
 def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]:

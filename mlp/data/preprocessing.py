@@ -18,10 +18,12 @@ and becomes columns of numbers, in float64:
                 change; gaps as of numbers
     category    of two values one column: +1 for the first, -1 for the second; of more (a gap is a
                 value) a column each that is 1 for its value, else 0; as "ordinal" their number from
-                1 on. What is none of the values, as in new rows, is 0 in all of them
+                1 on; as "embedding" the same number, unscaled, for a layer that has a row of a
+                table for each. What is none of the values, as in new rows, is 0 in all of them
 
 Then each column is scaled (`mlp.data.scaling`). All of it is fitted on rows to train on alone, and
-is kept with the model. A category has at most 256 values, those of most rows.
+is kept with the model. A category has at most 256 values, those of most rows (as "embedding",
+65,536).
 """
 
 import json
@@ -44,8 +46,10 @@ from mlp.errors import InputError, check_is, did_you_mean
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Coding = Literal["one-hot", "ordinal"]
+Coding = Literal["one-hot", "ordinal", "embedding"]
 MOST_VALUES = 256
+MOST_EMBEDDED = 1 << 16  # values of a category that is coded for an embedding
+MOST_ONE_HOT = 8  # of one whose coding is not said, where there is an embedding
 PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "month": lambda days: days.astype("datetime64[M]").astype(np.int64) % 12 + 1,
     "day": lambda days: (days - days.astype("datetime64[M]")).astype(np.int64) + 1,
@@ -63,7 +67,8 @@ class ColumnPlan:
     """What to do with the columns of a name: the settings of one entry of `[data.columns]`.
 
     kind : None finds out.  scaling : of its numbers; None is the one of all.  coding : of a
-    category. Raises InputError for other names.
+    category; None is "one-hot", or where there is an embedding and it has more than 8 values,
+    "embedding". Raises InputError for other names.
 
     >>> ColumnPlan("category", coding="ordinal")
     ColumnPlan(kind='category', scaling=None, coding='ordinal')
@@ -71,7 +76,7 @@ class ColumnPlan:
 
     kind: Kind | None = None
     scaling: ScalingName | None = None
-    coding: Coding = "one-hot"
+    coding: Coding | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -103,7 +108,7 @@ class ColumnCode:
     @property
     def rare(self) -> bool:
         """Whether it is a category of more values than are kept."""
-        return len(self.values) == MOST_VALUES and self.why.endswith("are kept")
+        return self.kind == "category" and self.why.endswith("are kept")
 
     @property
     def names(self) -> Names:
@@ -158,7 +163,7 @@ class ColumnCode:
             first = texts[(code < 0).argmax()]
             what = f"as {first!r}" if first else "gaps"
             new = f"{many} values of {self.name!r} were not there in training ({what})"
-        if self.coding == "ordinal":
+        if self.coding != "one-hot":
             return (code + 1.0)[:, None], new
         if len(self.values) <= 2:
             return np.select([code == 0, code == 1], [1.0, -1.0], 0.0)[:, None], new
@@ -168,7 +173,7 @@ class ColumnCode:
         """The column of its numbers, (n, len(names)), as near as they tell."""
         gaps = x[:, -1] > 0.5 if self.gaps else np.zeros(len(x), bool)
         if self.kind == "category":
-            if self.coding == "ordinal":
+            if self.coding != "one-hot":
                 code = np.clip(np.rint(x[:, 0]), 0, len(self.values)).astype(np.int64) - 1
             elif len(self.values) <= 2:
                 code = np.select([x[:, 0] > 0.5, x[:, 0] < -0.5], [0, 1], -1)
@@ -220,6 +225,7 @@ class Preprocessing:
         scaling: ScalingName = "standard",
         gaps: Literal["fill", "error"] = "fill",
         missing: Sequence[str] | None = None,
+        embeds: bool = False,
     ) -> "Preprocessing":
         """How to code and scale these rows, which are those to train on.
 
@@ -227,7 +233,8 @@ class Preprocessing:
         pattern ("lab_*"), a kind or a `ColumnPlan`; a name goes before patterns, a later pattern
         before an earlier one.  scaling : of all numbers that have none of their own; "range" has
         one minimum and maximum for all of them.  gaps : "error" refuses them.  missing : cells
-        that are gaps too, in these rows and in others.
+        that are gaps too, in these rows and in others.  embeds : whether categories of more than 8
+        values, whose coding is not said, are coded for an embedding.
 
         Raises InputError for a name that is not there, for a column that is not of the kind that it
         should be, for values that are not finite, and if no column is left.
@@ -240,7 +247,9 @@ class Preprocessing:
         _check_finite(table)
         if gaps == "error":
             refuse_gaps(table, [name for name in table.names if plans[name].kind != "leave out"])
-        codes = tuple(_code(table, column, plans[name]) for name, column in table.columns.items())
+        codes = tuple(
+            _code(table, column, plans[name], embeds) for name, column in table.columns.items()
+        )
         words = None if missing is None else tuple(missing)
         found = cls(codes, strict=gaps == "error", missing=words)
         if not found.names:
@@ -262,7 +271,8 @@ class Preprocessing:
             own = plans[code.name].scaling or scaling
             if own == "range" and plans[code.name].scaling is None:
                 shared += range(len(names), len(names) + code.numbers)
-            names += [own] * code.numbers + [of_codes] * (len(code.names) - code.numbers)
+            others: ScalingName = "none" if code.coding == "embedding" else of_codes
+            names += [own] * code.numbers + [others] * (len(code.names) - code.numbers)
         found = Scaling.fit(X, names)
         if shared:
             low, high = float(X[:, shared].min()), float(X[:, shared].max())
@@ -276,6 +286,17 @@ class Preprocessing:
         start = 0
         for code in self.codes:
             found += range(start, start + code.numbers)
+            start += len(code.names)
+        return found
+
+    @property
+    def embedded(self) -> dict[int, int]:
+        """Which of them are codes for an embedding, and how many codes each has."""
+        found: dict[int, int] = {}
+        start = 0
+        for code in self.codes:
+            if code.kind == "category" and code.coding == "embedding":
+                found[start] = len(code.values) + 1
             start += len(code.names)
         return found
 
@@ -418,7 +439,7 @@ def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
         ("why", isinstance(code.why, str)),
         ("fill", type(fill) in (int, float) and abs(fill) < largest),
         ("gaps", isinstance(code.gaps, bool)),
-        ("values", _texts(code.values) and len(code.values) <= MOST_VALUES),
+        ("values", _texts(code.values) and len(code.values) <= _most(code.coding)),
         ("parts", _texts(code.parts) and {*code.parts} <= {*PARTS, "hour"}),
         ("coding", code.coding is not None),
         ("values", bool(code.values) == (code.kind == "category")),
@@ -429,6 +450,11 @@ def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
             found = getattr(code, what)
             raise InputError(f"column {code.name!r}: {what} cannot be {found!r:.60}")
     return replace(code, values=tuple(code.values), parts=tuple(code.parts))
+
+
+def _most(coding: Coding) -> int:
+    """The values that a category has at most."""
+    return MOST_EMBEDDED if coding == "embedding" else MOST_VALUES
 
 
 def _texts(values: Any) -> bool:
@@ -554,7 +580,7 @@ def refuse_gaps(table: Table, names: Sequence[str]) -> None:
     )
 
 
-def _code(table: Table, column: Column, plan: ColumnPlan) -> ColumnCode:
+def _code(table: Table, column: Column, plan: ColumnPlan, embeds: bool = False) -> ColumnCode:
     """How a column is coded, from the rows to train on."""
     kind, why = kind_of_column(column)
     if plan.kind is not None:
@@ -566,10 +592,13 @@ def _code(table: Table, column: Column, plan: ColumnPlan) -> ColumnCode:
     if kind == "category":
         often = Counter(texts_of(column).tolist())
         values = [value for value, _ in sorted(often.items(), key=lambda pair: -pair[1])]
-        if len(values) > MOST_VALUES:
-            why += f"; the {MOST_VALUES} of most rows are kept"
-        values = sorted(values[:MOST_VALUES], key=lambda value: (value == "", value))
-        return ColumnCode(column.name, kind, why, values=tuple(values), coding=plan.coding)
+        many = embeds and len(values) > MOST_ONE_HOT
+        coding: Coding = plan.coding or ("embedding" if many else "one-hot")
+        most = _most(coding)
+        if len(values) > most:
+            why += f"; the {most} of most rows are kept"
+        values = sorted(values[:most], key=lambda value: (value == "", value))
+        return ColumnCode(column.name, kind, why, values=tuple(values), coding=coding)
     column = as_kind(column, kind, table.source, table.lines)
     gaps = column.gaps
     present = column if gaps is None else column.take(~gaps)

@@ -5,7 +5,7 @@ which they were given. `checked` is the door: it searches what it is given once 
 used. What has passed is a `Samples`, and a `Samples` is not searched again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -101,6 +101,7 @@ def checked(
         if t is not None or sample_weight is not None:
             raise InputError(f"{name} holds its targets and weights already; give it alone")
         _check_width(X.X, network.inputs, name)
+        check_codes(backend, X.X, network.codes, columns, name)
         if X.t is None or X.fits == fits:
             return X
         fitted = _each(X.t, lambda t: objective.check_targets(t, of_t))
@@ -117,6 +118,7 @@ def checked(
         sample_weight = X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
+    check_codes(backend, X, network.codes, columns, name)
     n = X.shape[0]
 
     def fitting(t: Any) -> np.ndarray:
@@ -219,6 +221,39 @@ def check_inputs(
     elif not all_finite(backend, X):
         check_finite(backend.to_numpy(X), columns, what)
     return X
+
+
+def check_codes(
+    backend: Backend,
+    X: Any,
+    codes: Mapping[int, int],
+    columns: tuple[str, ...] | None = None,
+    what: str = "X",
+) -> None:
+    """InputError for the first value of a column of codes that is no whole number from 0 on, below
+    as many as the column has. X as `check_inputs` gives it; of a device's, these columns alone
+    come to the host.
+
+    >>> from backends import get_backend
+    >>> X = np.array([[0.5, 1.0], [0.5, 3.0]])
+    >>> check_codes(get_backend("numpy"), X, {1: 3}, ("age", "town"))
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: X: 3.0 in row 1, column 'town' is no index from 0 to 2
+    """
+    start = 0
+    for rows in (X.pieces() if isinstance(X, Part) else (X,)) if codes else ():
+        for k, values in codes.items():
+            x = rows.tocsc()[:, [k]].toarray() if is_sparse(rows) else rows[:, k]
+            x = np.reshape(x if isinstance(x, np.ndarray) else backend.to_numpy(x), -1)
+            bad = (x < 0) | (x >= values) | (x != np.floor(x))
+            if bad.any():
+                row, column = int(bad.argmax()), k if columns is None else repr(columns[k])
+                raise InputError(
+                    f"{what}: {x[row].item()!r} in row {start + row}, column {column} is no index "
+                    f"from 0 to {values - 1}"
+                )
+        start += rows.shape[0]
 
 
 def _numbers(X: np.ndarray, what: str) -> np.ndarray:

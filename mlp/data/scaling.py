@@ -166,6 +166,12 @@ class Scaling:
         """Whether it is (1) alone."""
         return self.logs is None and self.limits is None and not self.knots
 
+    def leaves(self, k: int) -> bool:
+        """Whether column k stays as it is."""
+        plain = self.shift[k] == 0 and self.scale[k] == 1 and k not in self.knots
+        logs = self.logs is not None and self.logs[k]
+        return bool(plain and not logs and (self.limits is None or np.isinf(self.limits[k])))
+
     def __repr__(self) -> str:
         """How many columns, and the range of what they are shifted and divided by."""
         low, high, narrow, wide = (

@@ -33,6 +33,7 @@ def fit_stored(
     *,
     seed: int = 0,
     gaps: str = "fill",
+    embeds: bool = False,
 ) -> Preprocessing:
     """How to code these columns of a file, without a scaling, from the rows of these blocks."""
     if isinstance(table, Npy):
@@ -51,7 +52,13 @@ def fit_stored(
             found.append(piece.take(rows))
     sample = Table({name: _joined([piece[name] for piece in found]) for name in names}, table.name)
     strict = "error" if gaps == "error" else "fill"
-    return Preprocessing.fit(sample, plans, scaling="none", gaps=strict)  # type: ignore[arg-type]
+    return Preprocessing.fit(
+        sample,
+        plans,
+        scaling="none",
+        gaps=strict,  # type: ignore[arg-type]
+        embeds=embeds,
+    )
 
 
 def code_stored(
@@ -96,7 +103,10 @@ def scaled(preprocessing: Preprocessing, X: Part, scaling: ScalingName) -> Prepr
             f"the scaling {scaling!r} needs all values of a column at once, these rows stay on "
             "disk; use 'standard', 'range' or 'none', or give more memory"
         )
-    return replace(preprocessing, scaling=Scaling.standard(X))
+    standard = Scaling.standard(X)
+    codes = list(preprocessing.embedded)
+    standard.shift[codes], standard.scale[codes] = 0.0, 1.0
+    return replace(preprocessing, scaling=standard)
 
 
 def _pieces(table: Packed, names: Names) -> Iterator[Table]:

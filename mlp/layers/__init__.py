@@ -8,6 +8,7 @@ activation.py   an activation as a layer of its own
 add.py          the sum of earlier layers: residual connections
 scale.py        a factor for each column
 batch_norm.py   normalisation over the rows of a batch
+embedding.py    a row of a table for each value of a column
 layer_norm.py   normalisation of each row, by mean and variance or by root mean square
 """
 
@@ -16,7 +17,8 @@ from mlp.layers.add import Add
 from mlp.layers.batch_norm import BatchNorm
 from mlp.layers.dense import Dense
 from mlp.layers.dropout import Dropout
-from mlp.layers.layer import ROLES, Layer, Parameter, Place, Role, Statistic
+from mlp.layers.embedding import Embedding
+from mlp.layers.layer import ROLES, Columns, Layer, Parameter, Place, Role, Statistic
 from mlp.layers.layer_norm import LayerNorm, RMSNorm
 from mlp.layers.scale import Scale
 
@@ -26,8 +28,10 @@ __all__ = [
     "Activation",
     "Add",
     "BatchNorm",
+    "Columns",
     "Dense",
     "Dropout",
+    "Embedding",
     "Layer",
     "LayerNorm",
     "Parameter",
@@ -45,6 +49,7 @@ LAYERS: dict[str, type[Layer]] = {
     "add": Add,
     "batch_norm": BatchNorm,
     "dropout": Dropout,
+    "embedding": Embedding,
     "layer_norm": LayerNorm,
     "rms_norm": RMSNorm,
     "scale": Scale,

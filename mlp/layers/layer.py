@@ -93,6 +93,18 @@ class Statistic:
     start: float = 0.0
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What the data say of the columns that reach a layer. numbers: the columns of the input, in
+    the order in which they come first there. codes: those of whole numbers, and how many there are.
+    rows: of the input, (n, inputs), scaled, to train on. After other layers nothing is known.
+    """
+
+    numbers: tuple[int, ...] = ()
+    codes: Mapping[int, int] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+
+
 # ------------------------------------------------------------------ where a layer stands
 
 
@@ -233,6 +245,15 @@ class Layer:
     by_products = False
     integers = False
     least_rows = 1
+
+    @property
+    def codes(self) -> Mapping[int, int]:
+        """The columns of the input that it reads as whole numbers, from 0 on, and how many."""
+        return {}
+
+    def fitted(self, columns: Columns) -> tuple["Layer", Columns]:
+        """The layer with what it leaves to the data, and what is known of its own columns."""
+        return self, Columns()
 
     def width(self, inputs: Mapping[int, int]) -> int:
         """Columns of the output, from those of its sources. This one: as many as each of them."""

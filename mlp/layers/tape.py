@@ -63,6 +63,10 @@ class Tape:
         """out <- the rows of x at index, (k,) int64."""
         self.calls.append(partial(self.backend.take, x, index, out))
 
+    def scatter(self, x: Array, index: Array, out: Array) -> None:
+        """out[k] <- the sum of the rows of x whose index, (n,) int64, is k."""
+        self.calls.append(self.backend.scatter(x, index, out))
+
     def one_hot(self, labels: Array, out: Array) -> None:
         """out[i, k] <- 1 where labels[i] == k, else 0; labels (n,) int64."""
         self.calls.append(partial(self.backend.one_hot, labels, out))

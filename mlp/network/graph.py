@@ -307,6 +307,15 @@ class Network:
 
     # ------------------------------------------------------------------ what layers ask for
 
+    @property
+    def codes(self) -> dict[int, int]:
+        """The columns of the input that are read as whole numbers, from 0 on, and how many."""
+        found: dict[int, int] = {}
+        for layer in self.layers:
+            for column, values in layer.codes.items():
+                found[column] = min(values, found.get(column, values))
+        return found
+
     def check_rows(self, n: int, what: str = "a batch") -> None:
         """InputError if a layer needs more rows to train on at once."""
         for number in self.numbers():
