@@ -14,6 +14,7 @@ once and fast later. What may be given, and what for:
 ==========================  ======================================================================
 ``empty``                   an allocation of the library's own
 ``copy``, ``upload``        no second array on the device, for a cast or for what is sent
+``download``, ``host``      results to a host array, page-locked where that is faster
 ``product``, ``total``      BLAS and reductions into their place, bound once and called many times
 ``take``, ``scatter``,      no array in between
 ``one_hot``
@@ -286,6 +287,15 @@ class Backend(ABC):
         """out <- a host array of its shape and dtype."""
         self.copy(self.asarray(x), out)
 
+    def download(self, x: Array, out: np.ndarray) -> None:
+        """out, a host array of its shape and dtype, <- x."""
+        out[...] = self.to_numpy(x)
+
+    def host(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """A host array not yet written to, from and to which the device copies as fast as it
+        can."""
+        return np.empty(tuple(shape), str(dtype).rpartition(".")[2])
+
     # ------------------------------------------------------------------ what it computes
 
     def require(self, precision: str) -> None:
@@ -379,6 +389,10 @@ class Backend(ABC):
     def memory(self) -> Memory:
         """Free and total memory of the device."""
         return Memory()
+
+    def devices(self) -> int:
+        """How many devices of this kind are visible."""
+        return 1
 
     def device_name(self) -> str:
         """The device in words, for tables."""

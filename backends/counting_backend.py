@@ -81,6 +81,9 @@ class Count(Backend):
     def staging(self, shape: Sequence[int], dtype: str) -> Staging:
         return _CountedStaging(self, shape, dtype)
 
+    def host(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return shaped(shape, dtype)  # of the host's memory
+
     def memory(self) -> Memory:
         return Memory() if self.real is None else self.real.memory()
 
@@ -113,6 +116,8 @@ class Count(Backend):
     def copy(self, source: Native, out: Native) -> None: ...
 
     def upload(self, x: np.ndarray, out: Native) -> None: ...
+
+    def download(self, x: Native, out: np.ndarray) -> None: ...
 
     def take(self, x: Native, index: Native, out: Native) -> None: ...
 

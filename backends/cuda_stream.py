@@ -1,5 +1,6 @@
 """Streams of a CUDA device: copies beside the computation, and calls recorded as graphs."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,10 +26,8 @@ class CudaStaging(Staging):
         with backend.device:
             self.sent, self.read = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
             self.device: Native = backend.empty(shape, dtype)
-            memory = _page_locked(cupy, self.device.nbytes)
+            self.host = page_locked(cupy, shape, dtype)
             self.current, self.copies = cupy.cuda.get_current_stream, backend.copies
-        host = np.frombuffer(memory, dtype, self.device.size)  # holds the memory
-        self.host = host.reshape(self.device.shape)
         self.release()  # the memory of `device` may still be in use by what had it before
 
     def wait(self) -> None:
@@ -50,14 +49,16 @@ class CudaStaging(Staging):
             self.wait()  # a copy under way ends before others get the memory
 
 
-def _page_locked(cupy: Any, size: int) -> Any:
-    """Host memory for copies beside the computation; MemoryError if there is none."""
+def page_locked(cupy: Any, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """A host array for copies beside the computation; MemoryError if there is no memory for it."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
-        return cupy.cuda.alloc_pinned_memory(size)
+        memory = cupy.cuda.alloc_pinned_memory(size)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         if error.status != NO_MEMORY:
             raise
         raise MemoryError(f"no page-locked memory for {size} bytes: {error}") from error
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(tuple(shape))  # holds the memory
 
 
 def record(cupy: Any, blas: Blas, name: str, call: Callable[[], None]) -> Callable[[], None]:

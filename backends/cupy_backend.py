@@ -11,7 +11,7 @@ from backends import cuda_rows
 from backends.base import Backend, BackendError, Kernel, Memory, Native, Staging
 from backends.cuda_blas import Blas
 from backends.cuda_kernel import CudaKernel
-from backends.cuda_stream import CudaStaging, record
+from backends.cuda_stream import CudaStaging, page_locked, record
 from backends.formula import Formula
 
 INSTALL = "pip install 'array-mlp[cuda12]' (CUDA 12 driver) or 'array-mlp[cuda13]' (CUDA 13 driver)"
@@ -151,6 +151,13 @@ class CupyBackend(Backend):
     def upload(self, x: np.ndarray, out: Native) -> None:
         out.set(x)
 
+    def download(self, x: Native, out: np.ndarray) -> None:
+        x.get(out=out)
+
+    def host(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        with self.device:
+            return page_locked(self.cupy, shape, dtype)
+
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return CudaKernel(self.xp, formula, into)
 
@@ -202,6 +209,9 @@ class CupyBackend(Backend):
         # Only the device: work stays on the caller's current stream, so that it is in order with
         # what the caller does to the arrays that go in and come out.
         return self.device
+
+    def devices(self) -> int:
+        return int(self.cupy.cuda.runtime.getDeviceCount())
 
     def device_name(self) -> str:
         name = self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"]

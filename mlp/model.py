@@ -43,6 +43,7 @@ from mlp.model_file import Content, content, model_file
 from mlp.network.backpropagation import dropout_masks
 from mlp.network.graph import Network
 from mlp.network.objective import Evaluation, Objective
+from mlp.parallel.group import ALONE, Group
 
 __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
@@ -708,11 +709,12 @@ class Evaluator:
     samples: of the feed. The predictions and the losses of the chunks come to the host
     once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
     the last call, (n, outputs), in scaled units. Of rows on disk they are not kept: metrics are
-    taken chunk by chunk.
+    taken chunk by chunk. group: ranks that share the chunks, each of which gets what all find.
     """
 
-    def __init__(self, model: Model, feed: Feed, samples: Samples):
+    def __init__(self, model: Model, feed: Feed, samples: Samples, group: Group = ALONE):
         self.model, self.feed, self.t, self.s = model, feed, samples.t, samples.s
+        self.group = group
         backend, objective = model.backend, model.objective
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
@@ -735,16 +737,19 @@ class Evaluator:
         if model.classes is not None and kinds[0] not in METRICS["accuracy"].targets:
             kinds.append("classes" if model.network.outputs > 1 else "labels")
         measures = [Measures(kind) for kind in kinds]
-        for i, rows, evaluation in self.runs.through(self.rows):
-            copy_to(evaluation.sums, self.sums[i : i + 1, :])
-            if self.y is None:
-                self._measure(measures, host(evaluation.y), rows)
-            else:
-                self.feed.keep(evaluation.y, rows, self.y)
-        if self.y is not None:
-            self.predictions = y = self.y if self.feed.stream is not None else host(self.y)
-            self._measure(measures, y, slice(None))
-        sums = host(self.sums).astype(np.float64)
+        if self.group.size > 1:
+            sums = self._together(measures)
+        else:
+            for i, rows, evaluation in self.runs.through(self.rows):
+                copy_to(evaluation.sums, self.sums[i : i + 1, :])
+                if self.y is None:
+                    self._measure(measures, host(evaluation.y), rows)
+                else:
+                    self.feed.keep(evaluation.y, rows, self.y)
+            if self.y is not None:
+                self.predictions = y = self.y if self.feed.stream is not None else host(self.y)
+                self._measure(measures, y, slice(None))
+            sums = host(self.sums).astype(np.float64)
         weights = shares(self.rows, self.s)
         loss = mean_or_sum(model.objective, sums[:, 0], weights)
         if penalty:
@@ -753,6 +758,34 @@ class Evaluator:
         for measured in measures:
             found |= measured.end()
         return found
+
+    def _together(self, measures: Iterable[Measures]) -> np.ndarray:
+        """The sums of all chunks, of which each rank runs every so manyth, as one rank would; and
+        the measures of their predictions."""
+        group, host = self.group, self.model.backend.to_numpy
+        own = self.runs.through(self.rows[group.rank :: group.size])
+        sums = np.zeros((len(self.rows), 2))
+        predictions: list[np.ndarray] = []
+        for first in range(0, len(self.rows), group.size):
+            error, found = None, None
+            try:
+                if first + group.rank < len(self.rows):
+                    _, _, evaluation = next(own)
+                    found = host(evaluation.sums)[0].astype(np.float64), host(evaluation.y)
+            except Exception as caught:
+                error = caught
+            group.settle(error)
+            for i, chunk in enumerate(group.gather(found), first):
+                if chunk is not None:
+                    sums[i], y = chunk
+                    if self.y is None:
+                        self._measure(measures, y, self.rows[i])
+                    else:
+                        predictions.append(y)
+        if self.y is not None:
+            self.predictions = y = np.concatenate(predictions)
+            self._measure(measures, y, slice(None))
+        return sums
 
     def _measure(self, measures: Iterable[Measures], y: Any, rows: slice) -> None:
         """Take these predictions, in scaled units, of these rows into account."""

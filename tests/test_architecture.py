@@ -34,6 +34,7 @@ HOUSE = [
     ),
     ("layers", ["tape", "layer", "dropout", "dense", *OTHER_LAYERS]),
     ("network", ["graph", "backpropagation", "objective"]),
+    ("parallel", ["group", "nccl", "mpi", "launch"]),
     (
         "data",
         [
@@ -51,11 +52,12 @@ HOUSE = [
         ],
     ),
     ("", ["readers", "model_file", "model", "check_gradient"]),
+    ("parallel", ["shards"]),
     (
         "training",
         [
             *("settings", "state", "checkpoint", "checkpoints"),
-            *("step", "setup", "memory_plan", "run", "initial", "loop"),
+            *("step", "setup", "memory_plan", "ranks", "run", "initial", "loop"),
         ],
     ),
     (
@@ -89,13 +91,14 @@ MADE_OF = {
 
 # Libraries beside NumPy and array-api-compat, and the modules that may import them.
 LIBRARIES = {
-    "cupy": {"cupy_backend", "cuda_kernel"},
+    "cupy": {"cupy_backend", "cuda_kernel", "parallel.nccl"},
     "cupy_backends": {"cuda_blas"},
     "torch": {"torch_backend"},
     "array_api_strict": {"strict_backend"},
     "numba": {"numba_kernel", "kernel_cache"},
     "safetensors": {"files"},
     "narwhals": {"data.frames"},
+    "mpi4py": {"parallel.mpi"},
     "pyarrow": {"data.packed", "data.columnar_files", "data.stored"},
     "pydantic": {"app.config"},
     "threadpoolctl": {"threads"},

@@ -180,7 +180,7 @@ def test_the_listing_of_rooms_is_the_house():
 
     listed = [code(room)[0] for room, _ in cells(section("How it is built"))]
     assert [path for path in listed if not (ROOT / path).exists()] == []
-    rooms = [room for room, _ in HOUSE if room]
+    rooms = list(dict.fromkeys(room for room, _ in HOUSE if room))
     assert [path.removeprefix("mlp/").rstrip("/") for path in listed if path.endswith("/")] == [
         "backends",
         *rooms,

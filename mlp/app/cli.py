@@ -36,6 +36,8 @@ class Commands(TyperGroup):
             sys.exit(2)
 
     def invoke(self, ctx: Any) -> Any:
+        from mlp.parallel.group import said_elsewhere
+
         try:
             with warnings.catch_warnings():
                 if not ctx.params["debug"]:
@@ -49,7 +51,8 @@ class Commands(TyperGroup):
         except _mistakes() as error:
             if ctx.params["debug"]:
                 raise
-            _say_error(str(error))
+            if not said_elsewhere(error):
+                _say_error(str(error))
             raise typer.Exit(2) from error
 
 
@@ -181,7 +184,11 @@ def train(
     from mlp.app.runs import plan_run, run_name, train_run
     from mlp.app.standing import Over, in_run
     from mlp.errors import InputError
+    from mlp.parallel import world
+    from mlp.parallel.group import ending_all
 
+    group = world()
+    quiet = quiet or group.rank > 0
     auto = resume == Path("auto")
     if auto and file is not None:
         place = out or Path("runs") / run_name(file)
@@ -190,20 +197,26 @@ def train(
         file = in_run(resume, SETTINGS)
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
-    config = load(file, _with_threads(overrides, threads))
+    with group.together():
+        config = load(file, _with_threads(overrides, threads))
     if plan:
         found = plan_run(config, backend)
-        say(str(found))
+        if group.rank == 0:
+            say(str(found))
         found.check()
         return
     try:
-        with progress(quiet) as shown:
-            finished = train_run(config, out=out, backend=backend, resume=resume, callbacks=shown)
+        with progress(quiet) as shown, ending_all(group):
+            finished = train_run(
+                config, out=out, backend=backend, resume=resume, callbacks=shown, group=group
+            )
     except Over as over:  # that is what a script which asks again and again waits for
         if not auto:
             raise
         if not quiet:
             say(f"{over}")
+        return
+    if finished is None:  # rank 0 says what there is to say
         return
     if finished.fault:
         _say_error(f"{finished.fault}; the model is in {finished.folder}")

@@ -445,6 +445,7 @@ class Training(Section):
     record_steps: bool = Settings.record_steps
     rate_factors: dict[str, float] = {}
     initialize: Literal["data"] | None = Settings.initialize
+    parallel: dict[str, int] = {}
     class_weight: Annotated[
         dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
     ] = None
@@ -458,7 +459,9 @@ class Training(Section):
         _ask(Checkpoints, {"folder": "", **given}, str(info.field_name))
         return value
 
-    @field_validator("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors")
+    @field_validator(
+        *("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors", "parallel")
+    )
     @classmethod
     def _as_settings_say(cls, value: Any, info: ValidationInfo) -> Any:
         _ask(Settings, {info.field_name: value}, str(info.field_name))

@@ -20,7 +20,9 @@ GENTLE = [
 
 
 class Asked:
-    """Who asked a run to end, if somebody did; a callback of the run."""
+    """Who asked a run to end, if somebody did; a callback of the run, on every rank of it."""
+
+    every_rank = True
 
     def __init__(self) -> None:
         self.number: int = signal.SIGINT

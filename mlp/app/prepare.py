@@ -31,6 +31,7 @@ from mlp.errors import InputError, Note
 from mlp.formulas.losses import get_loss
 from mlp.layers import Columns
 from mlp.model import Model
+from mlp.parallel.group import Group
 
 LOOKED_AT = 4096  # rows of a part on disk that are looked for among those to train on
 
@@ -447,6 +448,14 @@ def choose_backend(flag: str | None, config: Config | None) -> Backend:
         place = f"{config.path}: backend" if config is not None and named else "$MLP_BACKEND"
         place = "--backend" if flag is not None else place
         raise BackendError(f"{place}: {error}") from error
+
+
+def on_own_device(chosen: Backend, group: Group) -> Backend:
+    """The backend of this rank: of several on a machine each takes a CUDA device of its own, in
+    turn, unless one is named."""
+    if group.size == 1 or chosen.name != "cupy":
+        return chosen
+    return choose(f"cupy:{group.local % chosen.devices()}")
 
 
 def new_model(config: Config, parts: Parts, backend: Backend) -> Model:

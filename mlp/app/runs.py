@@ -36,7 +36,7 @@ from mlp.app.config import Config, load
 from mlp.app.endings import Asked, asked
 from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
-from mlp.app.prepare import choose_backend, new_model, read_parts, samples_of
+from mlp.app.prepare import choose_backend, new_model, on_own_device, read_parts, samples_of
 from mlp.app.run_folder import (
     SETTINGS,
     RunFolder,
@@ -53,6 +53,7 @@ from mlp.files import write_atomically
 from mlp.memory import shortages
 from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
+from mlp.parallel.group import ALONE, Group
 from mlp.threads import limited
 from mlp.training.checkpoint import save_state
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
@@ -93,34 +94,43 @@ def train_run(
     backend: str | None = None,
     resume: Path | None = None,
     callbacks: Iterable[Any] = (),
-) -> Finished:
+    group: Group = ALONE,
+) -> Finished | None:
     """Train as the settings say, in the run's folder.
 
     out: a new folder; None is runs/NAME for NAME.toml, or the next free runs/NAME-2, ... backend: a
     name that takes precedence over the file's. resume: a run to go on from, in its own folder, or
     if ``out`` is given in that one. Everything that can be refused is refused before training.
+    group: the processes that train together; rank 0 alone has the folder, the others return None.
     """
-    chosen = choose_backend(backend, config)
-    if out is not None:
-        check_free(out)
-        out = out if out.name else out.absolute()  # of "." a neighbour can be named
-    if resume is not None:
-        in_run(resume, SETTINGS)
-    parts = read_parts(config)
-    with _naming(config):
-        model = new_model(config, parts, chosen)
-        samples = samples_of(model, parts, config)
+    with group.together():
+        chosen = on_own_device(choose_backend(backend, config), group)
+        if out is not None and group.rank == 0:
+            check_free(out)
+            out = out if out.name else out.absolute()  # of "." a neighbour can be named
+        if resume is not None and group.rank == 0:
+            in_run(resume, SETTINGS)
+        parts = read_parts(config)
+        with _naming(config):
+            model = new_model(config, parts, chosen)
+            samples = samples_of(model, parts, config)
+    group.same({"the settings": config.model_dump(mode="json")} if group.size > 1 else {})
+    if group.rank:
+        _take_part(config, model, samples, group)
+        return None
     data = fingerprint(config, samples)
     if resume is not None and out is None:
         folder = take(resume)
     else:
         folder = begin(out or Path("runs") / run_name(config.path), numbered=out is None)
     with held(folder), asked() as ending, limited(config.threads):
-        check_room(folder, _size(model, config))
-        rows = samples["train"].n
-        state = None if resume is None else standing(resume, config, model, data, rows)
-        settings = _json_bytes(resolved(config, model))
-        folder.start({SETTINGS: settings}, data=data)
+        with group.together():
+            check_room(folder, _size(model, config))
+            rows = samples["train"].n
+            state = None if resume is None else standing(resume, config, model, data, rows)
+            settings = _json_bytes(resolved(config, model))
+            folder.start({SETTINGS: settings}, data=data)
+        group.broadcast(state)
         kept = Checkpoints(
             folder.checkpoints, config.training.checkpoint, config.training.keep, at_end=False
         )
@@ -134,6 +144,7 @@ def train_run(
                 callbacks=[*callbacks, history, ending],
                 state=state,
                 checkpoint=kept if config.training.checkpoint != "none" else None,
+                group=group,
                 settings=config.settings(),
             )
         folder.trained, seconds = True, time.perf_counter() - started
@@ -147,6 +158,23 @@ def train_run(
         if not fault:
             fault = _complete(folder, result, metrics)
     return Finished(where, result, metrics, fault, _code(result, ending))
+
+
+def _take_part(config: Config, model: Model, samples: dict[str, Samples], group: Group) -> None:
+    """What the other ranks do: they train with rank 0, and write nothing."""
+    with asked() as ending, limited(config.threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with group.together():  # rank 0 makes the folder ready
+            pass
+        train(
+            model,
+            samples["train"],
+            validation=samples.get("validation"),
+            callbacks=[ending],
+            state=group.broadcast(None),
+            group=group,
+            settings=config.settings(),
+        )
 
 
 def _code(result: Result, ending: Asked) -> int:

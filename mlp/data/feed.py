@@ -181,21 +181,21 @@ class Feed:
             self.order = self.backend.empty((self.n,), "int64")
         return self.order
 
-    def bind(self, evaluation: Evaluation) -> Callable[[Rows], None]:
+    def bind(self, evaluation: Evaluation, place: int = 0) -> Callable[[Rows], None]:
         """A function that fills the evaluation's x, t and s with given rows.
 
-        Of several evaluations the one with most rows comes first: its buffers serve the others.
-        They hold nothing from one call to the next.
+        Of several evaluations the one with most rows comes first: its buffers serve the others of
+        its place. They hold nothing from one call to the next.
         """
         backend, e = self.backend, evaluation
         labels = None
         if self.labels and e.t is not None:
-            labels = self._buffer("labels", (e.n,), "int64")
+            labels = self._buffer(f"labels {place}", (e.n,), "int64")
         rescaled, x = None, e.x
         if self.constants is not None and dtype_name(e.x) == self.dtype:
             rescaled = backend.fuse(rescale).bind(e.x, *self.constants)
         elif self.constants is not None:
-            x = self._buffer("x", e.x.shape, self.dtype)
+            x = self._buffer(f"x {place}", e.x.shape, self.dtype)
             rescaled = backend.fuse(rescale_to).bind(e.x, x, *self.constants)
         self.make_room(e.n)
 
@@ -231,7 +231,7 @@ class Feed:
     def ahead(self, rows: Rows) -> None:
         """These rows, this very object, are the next that will be asked for: a streamed data set
         gathers and sends them now, while the device is at work. Nobody has to say so."""
-        if self.stream is not None:
+        if self.stream is not None and self.stream._count(rows):
             self.stream.send(rows)
 
     def room(self, columns: int) -> Array:

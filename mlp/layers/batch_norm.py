@@ -94,6 +94,7 @@ class BatchNorm(Layer):
         at.tape.apply(lambda xp, out, d, hat: d * hat, (0,), product, at.delta, hat)
         at.tape.total(product, at.g["gain"])
         at.tape.total(at.delta, at.g["shift"])
+        dc, dg = (at.over_batch(f"d{name}", at.g[name]) for name in ("shift", "gain"))
 
         def back(
             xp: Any, out: Array, d: Array, hat: Array, r: Array, g: Array, dc: Array, dg: Array,
@@ -102,11 +103,11 @@ class BatchNorm(Layer):
             return g * r * (d - rho * (dc + hat * dg))
 
         for _, out in at.back():
-            arrays = out, at.delta, hat, at.vector("r"), at.p["gain"], at.g["shift"], at.g["gain"]
+            arrays = out, at.delta, hat, at.vector("r"), at.p["gain"], dc, dg
             if shares := at.shares():
                 at.tape.apply(back, (0,), *arrays, shares[0])
             else:
-                at.tape.apply(back, (0,), *arrays, scalars=(1.0 / at.n,))
+                at.tape.apply(back, (0,), *arrays, scalars=(1.0 / at.rows_of_batch,))
 
     def _mean(self, at: Place, x: Array, out: Array) -> None:
         """out <- Σ_p ρ_p x_p."""
@@ -114,9 +115,12 @@ class BatchNorm(Layer):
             part = at.buffer("squares", wide=True)
             at.tape.apply(lambda xp, part, x, rho: x * rho, (0,), part, x, shares[0])
             at.tape.total(part, out)
+            at.tape.sum_shards(out)
         else:
             at.tape.total(x, out)
-            at.tape.apply(lambda xp, total, rho: total * rho, (0,), out, scalars=(1.0 / at.n,))
+            at.tape.sum_shards(out)
+            rho = 1.0 / at.rows_of_batch
+            at.tape.apply(lambda xp, total, rho: total * rho, (0,), out, scalars=(rho,))
 
     def _root(self, xp: Any, r: Array, variance: Array) -> Array:
         return 1.0 / xp.sqrt(variance + self.epsilon)

@@ -115,7 +115,8 @@ Key = Any  # the name of a parameter, or (name, source) where it has a source
 class Place:
     """A layer's place in a pass: what feeds it, what it holds, and where its results go.
 
-    number: of the layer. n: rows, samples x members. width: columns of its output. x: the outputs
+    number: of the layer. n: rows, samples x members. ``whole``: samples of the batch, where these
+    are a shard of it (`over_batch`); else None. width: columns of its output. x: the outputs
     of its sources, (n, width_k), by their numbers; one that is a `Slot` is a factor of products
     only. p, g: its parameters and their places in the gradient, by name, or (name, source). s: its
     statistics. y: its output. delta: ∂E/∂y, which may be overwritten. masks: what `mask` gave.
@@ -137,6 +138,7 @@ class Place:
     behind: "dict[int, Place]"  # the places of its sources but the input
     training: bool
     last: bool
+    whole: int | None = None
     keeps: bool = False  # every quantity has an array of its own, for whoever looks at them
     wide_inputs: Array | None = None
     weights: Array | None = None
@@ -175,6 +177,21 @@ class Place:
         self.masks.append(mask)
         return mask
 
+    @property
+    def rows_of_batch(self) -> int:
+        """Rows of the whole batch: n, or more where these are a shard."""
+        return (self.samples if self.whole is None else self.whole) * self.members
+
+    def over_batch(self, name: str, x: Array) -> Array:
+        """x (width,), a sum over these rows, over those of the whole batch: itself, or a vector of
+        this name where these are a shard."""
+        if self.whole is None:
+            return x
+        total = self.vector(name)
+        self.tape.copy(x, total)
+        self.tape.sum_shards(total)
+        return total
+
     def shares(self) -> tuple[Array, Array] | None:
         """Of samples with weights, in training: each row's share of their sum, (n, 1), and a 1, or
         a 0 where all weights are 0, as the shares are then, (1,). None: each row's share is 1/n."""
@@ -188,6 +205,7 @@ class Place:
         total, there = self.vector("weight", 1), self.vector("there", 1)
         weights = repeated(self.tape, self.weights, self.members)
         self.tape.total(weights, total)
+        self.tape.sum_shards(total)
         self.tape.apply(guarded, (0, 1), total, there)
         self.tape.apply(lambda xp, rho, s, total: s / total, (0,), rho, weights, total)
         self._shares = rho, there

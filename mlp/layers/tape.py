@@ -31,6 +31,7 @@ class Tape:
     def __init__(self, backend: Backend, precision: str = "float32"):
         self.backend, self.precision = backend, precision
         self.calls: list[Callable[[], None]] = []
+        self.sums: list[tuple[int, Array]] = []  # before which call, and of what
 
     def product(self, a: Array | Slot, b: Array, out: Array) -> None:
         """out <- a b. Factors may be transposed views."""
@@ -54,6 +55,11 @@ class Tape:
     def total(self, x: Array, out: Array) -> None:
         """out <- the sum of the rows of x: (n, m) -> (m,)."""
         self.calls.append(self.backend.total(x, out))
+
+    def sum_shards(self, x: Array) -> None:
+        """x (k,), contiguous, <- its sum over the shards of the batch, where it is cut into some
+        that are passes of their own (`mlp.parallel.shards`); else it is the sum already."""
+        self.sums.append((len(self.calls), x))
 
     def copy(self, source: Array, out: Array) -> None:
         """out <- source, in out's dtype."""

@@ -69,7 +69,8 @@ class Pass:
     weights: of the samples, (n, 1), for layers that take the mean over a batch.
 
     slot: the first layers read X wherever it lies, if products alone read it (`Slot`). keeps: every
-    quantity of eq. (1)-(4) has an array of its own.
+    quantity of eq. (1)-(4) has an array of its own. whole: the samples of the batch of which these
+    n are a shard.
 
     With mixed precision the products read a copy of the weights in the storage's dtype, and δ_L
     goes there multiplied by ``scale``, since small deltas would vanish in float16; the gradient is
@@ -88,6 +89,7 @@ class Pass:
         weights: Array | None = None,
         slot: bool = False,
         keeps: bool = False,
+        whole: int | None = None,
     ):
         self.network, self.tape, self.arena, self.n = network, tape, arena, n
         self.mixed = arena.storage != arena.dtype
@@ -120,6 +122,7 @@ class Pass:
                 behind={k: self.places[k] for k in network.sources[l] if k > 0},
                 training=False,
                 last=l == network.depth,
+                whole=whole,
                 keeps=keeps,
                 wide_inputs=self.inputs if 0 in network.sources[l] else None,
                 weights=weights,

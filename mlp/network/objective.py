@@ -44,7 +44,8 @@ class Evaluation:
     ``masks`` before each run. After a run: ``sums`` (1, 2), the two terms of eq. (1); ``y`` (n,
     outputs): predictions, or δ_L if this evaluation computes the gradient. Where there is an
     ``input``, the products read what is in it, which is x unless it is replaced. ``places``: of the
-    layers, by number.
+    layers, by number. ``tape``: what `run` runs. ``weight``: (1,), where a mean is taken, the sum
+    of s over the batch.
     """
 
     n: int
@@ -57,6 +58,8 @@ class Evaluation:
     run: Callable[[], None]
     places: dict[int, Place]
     input: Slot | None = None
+    tape: Tape | None = None
+    weight: Array | None = None
 
 
 class Objective:
@@ -131,22 +134,39 @@ class Objective:
         scale: Array | None = None,
         statistics: Array | None = None,
         keeps: bool = False,
+        whole: int | None = None,
     ) -> Evaluation:
         """The evaluation that computes the value and writes the gradient into g.
 
         scale: (1,) on the device, for mixed precision. statistics: of the layers, changed in each
-        run. keeps: see `mlp.network.backpropagation.Pass`.
+        run. keeps: see `mlp.network.backpropagation.Pass`. whole: the rows of the batch of which
+        these n are a shard: then value and gradient are its share of them, without penalties.
         """
         tape = Tape(backend, arena.precision)
         s = arena.get(("s",), n, 1) if weighted else None
-        network = Pass(self.network, tape, arena, n, w, statistics, weights=s, keeps=keeps)
+        network = Pass(
+            self.network, tape, arena, n, w, statistics, weights=s, keeps=keeps, whole=whole
+        )
         network.forward(training=True)
-        sums, t, s, delta = self._output(network, weighted, self._delta_formula, keeps)
+        sums, t, s, delta, weight = self._output(
+            network, weighted, self._delta_formula, keeps, whole
+        )
         network.last.delta = delta
         network.backward(g, scale)
-        self._penalty(tape, arena, w, n, s, sums, g)
+        if whole is None:
+            self.penalty(tape, w, n, None if s is None else s[:, 0], sums, g)
         return Evaluation(
-            n, network.inputs, t, s, network.masks, delta, sums, tape.run, network.places
+            n,
+            network.inputs,
+            t,
+            s,
+            network.masks,
+            delta,
+            sums,
+            tape.run,
+            network.places,
+            tape=tape,
+            weight=weight,
         )
 
     def measure(
@@ -163,8 +183,8 @@ class Objective:
         tape = Tape(backend, arena.precision)
         network = Pass(self.network, tape, arena, n, w, statistics)
         network.forward()
-        sums, t, s, y = self._output(network, weighted, self._measure_formula)
-        self._penalty(tape, arena, w, n, s, sums)
+        sums, t, s, y, _ = self._output(network, weighted, self._measure_formula)
+        self.penalty(tape, w, n, None if s is None else s[:, 0], sums)
         y = self._mean_of_members(tape, y, n)
         return Evaluation(n, network.inputs, t, s, {}, y, sums, tape.run, network.places)
 
@@ -227,21 +247,26 @@ class Objective:
         return self.unit.f(xp, z), cost * r
 
     def _output(
-        self, network: Pass, weighted: bool, formula: Callable[..., Any], keeps: bool = False
-    ) -> tuple[Array, Array, Array | None, Array]:
-        """The last layer's kernel on the tape; (sums, t, s, what the formula gives first)."""
+        self,
+        network: Pass,
+        weighted: bool,
+        formula: Callable[..., Any],
+        keeps: bool = False,
+        whole: int | None = None,
+    ) -> tuple[Array, Array, Array | None, Array, Array | None]:
+        """The last layer's kernel on the tape; (sums, t, s, what the formula gives first, Σ s)."""
         n, c, last = network.n, self.network.outputs, network.last
         tape, arena, members = network.tape, network.arena, last.members
         backend = tape.backend
         t = arena.get(("t",), n, c)
         cost = arena.get(("cost",), n, 1, members=members)
         sums = backend.full((1, 2), 0.0, arena.dtype)
+        s = weight = None
         if weighted:
             s = arena.get(("s",), n, 1)
-            r = self._shares(tape, arena, s, members)
+            r, weight = self._shares(tape, arena, s, members)
         else:
-            s = None
-            samples = n if self.reduction == "mean" else 1
+            samples = (whole or n) if self.reduction == "mean" else 1
             r = backend.full((1, 1), self._share(members) / samples, arena.dtype)
 
         rows = [backend.asarray(np.asarray(row), arena.dtype) for row in self.rows]
@@ -261,15 +286,18 @@ class Objective:
             y = last.buffer("output", wide=True)
             tape.apply(output, (0, 1), y, cost, last.y, *arrays, *(last.ending or ()))
         tape.total(cost, sums[0, :1])
-        return sums, t, s, y
+        return sums, t, s, y, weight
 
     def _share(self, members: int = 1) -> float:
         """What a sample's cost is divided by beside the samples: outputs and members."""
         averaged = self.network.outputs if getattr(self.loss, "average", False) else 1
         return 1.0 / (averaged * members)
 
-    def _shares(self, tape: Tape, arena: Arena, s: Array, members: int) -> Array:
-        """r_p of eq. (1) from the sample weights s, on the device."""
+    def _shares(
+        self, tape: Tape, arena: Arena, s: Array, members: int
+    ) -> tuple[Array, Array | None]:
+        """r_p of eq. (1) from the sample weights s, on the device; and Σ s, where the mean is
+        taken."""
 
         def shares(xp: Any, r: Array, s: Array, per_output: Array) -> Array:
             return s * per_output
@@ -281,25 +309,26 @@ class Objective:
         r, scalars = arena.get(("r",), s.shape[0], 1), (self._share(members),)
         if self.reduction == "sum":
             tape.apply(shares, (0,), r, s, scalars=scalars)
-        else:
-            total = tape.backend.full((1, 1), 0.0, arena.dtype)
-            tape.total(s, total[0, :])
-            tape.apply(mean_shares, (0,), r, s, total, scalars=scalars)
-        return r
+            return r, None
+        total = tape.backend.full((1, 1), 0.0, arena.dtype)
+        tape.total(s, total[0, :])
+        tape.sum_shards(total[0, :])
+        tape.apply(mean_shares, (0,), r, s, total, scalars=scalars)
+        return r, total[0, :]
 
     # ------------------------------------------------------------------ penalties
 
-    def _penalty(
+    def penalty(
         self,
         tape: Tape,
-        arena: Arena,
         w: Array,
         n: int,
         s: Array | None,
         sums: Array,
         g: Array | None = None,
     ) -> None:
-        """The second term of eq. (1) into sums[0, 1], and eq. (2) added to g."""
+        """The second term of eq. (1) into sums[0, 1], and eq. (2) added to g, on the tape. n: the
+        rows. s: their weights, (n,) or the sum of them, (1,), where there are such."""
 
         def cost(xp: Any, cost: Array, w: Array, n: Array, l1: Array, half_l2: Array) -> Array:
             return (l1 * xp.abs(w) + half_l2 * w * w) / n
@@ -314,12 +343,12 @@ class Objective:
         if not parts:
             return
         backend = tape.backend
-        shared_by = backend.full((1,), n if self.shared_penalties else 1.0, arena.dtype)
+        shared_by = backend.full((1,), n if self.shared_penalties else 1.0, w.dtype)
         if self.shared_penalties and s is not None:
-            tape.total(s[:, 0], shared_by)
+            tape.total(s, shared_by)
             tape.apply(or_one, (0,), shared_by)
         # Every part writes its costs into their place; weights without a penalty keep cost 0.
-        costs = backend.full((parts[-1][0].stop,), 0.0, arena.dtype)
+        costs = backend.full((parts[-1][0].stop,), 0.0, w.dtype)
         for part, l1, l2 in parts:
             arrays = costs[part], w[part], shared_by
             tape.apply(cost, (0,), *arrays, scalars=(l1, 0.5 * l2))

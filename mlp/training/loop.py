@@ -47,10 +47,12 @@ from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
+from mlp.parallel.group import ALONE, Group, is_agreed
 from mlp.threads import limited
 from mlp.training.checkpoints import Checkpoints, Writer
 from mlp.training.initial import from_data
 from mlp.training.memory_plan import Plan, plan_for
+from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
 from mlp.training.settings import Options, Settings
 from mlp.training.setup import Setup
@@ -71,6 +73,7 @@ def train(
     state: State | None = None,
     checkpoint: Checkpoints | PathLike | None = None,
     threads: int | None = None,
+    group: Group = ALONE,
     settings: Settings | None = None,
     **options: Unpack[Options],
 ) -> Result:
@@ -82,7 +85,10 @@ def train(
     `StoredDataset.split`), or (X, t), or what `mlp.read` or `mlp.open_rows` gives. sample_weight:
     (n,), 0 or above. state: of an earlier run, to go on from. checkpoint: a folder in which the
     state is kept while training, or `Checkpoints` that say how. threads: that products may use
-    meanwhile, see `mlp.threads.limited`. settings, or its fields by name: see `Settings`.
+    meanwhile, see `mlp.threads.limited`. group: the processes that train together, all of them by
+    this call with the same arguments, as `mlp.parallel.world()`: each takes its part of every
+    batch, and rank 0 alone calls callbacks (but those with ``every_rank = True``) and writes
+    checkpoints; see docs/parallel.md. settings, or its fields by name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     If a callback raises, the state up to that batch is a checkpoint, where there are some.
@@ -95,15 +101,23 @@ def train(
     kept = None
     if checkpoint is not None:
         kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
-    model = model.learns(X, t)
+    if group.rank:
+        kept = None  # rank 0's are those of all
     with limited(threads), model.backend.scope():
-        with enough_memory(model.backend, "training, before its first step"):
+        group = group.on(model.backend)
+        with group.together(), enough_memory(model.backend, "training, before its first step"):
+            model = model.learns(X, t)
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
-            plan = plan_for(model, *parts, settings, kept is not None)
+        group.same(about_ranks(model, settings, *parts) if group.size > 1 else {})
+        with group.together(), enough_memory(model.backend, "training, before its first step"):
+            plan = plan_for(model, *parts, settings, kept is not None, group)
             plan.check()
             if settings.initialize == "data" and state is None:
                 model = from_data(model, parts[0], settings.seed)
-            trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept)
+        if group.size > 1:
+            model.w = group.broadcast(model.backend.to_numpy(model.w))
+        with group.together(), enough_memory(model.backend, "training, before its first step"):
+            trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept, group)
         with interruptible(trainer.run):
             return trainer.train()
 
@@ -181,7 +195,7 @@ def epoch(
     def rows_of(batch: int) -> Rows | None:
         if stays or batch >= len(batches):
             return None
-        return batches[batch] if index is None else index[batches[batch]]
+        return step.rows_of(batches[batch], index)
 
     chosen = rows_of(first)
     for batch in range(first, len(batches)):
@@ -193,7 +207,7 @@ def epoch(
             after(batch + 1, number)
         chosen = rows_of(batch + 1)
         if chosen is not None:
-            feed.ahead(chosen)
+            step.ahead(feed, chosen)
 
 
 class Trainer:
@@ -209,7 +223,11 @@ class Trainer:
         state: State | None,
         plan: Plan,
         checkpoints: Checkpoints | None = None,
+        group: Group = ALONE,
     ):
+        self.group = group
+        if group.rank:
+            callbacks = [x for x in callbacks if getattr(x, "every_rank", False)]
         self.watch = settings.watch or ("validation_loss" if held_out else "loss")
         if self.watch == "validation_loss" and not held_out:
             raise InputError("watch = 'validation_loss' needs validation data")
@@ -220,6 +238,7 @@ class Trainer:
             held_out,
             streamed=plan.streamed,
             copies=checkpoints is not None,
+            group=group,
         )
         self.state = held.begin(state)
         self.writer = None
@@ -230,8 +249,9 @@ class Trainer:
         self.batches, self.schedule = held.batches, settings.make_schedule()
         self.now = following(self.schedule, self._watched())  # the epoch's
         if len(self.batches) == 1:
-            held.step.fill[samples.n](self.batches[0])  # a full batch stays where it is
+            held.step.load(self.batches[0])  # a full batch stays where it is
         self.run = Run(self.model, settings, self.state, samples.n, len(self.batches), plan)
+        self.warned = False  # that the ranks' weights were not the same
         self.hooks = {name: hooks_of(callbacks, name) for name in EVENTS}
 
     # ------------------------------------------------------------------ the loop
@@ -244,6 +264,8 @@ class Trainer:
         try:
             diverged = not self._epochs()
         except shortages(self.backend) as error:
+            if self.group.size > 1 and not is_agreed(error):
+                raise
             memory_ended = shortage(self.backend, error)
         except Exception:  # a callback's, or what reads the rows: it goes on up, the state is kept
             self._keep()
@@ -271,7 +293,7 @@ class Trainer:
                 model.statistics = state.best_statistics
         result = Result(model, state.history, stopped, state, diverged, bool(memory_ended))
         self._call("on_run_end")
-        if diverged:
+        if diverged and self.group.rank == 0:
             warnings.warn(stopped, RuntimeWarning, stacklevel=3)
         return result
 
@@ -291,7 +313,7 @@ class Trainer:
         if state.batch == 0:  # a run gone on with may be over already
             self._stop_on_target()
             self._stop_on_patience()
-        while state.epoch < settings.epochs and not self.run.stopping:  # (1)
+        while state.epoch < settings.epochs and not self._stopping():  # (1)
             self._call("on_epoch_start")
             started = time.perf_counter()
             self._epoch()
@@ -317,7 +339,7 @@ class Trainer:
             order = None if step.gathers else order
 
         def before() -> bool:
-            if self.run.stopping:
+            if self._stopping():
                 return False
             self._call("on_batch_start")
             return True
@@ -342,6 +364,24 @@ class Trainer:
             after=after,
         )
 
+    def _stopping(self) -> bool:
+        """Whether the run is to end: one answer for all ranks, in the same step."""
+        self.run.stopping = self.group.agree(self.run.stopping)
+        return bool(self.run.stopping)
+
+    def _align(self, warned: bool = False) -> None:
+        """All ranks with the weights, vectors and statistics of rank 0."""
+        if self.group.size == 1:
+            return
+        # A rank without rows in a batch has not seen it: the statistics are those of rank 0.
+        statistics = self.model.statistics
+        if statistics.shape[0]:
+            values = self.group.broadcast(self.backend.to_numpy(statistics))
+            self.backend.copy(self.backend.asarray(values), statistics)
+        arrays = [self.model.w, *self.state.vectors.values()]
+        again = aligned(self.group, self.backend, arrays, warned or self.warned)
+        self.warned = self.warned or (again and not warned)
+
     def _rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         return self.state.learning_rate * self.now(step, len(self.batches))
@@ -358,6 +398,7 @@ class Trainer:
         The state changes when all is measured: until then the epoch can be closed again.
         """
         state, settings, held = self.state, self.settings, self.held
+        self._align()
         sums = self.backend.to_numpy(held.losses).astype(np.float64)
         if not np.isfinite(sums).all() or not self._finite():
             return False

@@ -22,6 +22,7 @@ from mlp.errors import InputError, check_whole
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.memory import megabytes
 from mlp.model import Model
+from mlp.parallel.group import ALONE, Group
 from mlp.training.settings import Settings
 from mlp.training.setup import Setup
 
@@ -177,6 +178,7 @@ def plan_for(
     held_out: Samples | None,
     settings: Settings,
     copies: bool = False,
+    group: Group = ALONE,
 ) -> Plan:
     """The plan for these rows; copies: with room for one of the state. Data that the backend would
     keep on the device, but that leave no room for the rest there, are streamed."""
@@ -200,6 +202,7 @@ def plan_for(
             streamed=(streamed, streamed),
             copies=copies,
             under=count.under,
+            group=group,
         )
         with count.under("weights"):
             count.empty(model.w.shape, "bool")  # whether they are finite, asked once an epoch

@@ -22,6 +22,7 @@ from mlp.formulas.loss_scaling import START
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.model import Evaluator, Model
 from mlp.network.graph import Network
+from mlp.parallel.group import ALONE, Group
 from mlp.training.settings import Settings
 from mlp.training.state import State
 from mlp.training.step import Recorded, Step
@@ -86,7 +87,7 @@ class Setup:
 
     backend: another one than the model's, to count on. streamed: whether the rows to train on, and
     those held out, stay on the host; None asks the backend. copies: whether there is room for a
-    copy of the state, `copied`. under: the heading of what follows.
+    copy of the state, `copied`. under: the heading of what follows. group: the ranks of the run.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class Setup:
         streamed: tuple[bool | None, bool | None] = (None, None),
         copies: bool = False,
         under: Under = lambda heading: nullcontext(),
+        group: Group = ALONE,
     ):
+        self.group = group
         self.backend, self.dtype = backend or model.backend, model.dtype
         samples = samples.own()
         self.settings, self.samples, self.held_out = settings, samples, held_out
@@ -121,12 +124,12 @@ class Setup:
         with under("evaluation"):
             self.measure_train = None
             if settings.target_loss is not None:
-                self.measure_train = Evaluator(self.model, self.feed, samples)
+                self.measure_train = Evaluator(self.model, self.feed, samples, group)
         with under("validation"):
             self.feed_held_out = self.measure_held_out = None
             if held_out is not None:
                 self.feed_held_out = self.model.feed(held_out, streamed[1])
-                self.measure_held_out = Evaluator(self.model, self.feed_held_out, held_out)
+                self.measure_held_out = Evaluator(self.model, self.feed_held_out, held_out, group)
         self.room: dict[str, Array] = {}
         if copies:
             with under("checkpoint"):
@@ -186,6 +189,8 @@ class Setup:
             list(self.vectors.values()),
             self.loss_scale,
             self.settings.rate_factors,
+            self.group,
+            self.settings.shards,
         )
         self.recorded = None
         if self.settings.record_steps:

@@ -21,6 +21,8 @@ from mlp.formulas.loss_scaling import guarded, judge
 from mlp.formulas.optimizers import Optimizer
 from mlp.layers.tape import Arena, Tape
 from mlp.model import Model, fill_masks
+from mlp.parallel.group import ALONE, Group
+from mlp.parallel.shards import Shards
 
 
 class Step:
@@ -30,6 +32,7 @@ class Step:
     ``optimizer.state``, and with mixed precision ``loss_scale``, (2,): the scale and the good steps
     (`mlp.formulas.loss_scaling`). rate_factors: by role of parameters, on the learning rate.
     ``g`` is the gradient of the last step; ``parts``: (part of w, whether it is decayed, factor).
+    With several ranks in the group, or shards, each batch is cut into such (`mlp.parallel.shards`).
     """
 
     def __init__(
@@ -41,20 +44,26 @@ class Step:
         vectors: Sequence[Array],
         loss_scale: Array | None = None,
         rate_factors: Mapping[str, float] | None = None,
+        group: Group = ALONE,
+        shards: int | None = None,
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
         self.vectors, self.constants = vectors, optimizer.constants
         backend, network, weighted = model.backend, model.network, feed.weighted
         sizes = sorted(set(sizes), reverse=True)
-        self.g = backend.full((network.parameters,), 0.0, model.dtype)
-        self.arena = Arena(backend, model.precision, sizes[0])
         scale = None if loss_scale is None else loss_scale[:1]
-        self.evaluations, self.fill = {}, {}
-        for n in sizes:
-            self.evaluations[n] = model.objective.gradient(
-                backend, model.w, self.g, self.arena, n, weighted, scale, model.statistics
-            )
-            self.fill[n] = feed.bind(self.evaluations[n])
+        self.evaluations, self.fill, self.shards = {}, {}, None
+        if group.size > 1 or shards is not None:
+            self.shards = Shards(model, feed, sizes, group, shards, scale)
+            self.g, self.arena = self.shards.g, self.shards.arenas[0]
+        else:
+            self.g = backend.full((network.parameters,), 0.0, model.dtype)
+            self.arena = Arena(backend, model.precision, sizes[0])
+            for n in sizes:
+                self.evaluations[n] = model.objective.gradient(
+                    backend, model.w, self.g, self.arena, n, weighted, scale, model.statistics
+                )
+                self.fill[n] = feed.bind(self.evaluations[n])
 
         self.guards: list[Callable[[], None]] = []
         self.fine: list[Array] = []
@@ -65,6 +74,27 @@ class Step:
         self.updates = [
             (self.bind_update(part), decay, factor) for part, decay, factor in self.parts
         ]
+
+    def rows_of(self, batch: slice, index: Rows | None) -> Rows:
+        """What a call takes as the rows of a batch, of an order, or of the samples as they are."""
+        if self.shards is None:
+            return batch if index is None else index[batch]
+        parts = self.shards.rows_of(batch)
+        return parts if index is None else [index[part] for part in parts]
+
+    def ahead(self, feed: Feed, rows: Rows) -> None:
+        """These are the next rows that a call will be given."""
+        if self.shards is not None:
+            rows = rows[0]  # the others follow when they are asked for
+        feed.ahead(rows)
+
+    def load(self, batch: slice) -> None:
+        """The rows of a batch that stays where it is."""
+        n, rows = batch.stop - batch.start, self.rows_of(batch, None)
+        if self.shards is None:
+            self.fill[n](rows)
+        else:
+            self.shards.of[n].load(rows)
 
     def _guard(self, loss_scale: Array) -> None:
         """With mixed precision: whether the gradient is finite, and the next loss scale."""
@@ -92,13 +122,17 @@ class Step:
 
         eta: the learning rate. seed: of the dropout masks. losses: (1, 2), gets loss and penalty.
         """
-        evaluation = self.evaluations[n]
-        if rows is not None:
-            self.fill[n](rows)
-        if evaluation.masks:
-            fill_masks(self.backend, self.model.network, evaluation, seed, number)
-        evaluation.run()  # loop eq. (2)
-        self.backend.copy(evaluation.sums, losses)
+        if self.shards is not None:
+            self.shards.run(n, rows, seed, number)  # loop eq. (2), of all ranks together
+            self.backend.copy(self.shards.sums, losses)
+        else:
+            evaluation = self.evaluations[n]
+            if rows is not None:
+                self.fill[n](rows)
+            if evaluation.masks:
+                fill_masks(self.backend, self.model.network, evaluation, seed, number)
+            evaluation.run()  # loop eq. (2)
+            self.backend.copy(evaluation.sums, losses)
         for guard in self.guards:
             guard()
         for update, decay, factor in self.updates:
@@ -147,6 +181,14 @@ class Recorded:
             tape.copy(following, self.batch)
         self.replays: dict[int, Callable[[], None]] = {}
         self.made: set[int] = set()
+
+    def rows_of(self, batch: slice, index: Rows | None) -> Rows:
+        """As `Step`."""
+        return self.step.rows_of(batch, index)
+
+    def ahead(self, feed: Feed, rows: Rows) -> None:
+        """As `Step`."""
+        feed.ahead(rows)
 
     def begin(
         self, order: np.ndarray | BlockOrder | None, batch: int, number: int, rates: list[float]

@@ -1,0 +1,321 @@
+"""N ranks are one: the same weights to rounding, with shards to the last bit; one decision by all.
+
+Ranks are threads here, which need no MPI; `test_mpi.py` has the same laws on processes.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import mlp
+from mlp.errors import InputError
+from mlp.formulas.losses import LOSSES
+from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.formulas.target_kinds import TARGET_KINDS
+from mlp.parallel.group import Group
+from mlp.parallel.shards import Shards, check_shards, cut
+from tests.thread_group import on_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore:the loss became non-finite")
+
+rng = np.random.default_rng(0)
+N, D, C = 43, 5, 3
+X = rng.normal(size=(N, D))
+TARGETS = {
+    "numbers": rng.normal(size=(N, C)),
+    "classes": rng.integers(0, C, N),
+    "labels": rng.integers(0, 2, (N, C)).astype(float),
+    "counts": rng.poisson(2.0, (N, C)).astype(float),
+}
+S = rng.uniform(0.0, 2.0, N)
+
+
+def model_of(loss="mean_squared_error", layers=(), **about):
+    layers = layers or [
+        mlp.Dense(6, "tanh", l2=0.01, dropout=0.3),
+        mlp.Dense(C, "identity", l1=0.001),
+    ]
+    about = {"dtype": "float64", "seed": 3} | about
+    return mlp.Model(mlp.Network(D, layers), loss, **about)
+
+
+def trained(group, model, t, weights=None, **options):
+    options = {"batch_size": 8, "epochs": 3, "seed": 5} | options
+    return mlp.train(model, X, t, sample_weight=weights, group=group, **options)
+
+
+def differ(a, b):
+    return float(abs(np.asarray(a.model.w) - np.asarray(b.model.w)).max())
+
+
+def check_same(size, model, t, bound=1e-10, **options):
+    one = trained(Group(), model, t, **options)
+    for several in on_ranks(size, lambda group: trained(group, model, t, **options)):
+        assert several.stopped == one.stopped
+        assert differ(one, several) <= bound
+        for name in one.history:
+            if name != "seconds":
+                assert np.allclose(one.history[name], several.history[name], rtol=1e-9, atol=bound)
+    return one
+
+
+def kind_of(loss):
+    return getattr(LOSSES[loss], "targets", "numbers")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(optimizer):
+    rate = {} if getattr(OPTIMIZERS[optimizer], "own_rate", False) else {"learning_rate": 0.01}
+    check_same(3, model_of(), TARGETS["numbers"], optimizer=optimizer, epochs=9, **rate)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss(loss, weighted):
+    assert set(TARGETS) >= {kind_of(loss)} <= set(TARGET_KINDS)
+    t, weights = TARGETS[kind_of(loss)], S if weighted else None
+    for reduction in ("mean", "sum"):
+        model = model_of(loss, reduction=reduction)
+        check_same(2, model, t, weights=weights, learning_rate=0.001, epochs=2)
+
+
+NORMALISED = [
+    mlp.Dense(6, "tanh"),
+    mlp.layers.BatchNorm(),
+    mlp.Dense(4, "relu", dropout=0.2),
+    mlp.layers.BatchNorm(0.5),
+    mlp.Dense(C),
+]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 6}, {"parallel": {"shards": 4}}], ids=str)
+def test_layers_with_statistics(options, weighted):
+    """They are those of the whole batch, also on ranks that have no rows of it."""
+    weights = S if weighted else None
+    about = {"weights": weights, "validation": 0.3, **options}
+    model = model_of(layers=NORMALISED)
+    one = check_same(4, model, TARGETS["numbers"], epochs=5, **about)
+    there = on_ranks(4, lambda group: trained(group, model, TARGETS["numbers"], epochs=5, **about))
+    for several in there:
+        assert np.allclose(one.model.statistics, several.model.statistics, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 42, None])
+def test_uneven_batches_and_fewer_rows_than_ranks(size, batch_size):
+    check_same(size, model_of(), TARGETS["numbers"], batch_size=batch_size, epochs=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"parallel": {"shards": 4}}, {"batch_size": 3}])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_that_stream(options, shuffle):
+    sparse = scipy.sparse.csr_array(np.where(abs(X) > 0.5, X, 0.0))
+    model, options = model_of("cross_entropy"), {"epochs": 2, "shuffle": shuffle, **options}
+
+    options = {"batch_size": 8, **options}
+
+    def job(group):
+        return mlp.train(model, sparse, TARGETS["classes"], group=group, **options)
+
+    one = job(Group())
+    assert all(differ(one, x) < 1e-12 for x in on_ranks(2, job))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_penalties_that_the_samples_share(weighted):
+    weights = S if weighted else None
+    model = model_of(shared_penalties=True)
+    check_same(3, model, TARGETS["numbers"], weights=weights, epochs=2)
+
+
+@pytest.mark.parametrize("options", [
+    {"validation": 0.3, "patience": 1, "epochs": 30, "learning_rate": 0.1},
+    {"target_loss": 0.9, "epochs": 40},
+    {"schedule": "cosine", "warmup": 1, "shuffle": "blocks"},
+    {"optimizer": "sgd", "learning_rate": 1e300, "epochs": 5},
+    {"shuffle": False, "rate_factors": {"bias": 0}},
+], ids=str)  # fmt: skip
+def test_one_decision_by_all(options):
+    check_same(3, model_of(), TARGETS["numbers"], **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{}, {"validation": 0.3}, {"weights": S}, {"batch_size": 3}])
+def test_with_shards_bit_for_bit(dtype, options):
+    """On 1, 2 and 4 ranks, and on 1 whose shards run in threads."""
+    options = {"parallel": {"shards": 4}, **options}
+    model = model_of("cross_entropy", dtype=dtype)
+    t = TARGETS["classes"]
+    one = trained(Group(), model, t, **options)
+    assert differ(one, trained(Group(), model, t, **options | {"parallel": {}})) < 1e-3
+    for size in (2, 4):
+        for several in on_ranks(size, lambda group: trained(group, model, t, **options)):
+            assert (several.model.w == one.model.w).all()
+            assert several.history["loss"] == one.history["loss"]
+
+
+def test_a_crew_may_run_the_shards_at_once():
+    model, t = model_of("cross_entropy"), TARGETS["classes"]
+    samples = model.samples(X, t, S)
+    found = []
+    with ThreadPoolExecutor(4) as pool:
+
+        def at_once(calls):
+            for done in [pool.submit(call) for call in calls]:
+                done.result()
+
+        for crew in ({}, {"crew": at_once}):
+            shards = Shards(model, model.feed(samples), [N], Group(), 4, **crew)
+            shards.run(N, shards.rows_of(slice(0, N)), seed=1, number=1)
+            found.append((shards.g.copy(), shards.sums.copy()))
+    assert (found[0][0] == found[1][0]).all()
+    assert (found[0][1] == found[1][1]).all()
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 8])
+def test_the_shards_are_the_batch(shards):
+    for n in (1, 2, 7, 8, 100):
+        parts = cut(n, shards)
+        assert [i for part in parts for i in range(n)[part]] == list(range(n))
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert sizes[0] == max(sizes)
+
+
+@pytest.mark.parametrize(("shards", "size"), [(4, 3), (2, 4), (1, 2)])
+def test_shards_that_the_ranks_cannot_share(shards, size):
+    with pytest.raises(InputError, match=f"not for {size}"):
+        check_shards(shards, size)
+
+
+@pytest.mark.parametrize(("parallel", "said"), [
+    ({"shards": 3}, "power of two"), ({"shard": 4}, "did you mean 'shards'"),
+    ({"shards": 0}, "from 1 on"), ("4", "mapping"), ({"shards": 2.0}, "whole"),
+])  # fmt: skip
+def test_settings_that_cannot_be(parallel, said):
+    with pytest.raises(InputError, match=said):
+        mlp.Settings(parallel=parallel)
+
+
+def test_rank_0_alone_calls_back_unless_all_are_asked_for():
+    calls = []
+
+    class All:
+        every_rank = True
+
+        def on_epoch_end(self, run):
+            calls.append("all")
+
+    def own(run):
+        calls.append("own")
+
+    def job(group):
+        return trained(group, model_of(), TARGETS["numbers"], callbacks=[own, All()])
+
+    on_ranks(3, job)
+    assert calls.count("own") == 3
+    assert calls.count("all") == 9
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_who_stops_one_stops_all_in_the_same_step(rank):
+    class Stop:
+        every_rank = True
+
+        def __init__(self, group):
+            self.group = group
+
+        def on_batch_end(self, run):
+            if self.group.rank == rank and run.state.step == 4:
+                run.stop("enough")
+
+    def job(group):
+        return trained(group, model_of(), TARGETS["numbers"], callbacks=[Stop(group)])
+
+    found = on_ranks(3, job)
+    assert {(x.stopped, x.state.step) for x in found} == {("enough", 4)}
+    assert differ(found[0], found[2]) == 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("error", [OSError("the disk fails"), MemoryError("no room")])
+def test_what_fails_in_a_shard_fails_on_all_ranks(monkeypatch, rank, error):
+    """Each ends in the same step; of memory with what was learned, and the first ranks say whose
+    fault it is."""
+    from mlp.parallel.shards import Batch
+
+    load = Batch.load
+
+    def failing(self, rows):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.group.rank == rank and self.steps == 3 and self.n == 8:
+            raise error
+        load(self, rows)
+
+    monkeypatch.setattr(Batch, "load", failing)
+
+    def job(group):
+        try:
+            return trained(group, model_of(), TARGETS["numbers"])
+        except Exception as found:
+            return found
+
+    found = on_ranks(2, job)
+    if isinstance(error, MemoryError):
+        assert all(x.out_of_memory and x.state.step == 2 for x in found)
+        assert differ(*found) == 0
+    else:
+        assert found[rank] is error
+        assert f"rank {rank} of 2, on thread {rank}: OSError: the disk fails" in str(
+            found[1 - rank]
+        )
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"learning_rate": 0.5}, "the setting learning_rate is '0.5' there and '0.001' on rank 0"),
+    ({"model": model_of(seed=4)}, "the checksum of the initial weights"),
+    ({"model": model_of(layers=[mlp.Dense(C)])}, "the network"),
+    ({"weights": S}, "the checksum of the training rows"),
+    ({"validation": 7}, "held-out fraction"),
+], ids=str)  # fmt: skip
+def test_ranks_that_differ_are_refused_before_training(change, said):
+    def job(group):
+        about = {"model": model_of(), "learning_rate": 0.001}
+        if group.rank == 1:
+            about |= change
+        try:
+            trained(group, t=TARGETS["numbers"], callbacks=[refuse], **about)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def refuse(run):
+        raise AssertionError("it trained")
+
+    found = on_ranks(2, job)
+    assert all(said in x and "rank 1 of 2, on thread 1" in x for x in found), found
+
+
+def test_a_state_of_some_ranks_is_gone_on_from_by_others():
+    model, t = model_of("cross_entropy", dtype="float32"), TARGETS["classes"]
+    options = {"parallel": {"shards": 4}, "validation": 0.3}
+    whole = trained(Group(), model, t, epochs=4, **options)
+
+    class Stop:
+        every_rank = True
+
+        def on_batch_end(self, run):
+            if run.state.step == 7:
+                run.stop("later")
+
+    def first(group):
+        return trained(group, model, t, epochs=4, callbacks=[Stop()], **options).state
+
+    state = on_ranks(4, first)[0]
+    for size in (1, 2, 4):
+        gone_on = on_ranks(size, lambda g: trained(g, model, t, epochs=4, state=state, **options))
+        assert (gone_on[0].model.w == whole.model.w).all()
+        assert gone_on[0].history["validation_loss"] == whole.history["validation_loss"]
