@@ -305,6 +305,7 @@ VALUES = {  # as in the file, as in Python
     "watch": [("loss", "loss")],
     "initialize": [("data", "data")],
     "rate_factors": [("{bias = 0.5}", {"bias": 0.5})],
+    "parallel": [("{shards = 4}", {"shards": 4})],
     "patience": [("3", 3)],
     "target_loss": [("0.5", 0.5)],
     "learning_rate": [("0.5", 0.5)],
