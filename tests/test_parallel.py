@@ -136,6 +136,7 @@ def test_penalties_that_the_samples_share(weighted):
     {"schedule": "cosine", "warmup": 1, "shuffle": "blocks"},
     {"optimizer": "sgd", "learning_rate": 1e300, "epochs": 5},
     {"shuffle": False, "rate_factors": {"bias": 0}},
+    {"initialize": "data"},
 ], ids=str)  # fmt: skip
 def test_one_decision_by_all(options):
     check_same(3, model_of(), TARGETS["numbers"], **options)

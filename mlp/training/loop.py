@@ -114,7 +114,7 @@ def train(
             plan.check()
             if settings.initialize == "data" and state is None:
                 model = from_data(model, parts[0], settings.seed)
-        if group.size > 1:
+        if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU
             model.w = group.broadcast(model.backend.to_numpy(model.w))
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept, group)
