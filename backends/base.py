@@ -19,6 +19,7 @@ once and fast later. What may be given, and what for:
 ``take``, ``scatter``,      no array in between
 ``one_hot``
 ``fuse``                    formulas as kernels of one pass over memory
+``clock``, ``uniform``      numbers drawn by the kernels that use them
 ``require``                 precisions beyond float32 and float64
 ``keeps``, ``staging``      data sets larger than the device, sent while it computes
 ``record``                  steps replayed by the device; ``recording_bytes`` is what each keeps
@@ -41,6 +42,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from backends.formula import SCALAR, Formula, NotFusable, Program, extent_of, trace
+from backends.philox import Clock, fill
 from backends.precision import PRECISIONS
 
 
@@ -189,8 +191,12 @@ class TracedKernel(Kernel, ABC):
             program = trace(self.formula, extents, self.into, self.own)
         except NotFusable as reason:
             warnings.warn(f"runs unfused, with temporary arrays: {reason}", stacklevel=3)
-            return super().bind(*arrays, scalars=scalars)
+            return self.unfused(arrays, scalars)
         return self.write(program, arrays, shape)
+
+    def unfused(self, arrays: Sequence[Array], scalars: int) -> Callable[..., None]:
+        """The formula as it stands."""
+        return super().bind(*arrays, scalars=scalars)
 
     @abstractmethod
     def write(
@@ -354,6 +360,37 @@ class Backend(ABC):
         """The formula as the fastest thing this backend has; equal to the plain one in value and
         dtype. See `Kernel` and `backends.formula`."""
         return Kernel(self.xp, formula, into)
+
+    # ------------------------------------------------------------------ what it draws
+
+    def clock(self) -> Clock:
+        """What says which numbers `uniform` gives: set before each step."""
+        return Clock()
+
+    def uniform(
+        self,
+        clock: Clock,
+        stream: int,
+        shape: tuple[int, int],
+        samples: int,
+        room: Callable[[], Array],
+    ) -> tuple[Any, Callable[[], None] | None]:
+        """Uniform numbers of a shape as an argument of kernels, and the call that has to be made
+        before they are read, if there is one. See `backends.philox`.
+
+        room: asked for an array of the shape, where they are to be stored. This one draws them on
+        the host.
+        """
+        out = room()
+        made: list[np.ndarray] = []  # in the first call
+
+        def draw() -> None:
+            if not made:
+                made.append(np.empty(shape, str(out.dtype).rpartition(".")[2]))
+            fill(made[0], clock, stream, samples)
+            self.upload(made[0], out)
+
+        return out, draw
 
     # ------------------------------------------------------------------ how it runs
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from backends.base import Backend, Kernel, Memory, Native, Staging
 from backends.formula import Formula
+from backends.philox import Clock
 
 
 class Count(Backend):
@@ -95,6 +96,22 @@ class Count(Backend):
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return _CountedKernel(self.xp, formula, into)
+
+    def clock(self) -> Clock:
+        return super().clock() if self.real is None else type(self.real).clock(self)
+
+    def uniform(
+        self,
+        clock: Clock,
+        stream: int,
+        shape: tuple[int, int],
+        samples: int,
+        room: Callable[[], Native],
+    ) -> tuple[Native, Callable[[], None] | None]:
+        """Stored where the other backend stores them."""
+        if self.real is None:
+            return room(), _nothing
+        return type(self.real).uniform(self, clock, stream, shape, samples, room)
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         self.empty((0 if self.real is None else self.real.recording_bytes,), "uint8")

@@ -11,8 +11,10 @@ from backends import cuda_rows
 from backends.base import Backend, BackendError, Kernel, Memory, Native, Staging
 from backends.cuda_blas import Blas
 from backends.cuda_kernel import CudaKernel
+from backends.cuda_random import CudaClock
 from backends.cuda_stream import CudaStaging, page_locked, record
 from backends.formula import Formula
+from backends.philox import Clock, Uniform
 
 INSTALL = "pip install 'array-mlp[cuda12]' (CUDA 12 driver) or 'array-mlp[cuda13]' (CUDA 13 driver)"
 RESIDENT_SHARE = 0.5  # of the free memory, that a data set may take and stay
@@ -160,6 +162,20 @@ class CupyBackend(Backend):
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return CudaKernel(self.xp, formula, into)
+
+    def clock(self) -> Clock:
+        return CudaClock(self)
+
+    def uniform(
+        self,
+        clock: Clock,
+        stream: int,
+        shape: tuple[int, int],
+        samples: int,
+        room: Callable[[], Native],
+    ) -> tuple[Uniform, None]:
+        assert isinstance(clock, CudaClock)
+        return Uniform(clock.there, stream, samples, shape), None
 
     def keeps(self, size: int) -> bool:
         free = self.memory().free

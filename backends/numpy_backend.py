@@ -25,6 +25,7 @@ from backends.base import (
 )
 from backends.block_kernel import BlockKernel
 from backends.formula import Formula, Program
+from backends.philox import Clock, fill
 
 # Elements below which OpenBLAS multiplies a vector and a matrix in one thread. It is then 2 to 7
 # times faster than NumPy's sum of rows; in two threads it may be 50 times slower.
@@ -111,6 +112,17 @@ class NumpyBackend(Backend):
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return HostKernel(formula, into, self.jit)
+
+    def uniform(
+        self,
+        clock: Clock,
+        stream: int,
+        shape: tuple[int, int],
+        samples: int,
+        room: Callable[[], Native],
+    ) -> tuple[Native, Callable[[], None]]:
+        out = room()
+        return out, partial(fill, out, clock, stream, samples)
 
     def memory(self) -> Memory:
         return host_memory()

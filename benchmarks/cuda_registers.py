@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from backends import cuda_rows
+from backends import cuda_random, cuda_rows
 from backends.base import Array, Kernel, TracedKernel
 from backends.cuda_source import CudaSource, formula_source, translation_unit
 from backends.formula import OWN, Formula, Program
 from backends.numpy_backend import NumpyBackend
+from backends.philox import Uniform
 from mlp.data.scaling import Scaling
 from mlp.formulas.activations import ACTIVATIONS, learned
 from mlp.formulas.losses import LOSSES
@@ -70,6 +71,16 @@ class Collector(NumpyBackend):
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         return call
+
+    def uniform(
+        self,
+        clock: Any,
+        stream: int,
+        shape: tuple[int, int],
+        samples: int,
+        room: Callable[[], Array],
+    ) -> Any:
+        return Uniform(None, stream, samples, shape), None  # drawn by the kernels, as CUDA's are
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         return _Noted(self, formula, into)
@@ -175,6 +186,7 @@ def row_kernels(kind: str) -> list[str]:
     into = "float32" if kind == "mixed" else kind
     stored = ("float16", "uint8") if kind == "mixed" else (kind, "uint8")
     return [
+        cuda_random.SOURCE,
         *(cuda_rows.take_source(x, y)[1] for x in stored for y in {into, stored[0]}),
         cuda_rows.one_hot_source("int64", stored[0])[1],
         cuda_rows.total_source(stored[0], into, into)[1],

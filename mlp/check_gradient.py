@@ -24,7 +24,7 @@ import numpy as np
 
 from mlp.errors import InputError, check_is, is_finite
 from mlp.layers.tape import Arena
-from mlp.model import Model, fill_masks
+from mlp.model import Model, draw
 from mlp.seeds import generator
 
 
@@ -68,7 +68,7 @@ def gradient_check(
     h: float = 1e-5,
     seed: int = 0,
 ) -> GradientCheck:
-    """Compare the gradient on these rows with central differences; dropout masks are held fixed.
+    """Compare the gradient on these rows with central differences; what layers draw is held fixed.
 
     most: so many parameters, chosen at random, are checked; None is all. h: the step of eq. (1).
     A net with kinks (relu) can fail where a sample sits within h of one.
@@ -88,7 +88,7 @@ def gradient_check(
             backend, exact.w, g, arena, samples.n, weighted, statistics=exact.statistics
         )
         exact.feed(samples).bind(evaluation)(slice(None))
-        fill_masks(backend, network, evaluation, seed, 0)
+        draw(evaluation, seed)
         evaluation.run()
         propagated = backend.to_numpy(g).copy()
 

@@ -30,7 +30,7 @@ from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples, check_codes, check_inputs, checked
-from mlp.data.scaling import Scaling, cast, constants, dtype_name, invert_on_device, rescale
+from mlp.data.scaling import Scaling, cast, constants, invert_on_device, rescale
 from mlp.data.stored import StoredDataset, labels_of
 from mlp.errors import InputError, check_is
 from mlp.files import PathLike, content_of
@@ -40,7 +40,6 @@ from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, check_precision
 from mlp.memory import enough_memory
 from mlp.model_file import Content, content, model_file
-from mlp.network.backpropagation import dropout_masks
 from mlp.network.graph import Network
 from mlp.network.objective import Evaluation, Objective
 from mlp.parallel.group import ALONE, Group
@@ -497,7 +496,7 @@ class Model:
         """(E, g): the objective on these rows, penalties included, and its gradient.
 
         g has the layout of w, on the device: ``W, b = model.network.unpack(g)``. Without a dropout
-        seed nothing is dropped. Source: `mlp.network.objective`, eq. (1).
+        seed nothing is dropped, and no noise added. Source: `mlp.network.objective`, eq. (1).
         """
         backend = self.backend
         samples = self.samples(X, t, sample_weight)
@@ -513,7 +512,7 @@ class Model:
                 backend, self._w, g, arena, n, samples.s is not None, scale, self._scratch()
             )
             self.feed(samples).bind(evaluation)(slice(0, n))
-            fill_masks(backend, self.network, evaluation, dropout_seed, 0)
+            draw(evaluation, dropout_seed)
             evaluation.run()
             return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
 
@@ -554,7 +553,7 @@ class Model:
                 self._scratch(), keeps=True,
             )  # fmt: skip
             self.feed(samples).bind(evaluation)(slice(0, samples.n))
-            fill_masks(backend, self.network, evaluation, None, 0)
+            draw(evaluation, None)
             evaluation.run()
             return self._trace(evaluation)
 
@@ -925,14 +924,8 @@ def penalty_of_all(objective: Objective, values: np.ndarray, weights: np.ndarray
     return float(values[most] * weights[most] / weights.sum())
 
 
-def fill_masks(
-    backend: Backend, network: Network, evaluation: Evaluation, seed: int | None, step: int
-) -> None:
-    """The dropout masks of one step into the evaluation; without a seed nothing is dropped."""
-    if seed is None:
-        for mask in evaluation.masks.values():
-            mask[...] = 1.0
-    elif evaluation.masks:
-        for l, mask in dropout_masks(network, evaluation.n, seed, step):
-            out = evaluation.masks[l]
-            backend.upload(mask.astype(dtype_name(out), copy=False), out)
+def draw(evaluation: Evaluation, seed: int | None) -> None:
+    """What an evaluation outside of training draws: step 0 of a seed; without one nothing."""
+    if evaluation.noise is not None:
+        evaluation.noise.strengths([float(seed is not None)] * len(evaluation.noise.layers))
+        evaluation.noise.begin(seed or 0, 0)

@@ -1,9 +1,10 @@
-"""Randomness on the host: one stream of `numpy.random` for each purpose, from one seed.
+"""Randomness: one stream of `numpy.random` for each purpose, from one seed.
 
 A stream is a function of (seed, purpose, numbers) alone, so nothing of it has to be saved: epoch 7
 has the same order of samples in a resumed run, on any backend, whatever else was drawn before.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -27,3 +28,13 @@ def generator(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(_KEYS[purpose], *numbers))
     return np.random.Generator(np.random.PCG64(sequence))
+
+
+@lru_cache(maxsize=64)
+def key(seed: int, purpose: Purpose) -> tuple[int, int]:
+    """The key of a purpose, two words, for numbers that are drawn by their place
+    (`backends.philox`)."""
+    first, second = np.random.SeedSequence(seed, spawn_key=(_KEYS[purpose],)).generate_state(
+        2, np.uint64
+    )
+    return int(first), int(second)

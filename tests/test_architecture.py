@@ -32,7 +32,7 @@ HOUSE = [
             *("initializers", "schedules", "optimizers", "loss_scaling"),
         ],
     ),
-    ("layers", ["tape", "layer", "dropout", "dense", *OTHER_LAYERS]),
+    ("layers", ["tape", "layer", "noise", "dropout", "dense", *OTHER_LAYERS]),
     ("network", ["graph", "backpropagation", "objective"]),
     ("parallel", ["group", "nccl", "mpi", "launch"]),
     (

@@ -16,9 +16,9 @@ from mlp.formulas.activations import ACTIVATIONS, learned
 from mlp.formulas.losses import LOSSES
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena
-from mlp.network.backpropagation import dropout_masks
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
+from mlp.seeds import key
 
 N = 5
 KINKS = {
@@ -68,11 +68,22 @@ def draw(case):
             rng.standard_normal((N, network.inputs)),
             draw_targets(rng, LOSSES[case.loss], network.outputs),
             rng.uniform(0.0, 2.0, N) if case.weighted else None,
-            {l: m.astype(float) for l, m in dropout_masks(network, N, case.seed, 0)},
+            dict(masks(network, case.seed)),
         )
         if plain(case, numbers).clear > CLEAR:
             return numbers
     raise AssertionError("every draw is near a kink")
+
+
+def masks(network, seed):
+    """Of the first step, (number of the layer, mask), from NumPy's own generator."""
+    for l, layer in network.drawing.items():
+        blocks = -(-layer.units // 8)
+        words = np.array(key(seed, "dropout"), np.uint64)
+        philox = np.random.Philox(key=words, counter=[0, 0, 0, l])
+        u = np.random.Generator(philox).random((N, 8 * blocks), dtype=np.float32)
+        rate = np.ceil(layer.dropout * 2.0**24) * 2.0**-24  # of the numbers u, which are multiples
+        yield l, (u[:, : layer.units] >= rate) / (1.0 - rate)
 
 
 def draw_targets(rng, loss, c):
@@ -152,9 +163,9 @@ def library(backend, dtype, case, numbers, kind="gradient"):
     backend.copy(backend.asarray(numbers.t, dtype), run.t)
     if weighted:
         backend.copy(backend.asarray(numbers.s[:, None], dtype), run.s)
-    assert set(run.masks) == (set(numbers.masks) if g is not None else set())
-    for l, mask in run.masks.items():
-        backend.copy(backend.asarray(numbers.masks[l], dtype), mask)
+    assert (run.noise is not None) == (bool(numbers.masks) and g is not None)
+    if run.noise is not None:
+        run.noise.begin(case.seed, 0)
     for _ in range(2):  # a second run finds its buffers used
         run.run()
     value, penalty = backend.to_numpy(run.sums)[0].tolist()

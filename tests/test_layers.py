@@ -31,6 +31,7 @@ from mlp.layers import (
     Scale,
     Statistic,
 )
+from mlp.model import draw
 
 # ------------------------------------------------------------------ toy layers
 
@@ -348,8 +349,7 @@ def test_a_short_batch_is_a_view(name):
         s = network(name).initial_statistics()
         evaluation = one.objective.gradient(backend, *arguments, statistics=s)
         evaluation.x[...], evaluation.t[...] = X[:n], t[:n]
-        for mask in evaluation.masks.values():
-            mask[...] = 1.0
+        draw(evaluation, None)
         evaluation.run()
     np.testing.assert_array_equal(found, g)
     assert evaluation.sums.sum() == pytest.approx(E, rel=1e-14)

@@ -10,7 +10,6 @@ from mlp.errors import InputError
 from mlp.formulas.initializers import INITIALIZERS
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena
-from mlp.network.backpropagation import dropout_masks
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
 
@@ -256,22 +255,6 @@ def test_weights_are_drawn_by_each_layers_initializer():
     assert not W[1, 2].any()
     expected = INITIALIZERS["glorot_uniform"](rng, 40, 50, (40, 50))
     np.testing.assert_array_equal(W[2, 3], expected)
-
-
-def test_dropout_masks_are_a_function_of_seed_and_step():
-    network = Network(2, [Dense(400, dropout=0.25), Dense(3), Dense(300, dropout=0.5), Dense(1)])
-    masks = dict(dropout_masks(network, 50, seed=1, step=2))
-    assert {l: mask.shape for l, mask in masks.items()} == {1: (50, 400), 3: (50, 300)}
-    for l, rate in ((1, 0.25), (3, 0.5)):
-        kept = np.float32(1.0) / np.float32(1.0 - rate)
-        assert masks[l].dtype == np.float32
-        assert set(np.unique(masks[l]).tolist()) == {0.0, float(kept)}
-        # Kept units are divided by 1 - rate, so that the mean of the mask is 1.
-        deviation = np.sqrt(rate / (1.0 - rate) / masks[l].size)
-        assert abs(masks[l].mean() - 1.0) < 5.0 * deviation
-        np.testing.assert_array_equal(masks[l], dict(dropout_masks(network, 50, 1, 2))[l])
-        for other in ((1, 3), (2, 2)):
-            assert not np.array_equal(masks[l], dict(dropout_masks(network, 50, *other))[l])
 
 
 # ------------------------------------------------------------------ buffers

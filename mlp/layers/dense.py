@@ -35,7 +35,7 @@ from mlp.formulas.activations import (
     meant_before,
 )
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
-from mlp.layers.dropout import check_rate, drop
+from mlp.layers.dropout import check_rate, drop, strengths
 from mlp.layers.layer import Layer, Parameter, Place, check_sources
 
 
@@ -107,6 +107,9 @@ class Dense(Layer):
     def _learned(self) -> dict[str, tuple[int, float]]:
         return learned(get_activation(self.activation), self.units)
 
+    def strengths(self, factor: float) -> tuple[float, ...]:
+        return strengths(factor * self.dropout) if self.dropout else ()
+
     @property
     def label(self) -> str:
         name = self.activation
@@ -141,7 +144,7 @@ class Dense(Layer):
             at.tape.apply(activate_and_keep, (0, 1) if b else (0,), at.y, z, *b, *p)
         if at.training and self.dropout:
             a, at.y = at.y, at.buffer("h")
-            at.tape.apply(drop, (0,), at.y, a, at.mask())
+            at.tape.apply(drop, (0,), at.y, a, *at.draw())
 
     def backward(self, at: Place) -> None:
         """Eq. (4), (5) and (6); of the last layer Δ is δ already, by the objective's kernel."""
@@ -155,27 +158,28 @@ class Dense(Layer):
             at.tape.total(at.delta, at.g["b"])  # (6)
 
     def _chain_rule(self, at: Place) -> None:
-        """δ <- f'ᵀ(z) · (v ⊙ mask), over v; and the derivatives by what f learns."""
+        """δ <- f'ᵀ(z) · (v ⊙ m), over v, with the mask m of dropout; and the derivatives by what f
+        learns."""
         f, from_output = _unit(self.activation)
         z = at.buffer("z")
         a = z if from_output and not at.keeps else at.buffer("a")
 
-        def delta(xp: Any, v: Array, a: Array, *mask: Array) -> Array:
-            return f.df(xp, masked(v, *mask), None, a)  # z is not read
+        def delta(xp: Any, v: Array, a: Array, *drawn: Array) -> Array:
+            return f.df(xp, dropped(xp, v, *drawn), None, a)  # z is not read
 
-        names, masks = list(self._learned()), len(at.masks)
-        p, first = [at.p[name] for name in names], 3 + masks + len(names)
+        names, count = list(self._learned()), len(at.drawn)
+        p, first = [at.p[name] for name in names], 3 + count + len(names)
         terms = [at.buffer(name) for name in names]  # of ∂E/∂p, one for each row and unit
 
         def delta_from_z(xp: Any, v: Array, a: Array, z: Array, *rest: Array) -> Any:
-            v, p = masked(v, *rest[:masks]), rest[masks : masks + len(names)]
+            v, p = dropped(xp, v, *rest[:count]), rest[count : count + len(names)]
             return (f.df(xp, v, z, a, *p), *(f.dp(xp, v, z, *p) if p else ()))
 
         if from_output:
-            at.tape.apply(delta, (0,), at.delta, a, *at.masks)
+            at.tape.apply(delta, (0,), at.delta, a, *at.drawn)
             return
         into = (0, *range(first, first + len(terms)))
-        at.tape.apply(delta_from_z, into, at.delta, a, z, *at.masks, *p, *terms)
+        at.tape.apply(delta_from_z, into, at.delta, a, z, *at.drawn, *p, *terms)
         for name, term in zip(names, terms, strict=True):
             at.sum_into(at.g[name], term)
 
@@ -191,6 +195,6 @@ def shifted(z: Array, *b: Array) -> Array:
     return z + b[0] if b else z
 
 
-def masked(v: Array, *mask: Array) -> Array:
-    """v, times the mask where there is one."""
-    return v * mask[0] if mask else v
+def dropped(xp: Any, v: Array, *drawn: Array) -> Array:
+    """v, of what was not dropped where something was."""
+    return drop(xp, v, v, *drawn) if drawn else v

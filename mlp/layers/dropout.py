@@ -1,15 +1,14 @@
 """Dropout: a share of the units is set to zero in training.
 
     y = x ⊙ m        ∂E/∂x = Δ ⊙ m                                                          (1)
+    m = 1/(1 - rate) where u >= rate, else 0                                              (2)
 
-with masks m of 0 and 1/(1 - rate), so that the mean of y is x (inverted dropout). In predictions
-y = x. Source: Srivastava et al., JMLR 15, 2014, section 10.
-
->>> import numpy as np
->>> draw_mask(np.random.default_rng(0), 1, 4, 0.5).tolist()
-[[2.0, 2.0, 2.0, 0.0]]
+with uniform numbers u, so that the mean of y is x (inverted dropout). They are multiples of 2^-24
+in [0, 1); the rate is rounded up to one, so that exactly that share of them is below it, in every
+precision. In predictions y = x. Source: Srivastava et al., JMLR 15, 2014, section 10.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +19,15 @@ from mlp.errors import InputError
 from mlp.layers.layer import Layer, Place, check_sources
 
 
-def drop(xp: Any, y: Array, x: Array, mask: Array) -> Array:
-    """Eq. (1), either way."""
-    return x * mask
+def drop(xp: Any, y: Array, x: Array, u: Array, rate: Array, scale: Array) -> Array:
+    """Eq. (1) and (2), either way; scale = 1/(1 - rate)."""
+    return xp.where(u >= rate, x * scale, 0.0)
 
 
-def draw_mask(rng: np.random.Generator, n: int, units: int, rate: float) -> np.ndarray:
-    """(n, units) float32 on the host: 0 with probability ``rate``, else 1/(1 - rate)."""
-    kept = rng.random((n, units), dtype=np.float32) >= rate
-    return kept.astype(np.float32) / np.float32(1.0 - rate)
+def strengths(rate: float) -> tuple[float, ...]:
+    """The rate of eq. (2) as the numbers u have it, and the scale of what is kept."""
+    rate = min(math.ceil(rate * 2.0**24), 2**24 - 1) * 2.0**-24
+    return rate, 1.0 / (1.0 - rate)
 
 
 def check_rate(rate: object, place: str) -> None:
@@ -56,18 +55,20 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         check_rate(self.rate, "Dropout: rate")
-        object.__setattr__(self, "dropout", self.rate)
         object.__setattr__(self, "sources", check_sources("Dropout", self.sources, most=1))
+
+    def strengths(self, factor: float) -> tuple[float, ...]:
+        return strengths(factor * self.rate) if self.rate else ()
 
     def forward(self, at: Place) -> None:
         (x,) = at.x.values()
         at.y = x
         if at.training and self.rate:
-            at.tape.apply(drop, (0,), at.output(), x, at.mask())
+            at.tape.apply(drop, (0,), at.output(), x, *at.draw())
 
     def backward(self, at: Place) -> None:
         for _, out in at.back():
-            if at.masks:
-                at.tape.apply(drop, (0,), out, at.delta, at.masks[0])
+            if at.drawn:
+                at.tape.apply(drop, (0,), out, at.delta, *at.drawn)
             else:
                 at.tape.copy(at.delta, out)

@@ -37,6 +37,7 @@ True
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class Place:
     are a shard of it (`over_batch`); else None. width: columns of its output. x: the outputs
     of its sources, (n, width_k), by their numbers; one that is a `Slot` is a factor of products
     only. p, g: its parameters and their places in the gradient, by name, or (name, source). s: its
-    statistics. y: its output. delta: ∂E/∂y, which may be overwritten. masks: what `mask` gave.
+    statistics. y: its output. delta: ∂E/∂y, which may be overwritten. drawn: what `draw` gave.
     weights: of the samples, (samples, 1), where they have some, in training. training: not a
     prediction. last: the objective follows; ``ending``: arrays that are still to be
     added to y, if the layer leaves that and its activation to the objective's kernel, which
@@ -143,7 +144,7 @@ class Place:
     wide_inputs: Array | None = None
     weights: Array | None = None
     g: dict[Key, Array] = field(default_factory=dict)
-    masks: list[Array] = field(default_factory=list)
+    drawn: tuple[Array, ...] = ()
     ending: tuple[Array, ...] | None = None
     y: Any = None
     delta: Any = None
@@ -171,11 +172,17 @@ class Place:
         self.y = self.buffer("y")
         return self.y
 
-    def mask(self) -> Array:
-        """(n, width), filled before each run in training with 0 or 1/(1 - the layer's dropout)."""
-        mask = self.buffer("mask", wide=True)
-        self.masks.append(mask)
-        return mask
+    def draw(self) -> tuple[Array, ...]:
+        """Uniform numbers in [0, 1) for kernels, (n, width), others in each step, and the layer's
+        `Layer.strengths`, each (1,). Once a layer, in training."""
+        noise, room = self.arena.noise, partial(self.buffer, "u", wide=True)
+        shape = (self.n, self.width)
+        backend = self.tape.backend
+        u, call = backend.uniform(noise.clock, self.number, shape, self.samples, room)
+        if call is not None:
+            self.tape.calls.append(call)
+        self.drawn = (u, *noise.of(self.number))
+        return self.drawn
 
     @property
     def rows_of_batch(self) -> int:
@@ -259,7 +266,6 @@ class Layer:
     """
 
     sources: tuple[int, ...] | None = None
-    dropout: float = 0.0  # the share of `Place.mask` that is 0
     by_products = False
     integers = False
     least_rows = 1
@@ -297,6 +303,11 @@ class Layer:
 
     def statistics(self, inputs: Mapping[int, int]) -> Iterable[Statistic]:
         """What it keeps beside that."""
+        return ()
+
+    def strengths(self, factor: float) -> tuple[float, ...]:
+        """How strong the noise is that it draws in training (`Place.draw`), multiplied by a factor;
+        at 0 there is none. Nothing for a layer that draws none."""
         return ()
 
     def forward(self, at: Place) -> None:

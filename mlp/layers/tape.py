@@ -131,6 +131,7 @@ class Arena:
         self.dtype = PRECISIONS[precision].dtype
         self.storage = PRECISIONS[precision].storage
         self.buffers: dict[tuple[Any, ...], Any] = {}
+        self.noise: Any = None  # what its passes draw (`mlp.layers.noise`), if they do
 
     def get(
         self,

@@ -46,17 +46,13 @@ which the current unit is connected"), 004; (5) 001 eq. 6 and 9, 002 eq. 6, 003 
 (6) 001 eq. 5 and 9. Here δ is ∂E/∂z, of the sign in 001, 002 and 004; 000 and 003 write minus that.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from backends import Array
-from mlp.layers.dropout import draw_mask
 from mlp.layers.layer import Place
+from mlp.layers.noise import Noise
 from mlp.layers.tape import Arena, Slot, Tape
 from mlp.network.graph import Network
-from mlp.seeds import generator
 
 
 class Pass:
@@ -64,7 +60,7 @@ class Pass:
 
     ``places[l]`` is that of layer l, ``inputs`` (n, inputs) the buffer of X. After `forward`
     ``places[L].y`` is the output; whoever holds the loss sets ``places[L].delta`` before
-    `backward`. ``masks[l]`` is to be filled before each run where layer l drops units in training.
+    `backward`. What layers draw in training is ``arena.noise``'s.
 
     weights: of the samples, (n, 1), for layers that take the mean over a batch.
 
@@ -151,17 +147,15 @@ class Pass:
         return found
 
     @property
-    def masks(self) -> dict[int, Array]:
-        """The masks to be filled, by layer."""
-        return {l: place.masks[0] for l, place in self.places.items() if place.masks}
-
-    @property
     def last(self) -> Place:
         """The place of the output."""
         return self.places[self.network.depth]
 
     def forward(self, training: bool = False) -> None:
         """Eq. (1) and (2), layer after layer."""
+        drawing = self.network.drawing
+        if training and drawing and self.arena.noise is None:
+            self.arena.noise = Noise(self.tape.backend, drawing, self.arena.dtype)
         for l, place in self.places.items():
             place.training = training
             place.x = {k: self.x[k] for k in self.network.sources[l]}
@@ -208,17 +202,3 @@ def scaled(xp: Any, narrow: Array, delta: Array, scale: Array) -> Array:
 def unscaled(xp: Any, g: Array, scale: Array) -> Array:
     """The gradient of deltas that were scaled."""
     return g / scale
-
-
-def dropout_masks(
-    network: Network, n: int, seed: int, step: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(l, mask) for each layer with dropout: (n, units) float32 on the host, 0 or 1/(1 - rate).
-
-    A function of (seed, step), so that every backend and every resumed run sees the same masks.
-    """
-    rng = generator(seed, "dropout", step)
-    for number in network.numbers():
-        if rate := network.layer(number).dropout:
-            rows = n * network.members[number]
-            yield number, draw_mask(rng, rows, network.units[number], rate)

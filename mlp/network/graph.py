@@ -94,7 +94,12 @@ class Network:
                 raise InputError(
                     f"layer {number} feeds no other layer; name it in the sources of a later one"
                 )
-        if self.layers[-1].dropout:
+        self.drawing = {
+            number: self.layer(number)
+            for number in self.numbers()
+            if self.layer(number).strengths(1.0)
+        }
+        if self.depth in self.drawing:
             raise InputError("the last layer is the output: its dropout must be 0")
         units, members = [self.inputs], [1]
         for number in self.numbers():

@@ -28,6 +28,7 @@ from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_lo
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
+from mlp.layers.noise import Noise
 from mlp.layers.tape import Arena, Slot, Tape, repeated
 from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
@@ -40,19 +41,19 @@ TINY = 1e-37  # the least that float32 holds, but for its last digits
 class Evaluation:
     """One evaluation of the objective on ``n`` rows, ready to be run on what its buffers hold.
 
-    Fill ``x`` (n, inputs), ``t`` (n, outputs), where there are sample weights ``s`` (n, 1), and
-    ``masks`` before each run. After a run: ``sums`` (1, 2), the two terms of eq. (1); ``y`` (n,
-    outputs): predictions, or δ_L if this evaluation computes the gradient. Where there is an
-    ``input``, the products read what is in it, which is x unless it is replaced. ``places``: of the
-    layers, by number. ``tape``: what `run` runs. ``weight``: (1,), where a mean is taken, the sum
-    of s over the batch.
+    Fill ``x`` (n, inputs), ``t`` (n, outputs) and, where there are sample weights, ``s`` (n, 1)
+    before each run, and begin a step of ``noise`` where layers draw. After a run: ``sums`` (1, 2),
+    the two terms of eq. (1); ``y`` (n, outputs): predictions, or δ_L if this evaluation computes
+    the gradient. Where there is an ``input``, the products read what is in it, which is x unless it
+    is replaced. ``places``: of the layers, by number. ``tape``: what `run` runs. ``weight``: (1,),
+    where a mean is taken, the sum of s over the batch.
     """
 
     n: int
     x: Array
     t: Array | None
     s: Array | None
-    masks: dict[int, Array]
+    noise: Noise | None
     y: Array
     sums: Array
     run: Callable[[], None]
@@ -160,7 +161,7 @@ class Objective:
             network.inputs,
             t,
             s,
-            network.masks,
+            arena.noise,
             delta,
             sums,
             tape.run,
@@ -186,7 +187,7 @@ class Objective:
         sums, t, s, y, _ = self._output(network, weighted, self._measure_formula)
         self.penalty(tape, w, n, None if s is None else s[:, 0], sums)
         y = self._mean_of_members(tape, y, n)
-        return Evaluation(n, network.inputs, t, s, {}, y, sums, tape.run, network.places)
+        return Evaluation(n, network.inputs, t, s, None, y, sums, tape.run, network.places)
 
     def predict(
         self,
@@ -211,7 +212,7 @@ class Objective:
         y = self._mean_of_members(tape, y, n)
         sums = backend.full((1, 2), 0.0, arena.dtype)
         x, places = network.inputs, network.places
-        return Evaluation(n, x, None, None, {}, y, sums, tape.run, places, network.slot)
+        return Evaluation(n, x, None, None, None, y, sums, tape.run, places, network.slot)
 
     def _mean_of_members(self, tape: Tape, y: Array, n: int) -> Array:
         """The predictions (n, outputs) of outputs that have several rows a sample, over them."""

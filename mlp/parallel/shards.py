@@ -29,7 +29,6 @@ from mlp.data.scaling import dtype_name
 from mlp.errors import InputError
 from mlp.layers.tape import Arena, Tape, add
 from mlp.model import Model
-from mlp.network.backpropagation import dropout_masks
 from mlp.network.objective import Evaluation
 from mlp.parallel.group import Group
 
@@ -123,7 +122,7 @@ class Shards:
 
     def run(self, n: int, rows: Sequence[Rows] | None, seed: int, number: int) -> None:
         """A batch of n rows, of which these are this rank's shards; None: those that are loaded.
-        seed, number: of the masks, and of the step."""
+        seed, number: of what layers draw, and of the step."""
         self.of[n].run(rows, seed, number)
 
 
@@ -194,7 +193,9 @@ class Batch:
         try:
             if rows is not None:
                 self.load(rows)
-            self._fill_masks(seed, number)
+            for part, e in zip(self.parts, self.evaluations, strict=True):
+                if e.noise is not None:
+                    e.noise.begin(seed, number, part.start)
         except Exception as found:
             error = found
         for k in range(len(self.segments[0])):
@@ -213,19 +214,6 @@ class Batch:
                     error = found
         self.group.settle(error)
         one_by_one(self.total)
-
-    def _fill_masks(self, seed: int, number: int) -> None:
-        """The masks of the whole batch, of which each shard has the part of its rows, by member."""
-        if not self.evaluations[0].masks:
-            return
-        for l, mask in dropout_masks(self.shards.model.network, self.n, seed, number):
-            by_member = mask.reshape(-1, self.n, mask.shape[1])
-            for part, e, busy in zip(self.parts, self.evaluations, self.busy, strict=True):
-                if busy:
-                    out = e.masks[l]
-                    own = by_member[:, part].reshape(-1, mask.shape[1])
-                    own = np.ascontiguousarray(own, dtype_name(out))
-                    self.backend.upload(own, out)
 
 
 def _segments(tape: Tape) -> list[list[Call]]:

@@ -24,7 +24,7 @@ from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, Tape
-from mlp.model import Model, fill_masks
+from mlp.model import Model, draw
 from mlp.network.backpropagation import Pass
 from mlp.network.objective import Evaluation
 from mlp.seeds import generator
@@ -48,7 +48,7 @@ def from_data(model: Model, samples: Samples, seed: int) -> Model:
         )
     host = model.to("numpy", dtype="float64")
     evaluation = _on_rows(host, _some(model, samples, seed))
-    fill_masks(host.backend, network, evaluation, seed, 0)
+    draw(evaluation, seed)
     rng = generator(seed, "data weights")
     for l in own:
         evaluation.run()
@@ -97,7 +97,7 @@ def _on_rows(host: Model, samples: Samples) -> Evaluation:
     forward.forward(training=True)
     y, sums = forward.last.y, backend.empty((1, 2), host.dtype)
     evaluation = Evaluation(
-        n, forward.inputs, None, None, forward.masks, y, sums, tape.run, forward.places
+        n, forward.inputs, None, None, arena.noise, y, sums, tape.run, forward.places
     )
     host.feed(samples).bind(evaluation)(slice(0, n))
     return evaluation

@@ -20,7 +20,7 @@ from mlp.data.order import BlockOrder
 from mlp.formulas.loss_scaling import guarded, judge
 from mlp.formulas.optimizers import Optimizer
 from mlp.layers.tape import Arena, Tape
-from mlp.model import Model, fill_masks
+from mlp.model import Model
 from mlp.parallel.group import ALONE, Group
 from mlp.parallel.shards import Shards
 
@@ -120,7 +120,7 @@ class Step:
     ) -> None:
         """Step ``number`` (from 1) on n rows, or on what the buffers hold if rows is None.
 
-        eta: the learning rate. seed: of the dropout masks. losses: (1, 2), gets loss and penalty.
+        eta: the learning rate. seed: of what layers draw. losses: (1, 2), gets loss and penalty.
         """
         if self.shards is not None:
             self.shards.run(n, rows, seed, number)  # loop eq. (2), of all ranks together
@@ -129,8 +129,8 @@ class Step:
             evaluation = self.evaluations[n]
             if rows is not None:
                 self.fill[n](rows)
-            if evaluation.masks:
-                fill_masks(self.backend, self.model.network, evaluation, seed, number)
+            if evaluation.noise is not None:
+                evaluation.noise.begin(seed, number)
             evaluation.run()  # loop eq. (2)
             self.backend.copy(evaluation.sums, losses)
         for guard in self.guards:
@@ -218,8 +218,8 @@ class Recorded:
         evaluation = self.step.evaluations[n]
         if rows is not None and not self.gathers:
             self.step.fill[n](rows)
-        if evaluation.masks:
-            fill_masks(self.backend, self.step.model.network, evaluation, seed, number)
+        if evaluation.noise is not None:
+            evaluation.noise.begin(seed, number)
         if n in self.replays:
             self.replays[n]()
         elif n not in self.made:

@@ -1,0 +1,66 @@
+"""What layers draw in training: numbers for each step and layer, and how strong their noise is.
+
+The uniform numbers of layer l in a step are a function of (seed, step, l) and, for each of them, of
+the number of its row in the batch, its member and its column (`backends.philox`, eq. 2): the same
+on every backend, in a resumed run, and where several processes share a batch.
+
+How strong a layer's noise is are numbers on the device, `Layer.strengths`; so what is bound once
+follows a schedule.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backends import Array, Backend
+from mlp.seeds import key
+
+
+class Noise:
+    """What the passes of an arena draw: which numbers, and how strong.
+
+    layers: those that draw, by number. ``clock`` and ``values`` (1, k), the strengths of all of
+    them, are on the device. It begins with every layer at its full strength.
+    """
+
+    def __init__(self, backend: Backend, layers: Mapping[int, Any], dtype: str):
+        self.backend, self.layers = backend, layers
+        self.clock = backend.clock()
+        self.places: dict[int, slice] = {}
+        for l, layer in layers.items():
+            start = max((place.stop for place in self.places.values()), default=0)
+            self.places[l] = slice(start, start + len(layer.strengths(1.0)))
+        self.values = backend.empty((1, max(x.stop for x in self.places.values())), dtype)
+        entries = [self.values[0, i : i + 1] for i in range(self.values.shape[1])]
+        into = tuple(range(len(entries)))
+        self.write = backend.fuse(_given(len(entries)), into).bind(*entries, scalars=len(entries))
+        self.known: list[float] = []
+        self.strengths([1.0] * len(layers))
+
+    def of(self, number: int) -> list[Array]:
+        """The strengths of a layer, each (1,)."""
+        place = self.places[number]
+        return [self.values[0, i : i + 1] for i in range(place.start, place.stop)]
+
+    def strengths(self, factors: Sequence[float]) -> None:
+        """Each drawing layer's strength multiplied by its factor from here on; 0: no noise."""
+        wanted = [
+            value
+            for layer, factor in zip(self.layers.values(), factors, strict=True)
+            for value in layer.strengths(factor)
+        ]
+        if wanted != self.known:
+            self.known = wanted
+            self.write(*wanted)
+
+    def begin(self, seed: int, step: int, first_row: int = 0) -> None:
+        """The numbers of a step. first_row: the place in the batch of the first row here."""
+        self.clock.set(key(seed, "dropout"), step, first_row)
+
+
+def _given(count: int) -> Any:
+    """The formula whose results are its last ``count`` arguments."""
+
+    def given(xp: Any, *arguments: Any) -> Any:
+        return arguments[count:]
+
+    return given
