@@ -14,7 +14,7 @@ and, with δ_l = ∂E/∂z_l, from the last layer to the first,
 
 In plain NumPy, on a net with a skip from its input to its output, E = ½ Σ (y - t)²:
 
->>> import mlp
+>>> import mlp, numpy as np
 >>> rng = np.random.default_rng(0)
 >>> X, t = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
 >>> net = mlp.Network(3, [mlp.Dense(4, "tanh"), mlp.Dense(2, "tanh", sources=(0, 1))])
