@@ -21,11 +21,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from backends import Array, Backend
 from mlp.data.feed import Feed, Rows
-from mlp.data.scaling import dtype_name
 from mlp.errors import InputError
 from mlp.layers.tape import Arena, Tape, add
 from mlp.model import Model
