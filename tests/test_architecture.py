@@ -24,7 +24,8 @@ README = MLP.parent / "README.md"
 # test until then. "" is mlp/ itself; ARCHITECTURE and README say the same sentence.
 OTHER_LAYERS = ["activation", "add", "batch_norm", "embedding", "layer_norm", "scale"]
 HOUSE = [
-    ("", ["spellings", "errors", "seeds", "names", "files", "sealed", "memory", "threads"]),
+    ("", ["spellings", "errors", "seeds", "names", "files", "locks", "sealed"]),
+    ("", ["memory", "threads"]),
     (
         "formulas",
         [
@@ -63,8 +64,9 @@ HOUSE = [
     (
         "estimators",
         [
-            *("arrays", "exchange", "engine", "callbacks", "lbfgs", "stochastic", "documentation"),
-            *("models", "base", "classifier", "regressor", "conversion", "preprocessor"),
+            *("arrays", "exchange", "engine", "callbacks", "models", "kept", "lbfgs"),
+            *("stochastic", "documentation", "base", "classifier", "regressor"),
+            *("conversion", "preprocessor"),
         ],
     ),
     ("", ["accelerate"]),

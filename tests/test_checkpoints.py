@@ -120,6 +120,12 @@ def test_how_often_must_be_said(every):
         Checkpoints("somewhere", every)
 
 
+@pytest.mark.parametrize("folder", ["", ".", "/", 3, None, "a\0b"])
+def test_a_folder_that_cannot_be_theirs_alone_is_refused(folder):
+    with pytest.raises(InputError, match=r"theirs alone|path (is|holds)"):
+        Checkpoints(folder)
+
+
 def test_the_folder_of_another_run_is_refused(tmp_path):
     train(model(), X, t, checkpoint=tmp_path, **RUN)
     with pytest.raises(InputError, match=r"holds the checkpoints of another run: name another"):

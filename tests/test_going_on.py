@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 import mlp.app.runs
 from mlp.app.cli import app
 from mlp.app.config import load
-from mlp.app.run_folder import is_running, take
+from mlp.app.run_folder import take
 from mlp.app.runs import load_run, train_run
 from mlp.errors import InputError
+from mlp.locks import is_held
 from mlp.sealed import MANIFEST, damages, read_manifest
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
 from tests.kill import content
@@ -163,6 +164,38 @@ def test_the_last_whole_checkpoint_is_used_and_the_damaged_one_named(here, whole
     assert content(part) == whole
 
 
+@pytest.mark.filterwarnings("default:.*the run goes on by what its checkpoints say")
+@pytest.mark.parametrize("kind", ["ended by an error", "finished"])
+def test_with_a_damaged_manifest_the_checkpoints_say_what_the_run_was(here, whole, kind):
+    """The manifest of the run is named; settings and data are held against what the newest whole
+    checkpoint says; the run comes to the same end, and its manifest is whole again."""
+    part = ended() if kind != "finished" else train_run(load("plants.toml"), out=Path("p")).folder
+    for is_ in ("missing", "damaged"):
+        (part / MANIFEST).unlink()
+        if is_ == "damaged":
+            (part / MANIFEST).write_text("{}")
+        assert f"manifest.json is {is_}; goes on from epoch " in run("runs", part)
+        message = run("train", "--resume", part, "--set", "seed=3", code=2)
+        assert f"manifest.json is {is_}; the run goes on by what its checkpoints say" in message
+        assert "was trained with other settings: seed = 0 there, 3 in" in message
+        rows = Path("plants.csv").read_text()
+        Path("plants.csv").write_text(rows.replace("1", "2"))
+        message = run("train", "--resume", part, code=2)
+        assert "was trained on other data" in message
+        Path("plants.csv").write_text(rows)
+        run("train", "--resume", part)
+        assert content(part) == whole
+        assert not damages(part)
+
+
+def test_with_a_damaged_manifest_and_no_checkpoint_nobody_knows_what_the_run_was(here):
+    part = ended()
+    shutil.rmtree(part / "checkpoints")
+    (part / MANIFEST).write_text("{}")
+    message = run("train", "--resume", part, code=2)
+    assert "manifest.json is damaged, and no whole checkpoint says what the run was" in message
+
+
 # --- one writer ---------------------------------------------------------------------------------
 
 
@@ -173,11 +206,11 @@ def test_a_second_writer_is_refused_and_the_lock_goes_with_the_process(here, who
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert other.stdout is not None
     assert other.stdout.readline() == b"held\n"
-    assert is_running(part)
+    assert is_held(part)
     assert "part is written to by another program" in run("train", "--resume", part, code=2)
     other.kill()
     other.communicate()
-    assert not is_running(part)
+    assert not is_held(part)
     run("train", "--resume", part)
     assert content(part) == whole
 
@@ -282,6 +315,39 @@ def test_a_full_disk_leaves_the_model_elsewhere_and_says_where(here, whole, monk
     os.chdir(here)
     run("train", "--resume", "full")  # the checkpoints are there as well
     assert content(Path("full")) == whole
+
+
+@pytest.mark.parametrize("failing", [("model",), ("state",), ("model", "state")], ids="+".join)
+@pytest.mark.parametrize("setting", ["1 step", "none"])
+def test_memory_that_runs_out_in_the_last_writing_is_one_message(
+    here, whole, monkeypatch, failing, setting
+):
+    """What can be written is; the run goes on from it, or from a checkpoint, to the same end."""
+
+    def short(*given):
+        raise MemoryError("12 bytes")
+
+    for name in failing:
+        monkeypatch.setattr(mlp.app.runs, f"save_{name}", short)
+    every = "--set", f"training.checkpoint={setting}"
+    message = run("train", "plants.toml", "--out", "part", *every, code=2)
+    for name in failing:
+        assert f" while {name}.safetensors was written (12 bytes)" in message
+    assert "out of memory on " in message
+    monkeypatch.undo()
+    os.chdir(here)
+    part = Path("part")
+    assert [(part / f"{name}.safetensors").exists() for name in ("model", "state")] == [
+        name not in failing for name in ("model", "state")
+    ]
+    if setting == "none" and "state" in failing:
+        assert "nothing is left to go on from" in message
+        return
+    assert "go on by `mlp train --resume part`" in message
+    assert read_manifest(part)["about"]["status"] == "out of memory"
+    assert not damages(part)
+    run("train", "--resume", part)
+    assert content(part) == whole
 
 
 @pytest.mark.parametrize("step", [2, 17, 18])  # the last is the last
@@ -399,4 +465,4 @@ def test_every_damage_of_a_run_is_named(here):
         wrong = [line for line in result.stdout.splitlines() if not line.endswith(": whole")]
         assert len(wrong) == 1
         assert name.name in wrong[0]
-    assert take(Path("good")).lock is not None
+    assert take(Path("good")).lock.is_there()

@@ -219,7 +219,7 @@ def train(
     if finished is None:  # rank 0 says what there is to say
         return
     if finished.fault:
-        _say_error(f"{finished.fault}; the model is in {finished.folder}")
+        _say_error(f"{finished.fault}; what was written is in {finished.folder}")
         raise typer.Exit(2)
     if finished.result.diverged or finished.result.out_of_memory:
         message = f"{finished.result.stopped}; the run is in {finished.folder}"

@@ -456,7 +456,7 @@ class Training(Section):
     @classmethod
     def _as_checkpoints_say(cls, value: Any, info: ValidationInfo) -> Any:
         given = {"every" if info.field_name == "checkpoint" else "keep": value}
-        _ask(Checkpoints, {"folder": "", **given}, str(info.field_name))
+        _ask(Checkpoints, {"folder": "checkpoints", **given}, str(info.field_name))
         return value
 
     @field_validator(

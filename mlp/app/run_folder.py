@@ -4,7 +4,7 @@
     settings.json    from the start; the other files of a run come when training has ended
     history.csv      grows by a row an epoch
     checkpoints/     see `mlp.training.checkpoints`
-    .lock            held by the program that writes; the system lets go of it when that one ends
+    .lock            held by the program that writes, until that one ends (`mlp.locks`)
 
 The manifest is replaced whole. What it does not list is not yet whole, or of an earlier ending.
 """
@@ -13,20 +13,20 @@ import errno
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlp import locks
 from mlp.errors import InputError
 from mlp.files import PARTIAL, write_atomically
+from mlp.locks import LOCK, WRITER, Lock
 from mlp.sealed import read_manifest, remove_partial, seal
 from mlp.training.checkpoints import Checkpoints
 
-SETTINGS, LOCK, CHECKPOINTS = "settings.json", ".lock", "checkpoints"
-PATIENCE = 0.2  # seconds in which one who looks lets go of the lock
+SETTINGS, METRICS, CHECKPOINTS = "settings.json", "metrics.json", "checkpoints"
 
 
 def next_free(place: Path) -> Path:
@@ -42,7 +42,8 @@ def check_free(place: Path) -> None:
     """InputError if there is anything at the place but an empty folder, or one whose run was ended
     before it had written a file."""
     if place.is_dir() and all(
-        entry.name == LOCK or entry.name.endswith(PARTIAL) for entry in place.iterdir()
+        entry.name.startswith((LOCK, WRITER)) or entry.name.endswith(PARTIAL)
+        for entry in place.iterdir()
     ):
         return
     if os.path.lexists(place):
@@ -62,13 +63,12 @@ def cannot_write(place: Path, error: OSError) -> InputError:
 class RunFolder:
     """A run's folder that this program alone writes to.
 
-    lock: an open file. is_new: whether the run began in it. made: what was not there before it, the
-    folder and those above. trained: whether training has ended: then it stays, whatever happens.
+    lock: see `mlp.locks`. is_new: whether the run began in it. made: what was not there before it,
+    the folder and those above. trained: whether training has ended: then it stays, whatever
+    happens.
     """
 
-    def __init__(
-        self, path: Path, lock: int | None, is_new: bool = False, made: Iterable[Path] = ()
-    ):
+    def __init__(self, path: Path, lock: Lock, is_new: bool = False, made: Iterable[Path] = ()):
         self.path, self.lock, self.is_new, self.made = path, lock, is_new, list(made)
         self.about: dict[str, Any] = {}
         self.trained = False
@@ -107,11 +107,7 @@ class RunFolder:
 
     def is_there(self) -> bool:
         """Whether the folder is the one that was begun, neither gone nor replaced."""
-        if self.lock is None:
-            return self.path.is_dir()
-        with suppress(OSError):
-            return os.path.samestat(os.fstat(self.lock), os.stat(self.path / LOCK))
-        return False
+        return self.lock.is_there()
 
     def move(self) -> None:
         """To the next free place, if the folder is no longer there."""
@@ -122,9 +118,7 @@ class RunFolder:
 
     def let_go(self) -> None:
         """Others may write to it."""
-        if self.lock is not None:
-            os.close(self.lock)
-            self.lock = None
+        self.lock.let_go()
 
     def remove(self) -> None:
         """All that is in it, and the folders that were made for it."""
@@ -199,37 +193,8 @@ def check_room(folder: RunFolder, size: int) -> None:
         )
 
 
-# ------------------------------------------------------------------------------ the lock
-
-
-def _lock(folder: Path) -> int | None:
-    """The lock of a folder, an open file; None where the system has no such locks. InputError if
-    another program has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(PATIENCE / 10)
-                continue
-            os.close(lock)
-            raise InputError(
-                f"{folder} is written to by another program{_who(folder)}; wait until it ends, or "
-                "name another folder by --out"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(lock)
-            return None
+def _lock(folder: Path) -> Lock:
+    return locks.take(folder, "name another folder by --out", _who)
 
 
 def _who(folder: Path) -> str:
@@ -237,25 +202,6 @@ def _who(folder: Path) -> str:
         about = read_manifest(folder)["about"]
         return f" (process {about['pid']} on {about['host']}, since {about['began']})"
     return ""
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a program writes to the folder."""
-    try:
-        import fcntl
-
-        lock = os.open(folder / LOCK, os.O_RDONLY)
-    except (ImportError, OSError):
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return False
 
 
 def is_run(folder: Path) -> bool:

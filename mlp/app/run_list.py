@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from backends import get_backend
-from mlp.app.run_folder import CHECKPOINTS, is_run, is_running
+from mlp.app.run_folder import CHECKPOINTS, is_run
 from mlp.app.runs import HISTORY
 from mlp.errors import InputError
+from mlp.locks import is_held
 from mlp.model import load_model
 from mlp.model_file import MODEL_FILE
 from mlp.sealed import MANIFEST, check, damages, read_manifest
@@ -35,8 +36,11 @@ def _row(run: Path) -> list[str]:
         about = read_manifest(run)["about"]
         status = _status(run, about)
     except InputError:
-        damaged = (run / MANIFEST).exists()
-        status = f"{MANIFEST} is damaged" if damaged else "made by an earlier version"
+        is_there, kept = (run / MANIFEST).exists(), Checkpoints(run / CHECKPOINTS).found()
+        status = "made by an earlier version"
+        if is_there or kept:
+            what = "damaged" if is_there else "missing"
+            status = f"{MANIFEST} is {what}; {_goes_on(run)}"
     epochs, best = _history(run / HISTORY)
     return [status, epochs, best, str(about.get("began", ""))[:19].replace("T", " ")]
 
@@ -46,12 +50,16 @@ def _status(run: Path, about: dict[str, Any]) -> str:
     status = str(about.get("status", ""))
     if status != "running":
         return status
-    if is_running(run):
+    if is_held(run):
         return f"running (process {about['pid']} on {about['host']})"
+    return f"ended without a word; {_goes_on(run)}"
+
+
+def _goes_on(run: Path) -> str:
+    """From where it can be gone on with."""
     whole = (x for x in Checkpoints(run / CHECKPOINTS).found() if not damages(x))
     newest = next(whole, None)
-    on = "begins anew" if newest is None else f"goes on from epoch {epoch_of(newest)}"
-    return f"ended without a word; {on}"
+    return "begins anew" if newest is None else f"goes on from epoch {epoch_of(newest)}"
 
 
 def _history(path: Path) -> tuple[str, str]:

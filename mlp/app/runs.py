@@ -22,7 +22,7 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
 from mlp.app.prepare import choose_backend, new_model, on_own_device, read_parts, samples_of
 from mlp.app.run_folder import (
+    METRICS,
     SETTINGS,
     RunFolder,
     begin,
@@ -50,7 +51,7 @@ from mlp.app.standing import in_run, resolved, standing
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically
-from mlp.memory import shortages
+from mlp.memory import shortage, shortages
 from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
 from mlp.parallel.group import ALONE, Group
@@ -61,7 +62,8 @@ from mlp.training.loop import plan_training, train
 from mlp.training.memory_plan import Plan
 from mlp.training.run import INTERRUPTED, Result, Run
 
-HISTORY, METRICS, PICTURE = "history.csv", "metrics.json", "loss.png"
+HISTORY, PICTURE = "history.csv", "loss.png"
+OUT_OF_MEMORY = "out of memory"  # a status
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,16 @@ def train_run(
             check_room(folder, _size(model, config))
             rows = samples["train"].n
             state = None if resume is None else standing(resume, config, model, data, rows)
-            settings = _json_bytes(resolved(config, model))
+            as_resolved = resolved(config, model)
+            settings = _json_bytes(as_resolved)
             folder.start({SETTINGS: settings}, data=data)
         group.broadcast(state)
         kept = Checkpoints(
-            folder.checkpoints, config.training.checkpoint, config.training.keep, at_end=False
+            folder.checkpoints,
+            config.training.checkpoint,
+            config.training.keep,
+            at_end=False,
+            of={"settings": as_resolved, "data": data},  # each vouches for itself
         )
         started = time.perf_counter()
         with warnings.catch_warnings(), _naming(config), _History(folder) as history:
@@ -309,27 +316,48 @@ def _save(folder: RunFolder, result: Result, files: dict[str, bytes]) -> tuple[P
     folder. InputError if they could be written nowhere."""
     try:
         folder.move()
-        _write(folder.path, result, files)
-        folder.say([MODEL_FILE, STATE_FILE, *files])
-        return folder.path, ""
+        written, short = _write(folder.path, result, files)
+        folder.say(written, **({"status": OUT_OF_MEMORY, "stopped": short} if short else {}))
+        return folder.path, _left_by(folder, written, short) if short else ""
     except InputError as error:
         fault = str(error)
     try:
         elsewhere = Path(tempfile.mkdtemp(prefix=f"{folder.path.name}-"))
-        _write(elsewhere, result, files)
+        _, short = _write(elsewhere, result, files)
     except (InputError, OSError) as error:
         raise InputError(
             f"{fault}; nor could {tempfile.gettempdir()} take the model ({error}); go on from the "
             f"last checkpoint by `mlp train --resume {folder.path}`, when there is room again"
         ) from error
-    return elsewhere, fault
+    return elsewhere, f"{fault}; {short}" if short else fault
 
 
-def _write(path: Path, result: Result, files: dict[str, bytes]) -> None:
-    save_model(result.model, path / MODEL_FILE)
-    save_state(result.state, path / STATE_FILE, result.model.backend)
+def _write(path: Path, result: Result, files: dict[str, bytes]) -> tuple[list[str], str]:
+    """The names of what is written, and what was not because memory ran out."""
+    backend = result.model.backend
+    large: dict[str, Callable[[], None]] = {
+        STATE_FILE: lambda: save_state(result.state, path / STATE_FILE, backend),
+        MODEL_FILE: lambda: save_model(result.model, path / MODEL_FILE),
+    }
+    written, short = list(files), []
+    for name, write in large.items():
+        try:
+            write()
+            written.append(name)
+        except shortages(backend) as error:
+            where, cause = shortage(backend, error)
+            short.append(f"out of memory on {where} while {name} was written ({cause})")
     for name, data in files.items():
         write_atomically(path / name, data)
+    return written, "; ".join(short)
+
+
+def _left_by(folder: RunFolder, written: list[str], short: str) -> str:
+    """What memory was short for, and what to go on from."""
+    if STATE_FILE in written or Checkpoints(folder.checkpoints).found():
+        again = f"go on by `mlp train --resume {folder.path}`, which writes them"
+        return f"{short}; when there is more memory, {again}"
+    return f"{short}; nothing is left to go on from"
 
 
 def _complete(folder: RunFolder, result: Result, metrics: dict[str, Any]) -> str:
@@ -352,7 +380,7 @@ def _status(result: Result) -> str:
     if result.diverged:
         return "diverged"
     if result.out_of_memory:
-        return "out of memory"
+        return OUT_OF_MEMORY
     return INTERRUPTED if result.stopped.startswith(INTERRUPTED) else "finished"
 
 

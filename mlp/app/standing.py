@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp.app.config import FILES, VERSION, Config, load
 from mlp.app.fingerprint import differences
-from mlp.app.run_folder import CHECKPOINTS, SETTINGS
+from mlp.app.run_folder import CHECKPOINTS, METRICS, SETTINGS
 from mlp.errors import InputError, did_you_mean
 from mlp.model import Model
 from mlp.sealed import MANIFEST, check, read_manifest
@@ -38,16 +38,17 @@ def standing(
     for other settings or data, and if it cannot be gone on with.
     """
     manifest = _manifest(run)
-    before = load(in_run(run, SETTINGS))
-    _check_settings(run, before, config, model)
-    if "data" in manifest.get("about", {}):
-        _check_data(run, manifest["about"]["data"], data)
+    about, now = manifest.get("about", {}), resolved(config, model)
+    before = about.get("settings") or resolved(load(in_run(run, SETTINGS)), model)
+    _check_settings(run, before, now, config.path)
+    if "data" in about:
+        _check_data(run, about["data"], data)
     state = newest_state(run, manifest)
     if state is None:
         return None
     training = config.training
     # One that was ended in its last writing has no ending in its manifest: it is written now.
-    is_over = manifest.get("about", {}).get("status") != "running"
+    is_over = not manifest or METRICS in manifest.get("files", ())
     if is_over and state.epoch >= training.epochs:
         raise Over(
             f"{run} has {state.epoch} epochs and {config.path} asks for {training.epochs} in all; "
@@ -61,7 +62,8 @@ def standing(
         )
     size = config.settings().rows_of_a_batch(rows)
     other_cut = state.batch_losses is not None and state.batch_losses.shape[0] != -(-rows // size)
-    if before.training.batch_size != training.batch_size or other_cut:
+    before_size, now_size = (x["training"].get("batch_size") for x in (before, now))
+    if before_size != now_size or other_cut:
         state = replace(state, batch=0, batch_losses=None)  # the epoch under way begins again
     return replace(state, learning_rate=config.settings().rate())
 
@@ -96,7 +98,7 @@ def _states(run: Path, manifest: dict[str, Any]) -> Iterator[State]:
     try:
         if mark is not None:
             check(path, mark)
-        if mark is not None or (not manifest and path.exists()):
+        if mark is not None or ("files" not in manifest and path.exists()):
             yield load_state(path)
     except InputError as error:
         if not kept.found():
@@ -108,20 +110,36 @@ def _states(run: Path, manifest: dict[str, Any]) -> Iterator[State]:
 
 
 def _manifest(run: Path) -> dict[str, Any]:
-    """What the manifest of a run says, whose settings are as it says; empty for a run that was made
-    before there were manifests."""
-    if not (run / MANIFEST).exists():
-        return {}
-    manifest = read_manifest(run)
+    """What the manifest of a run says, whose settings are as it says; else what its checkpoints
+    say; empty for a run that was made before there were manifests."""
+    try:
+        manifest = read_manifest(run)
+    except InputError as error:
+        is_there = (run / MANIFEST).exists()
+        return _of_checkpoints(run, str(error) if is_there else f"{run / MANIFEST} is missing")
     if SETTINGS in manifest["files"]:
         check(run / SETTINGS, manifest["files"][SETTINGS])
     return manifest
 
 
-def _check_settings(run: Path, before: Config, config: Config, model: Model) -> None:
-    old, new = (dict(_flat(resolved(x, model))) for x in (before, config))
+def _of_checkpoints(run: Path, damage: str) -> dict[str, Any]:
+    """What the checkpoints say in place of a damaged manifest: settings and data of the run. If it
+    ended is not known, so its ending is written again."""
+    about = Checkpoints(run / CHECKPOINTS).said()
+    if about is not None:
+        warnings.warn(f"{damage}; the run goes on by what its checkpoints say of it", stacklevel=2)
+        return {"about": about}
+    if (run / MANIFEST).exists():
+        raise InputError(
+            f"{damage}, and no whole checkpoint says what the run was; train anew without --resume"
+        )
+    return {}
+
+
+def _check_settings(run: Path, before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    old, new = dict(_flat(before)), dict(_flat(now))
     other = [
-        f"{key} = {old.get(key, 'none')!r} there, {new.get(key, 'none')!r} in {config.path}"
+        f"{key} = {old.get(key, 'none')!r} there, {new.get(key, 'none')!r} in {path}"
         for key in sorted(old.keys() | new.keys())
         if key not in FREE and old.get(key) != new.get(key)
     ]

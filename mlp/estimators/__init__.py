@@ -20,6 +20,7 @@ weights, whatever X has; a fit that fails leaves the estimator as it was.
     base.py         what both estimators share: input, weights, answers, pickling
     classifier.py   regressor.py
     stochastic.py   the epochs
+    kept.py         a fit that goes on when it is called again
     lbfgs.py        full-batch descent
     arrays.py       arrays in and out
     exchange.py     scikit-learn's own estimators

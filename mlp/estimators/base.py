@@ -7,6 +7,7 @@ call to the next; it is never pickled.
 """
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +38,7 @@ from mlp.errors import InputError
 from mlp.estimators.arrays import FitRows, home, like, to_host
 from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
+from mlp.estimators.kept import Kept, kept
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.models import ACTIVATION_NAMES, load, save
 from mlp.estimators.stochastic import RATE_MODES, SolverState, fit_stochastic
@@ -50,6 +52,7 @@ from mlp.memory import enough_memory
 from mlp.model import Model
 from mlp.network.graph import Network
 from mlp.threads import limited
+from mlp.training.checkpoints import Checkpoints
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
@@ -94,6 +97,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
         "callbacks": [None, list, tuple],
         "scoring": [None, str, callable],
+        "checkpoint": [None, str, os.PathLike, Checkpoints],
     }
 
     _engine: Engine | None = None
@@ -144,6 +148,25 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_outputs_ = data.targets.shape[1]
         self._check_combination(incremental, X_val, y_val)
         self._random_state = check_random_state(self.random_state)
+        held_out = None
+        if X_val is not None:
+            held_out = self._checked(backend, X_val, y_val, None, True, False, "_val")
+        with kept(self, data, held_out) as where:
+            model = self._fit_rows(backend, data, held_out, hidden, incremental, first_pass, where)
+            self._take_over(model, X)
+        return self
+
+    def _fit_rows(
+        self,
+        backend: Backend,
+        data: FitRows,
+        held_out: FitRows | None,
+        hidden: list[int],
+        incremental: bool,
+        first_pass: bool,
+        where: Kept | None,
+    ) -> Model:
+        """The model of a fit to rows that are checked."""
         if first_pass:
             single = dtype_name(data.X) == "float32"
             dtype = self.dtype or ("float32" if single else widest(backend))
@@ -160,18 +183,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 model = self._build(backend, self.alpha / len(chunks))
                 fit_lbfgs(self, model, data, chunks)
             else:
-                held_out = None
-                if X_val is not None:
-                    held_out = self._checked(backend, X_val, y_val, None, True, False, "_val")
-                model = fit_stochastic(self, backend, data, held_out, incremental)
+                model = fit_stochastic(self, backend, data, held_out, incremental, where)
             finite = bool(np.isfinite(backend.to_numpy(model.w)).all())
         if not finite:
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may"
                 " contain large values and need to be preprocessed."
             )
-        self._take_over(model, X)
-        return self
+        return model
 
     def _check_combination(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         """Settings that cannot be used together."""
@@ -180,6 +199,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             raise InputError(f"X_val and y_val are one validation set: give {missing} too")
         if self.early_stopping and incremental and self.solver != "lbfgs":
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.checkpoint is not None:
+            self._check_checkpoint(incremental)
         if self.solver == "lbfgs":
             for name, given in (
                 ("dropout", np.any(self.dropout)),
@@ -202,6 +223,24 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                     f"callbacks are functions of the estimator, not {callback!r}; scikit-learn's "
                     "go to set_callbacks"
                 )
+
+    def _check_checkpoint(self, incremental: bool) -> None:
+        """What cannot be gone on from a folder."""
+        if incremental:
+            raise InputError(
+                "checkpoint keeps a fit, partial_fit leaves nothing in a folder: set checkpoint="
+                "None, and keep the estimator between its calls by pickling it"
+            )
+        if self.warm_start:
+            raise InputError(
+                "warm_start=True begins with the weights in the estimator, checkpoint with what is "
+                "in its folder: set one of them"
+            )
+        if self.solver == "lbfgs":
+            raise InputError(
+                "checkpoint needs a stochastic solver, as 'adam': what 'lbfgs' remembers of its "
+                "steps is inside SciPy, and without it the fit would go on otherwise"
+            )
 
     def _hidden_sizes(self) -> list[int]:
         sizes = self.hidden_layer_sizes

@@ -33,11 +33,18 @@ class Tasks:
         """An epoch has ended; whether a callback asks to stop."""
         if not self.wanted:
             return False
-        self.estimator._take_over(self.model, self.data.X)
-        answers = [bool(callback(self.estimator)) for callback in self.own]
+        answers = [self.asked()]
         if self.context is not None:
             # The protocol copies the estimator as it is: it is fitted, nothing need be added.
             answers.append(
                 self.task.call_on_fit_task_end(**self.arguments, reconstruction_attributes=dict)
             )
+        return any(answers)
+
+    def asked(self) -> bool:
+        """Whether a callback in the parameter asks to stop where the fit stands."""
+        if not self.wanted:
+            return False
+        self.estimator._take_over(self.model, self.data.X)
+        answers = [bool(callback(self.estimator)) for callback in self.own]
         return any(answers)

@@ -102,6 +102,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         class_weight: Any = None,
         callbacks: Any = None,
         scoring: Any = None,
+        checkpoint: Any = None,
     ):
         keep_arguments(self, locals())
 

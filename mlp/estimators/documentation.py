@@ -95,6 +95,13 @@ OWN_PARAMETERS = """\
     scoring : str, callable or None, default=None
         The scorer that early stopping watches, by name or a function of (estimator, X, y);
         None is {score}.
+
+    checkpoint : str, path, Checkpoints or None, default=None
+        A folder of this fit alone, in which it is kept while it runs, as `mlp.Checkpoints` says
+        how (every 60 s). A `fit` that was ended, by whatever, goes on there when it is called again
+        with the same settings and data, bit for bit as if it had not stopped; others are refused by
+        name, but for `max_iter`, `verbose`, `callbacks` and `backend`. One that is done gives its
+        result at once. For the stochastic solvers, without `warm_start`; not for `partial_fit`.
 """
 
 ATTRIBUTES = """\

@@ -41,6 +41,8 @@ from mlp.network.graph import Network
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
 LOSS_NAMES = {"squared_error": "half_squared_error"}
 
+ELSEWHERE = ("backend", "checkpoint")  # parameters that no file has a say in
+
 LABELS = "biufUO"  # the kinds of dtypes of labels that a file can hold
 
 RECORDS = (
@@ -110,7 +112,8 @@ def _kind(classifies: bool) -> str:
 
 def _parameters(estimator: Any) -> dict[str, Any]:
     """The parameters that are data. A function, an object of the user's own or a generator has a
-    say in training alone and is left out; so is the backend, which `load` chooses."""
+    say in training alone and is left out; so are the backend, which `load` chooses, and the folder
+    of checkpoints: what is written where is not for a file to say."""
     found = {}
     for name, value in estimator.get_params(deep=False).items():
         if name == "activation":
@@ -124,7 +127,7 @@ def _parameters(estimator: Any) -> dict[str, Any]:
                 value = spec(OPTIMIZERS if name == "solver" else SCHEDULES, value, name)
             except InputError:
                 continue
-        if name != "backend":
+        if name not in ELSEWHERE:
             try:
                 found[name] = plain(value)
             except TypeError:

@@ -84,6 +84,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         dropout: Any = 0.0,
         callbacks: Any = None,
         scoring: Any = None,
+        checkpoint: Any = None,
     ):
         keep_arguments(self, locals())
 

@@ -19,11 +19,14 @@ from backends import Array, Backend
 from mlp.estimators.arrays import FitRows, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
+from mlp.estimators.kept import Copies, Kept
 from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
 from mlp.formulas.schedules import Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
 from mlp.names import make
+from mlp.training.checkpoints import Writer
 from mlp.training.loop import epoch
+from mlp.training.state import State
 from mlp.training.step import Step
 
 RATE_MODES = ("constant", "invscaling", "adaptive")  # scikit-learn's learning_rate
@@ -61,7 +64,12 @@ def update_rule(estimator: Any) -> Optimizer:
 
 
 def fit_stochastic(
-    estimator: Any, backend: Backend, data: FitRows, held_out: FitRows | None, incremental: bool
+    estimator: Any,
+    backend: Backend,
+    data: FitRows,
+    held_out: FitRows | None,
+    incremental: bool,
+    kept: Kept | None = None,
 ) -> Model:
     """Run the epochs (one, if incremental) and return the model; sets the records of the fit."""
     if estimator.early_stopping and held_out is None:
@@ -73,7 +81,7 @@ def fit_stochastic(
         with _restored_on_error(backend, [engine.model.w, *solver.vectors]):
             Epochs(estimator, engine, data, None, incremental).run(1)
     else:
-        Epochs(estimator, engine, data, held_out, incremental).run(estimator.max_iter)
+        Epochs(estimator, engine, data, held_out, incremental, kept).run(estimator.max_iter)
     return engine.model
 
 
@@ -142,6 +150,7 @@ class Epochs:
         data: FitRows,
         held_out: FitRows | None,
         incremental: bool,
+        kept: Kept | None = None,
     ):
         self.estimator, self.model, self.incremental = estimator, engine.model, incremental
         self.solver: SolverState = estimator._solver_state
@@ -159,6 +168,7 @@ class Epochs:
             self.dropout_seed = int(estimator._random_state.randint(2**31))
         self.tasks = Tasks(estimator, self.model, data)
         self.best: Array | None = None  # the weights of the best epoch, for early stopping
+        self.done = self.batch = 0  # epochs, and batches of the next
         # Records grow in lists of this run, so that a failing fit leaves the old ones.
         estimator.loss_curve_ = [*estimator.loss_curve_]
         self.watch = None
@@ -166,6 +176,10 @@ class Epochs:
             self.watch = Watch(estimator, self.model, held_out)
             estimator.validation_losses_ = [*(estimator.validation_losses_ or ())]
             estimator.validation_scores_ = [*(estimator.validation_scores_ or ())]
+        self.kept, self.writer = kept, None
+        if kept is not None:
+            watch = "loss" if self.watch is None else "validation_loss"
+            self.writer = Writer(kept.checkpoints, self.backend, Copies(self.backend), watch)
 
     def _batch_size(self) -> int:
         size = self.estimator.batch_size
@@ -210,23 +224,27 @@ class Epochs:
             # start with its last, as in scikit-learn.
             self._keep_best()
         estimator.n_iter_ = 0
+        stop = self._begin_keeping()
         try:
-            for _ in range(epochs):
+            while not stop and self.done < epochs:
                 self.tasks.begin()
                 self._epoch()
                 stop = self._close_epoch()
-                if self.tasks.end() or stop:
-                    break
-            else:
-                if not self.incremental:
-                    warnings.warn(
-                        f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the "
-                        "optimization hasn't converged yet.",
-                        ConvergenceWarning,
-                        stacklevel=2,
-                    )
+                self.done, self.batch = self.done + 1, 0
+                stop = self.tasks.end() or stop
+                self._look()
+            if not (stop or self.incremental):
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the "
+                    "optimization hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
+        finally:
+            if self.writer is not None:
+                self.writer.end(self._state())
         if self.best is not None:
             self.backend.copy(self.best, self.model.w)
         self.step.fill.clear()  # the step may be kept, the data not
@@ -236,12 +254,8 @@ class Epochs:
         if self.schedule is not None:
             watched = estimator.validation_losses_ if self.watch else estimator.loss_curve_
             self.now = following(self.schedule, watched)
-        order = None
         if estimator.shuffle:
-            # The draws of sklearn.utils.shuffle: an order of the order before.
-            drawn = np.arange(self.n)
-            estimator._random_state.shuffle(drawn)
-            order = self.index = self.index[drawn]
+            self._shuffle()
         epoch(
             self.step,
             self.feed,
@@ -250,9 +264,16 @@ class Epochs:
             self._rate,
             number=solver.step,
             seed=self.dropout_seed,
-            order=order,
+            order=self.index if estimator.shuffle else None,
+            first=self.batch,
             after=self._count_step,
         )
+
+    def _shuffle(self) -> None:
+        """The draws of sklearn.utils.shuffle: an order of the order before."""
+        drawn = np.arange(self.n)
+        self.estimator._random_state.shuffle(drawn)
+        self.index = self.index[drawn]
 
     def _rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -260,7 +281,73 @@ class Epochs:
         return eta if self.now is None else eta * self.now(step, len(self.batches))
 
     def _count_step(self, batches: int, steps: int) -> None:
-        self.solver.step = steps
+        self.solver.step, self.batch = steps, batches
+        self._look()
+
+    # ------------------------------------------------------------------ what is kept meanwhile
+
+    def _look(self) -> None:
+        """A checkpoint if one is due."""
+        if self.writer is not None and self.writer.is_due(self.done, self.solver.step):
+            self.writer.look(self._state())
+
+    def _state(self) -> State:
+        """Where the fit stands. The order of the rows is no part of it: it is drawn again."""
+        estimator, solver, done = self.estimator, self.solver, self.done
+        history = {"loss": estimator.loss_curve_[:done]}
+        if self.watch is not None:
+            history["validation_loss"] = estimator.validation_losses_[:done]
+            history["validation_score"] = estimator.validation_scores_[:done]
+        return State(
+            self.model.w,
+            dict(zip(solver.rule.state, solver.vectors, strict=True)),
+            solver.learning_rate,
+            solver.step,
+            done,
+            self.batch,
+            self.losses if self.batch else None,
+            history,
+            best_w=self.best,
+            waited=estimator._no_improvement_count,
+        )
+
+    def _begin_keeping(self) -> bool:
+        """Go on from what was kept, if something was; whether the fit is over there."""
+        if self.kept is None or self.writer is None:
+            return False
+        state, estimator = self.kept.state, self.estimator
+        if state is not None:
+            self._go_on(self.kept, state)
+        self.writer.begin(self._state())
+        if state is None or self.batch:
+            return False
+        return estimator._no_improvement_count > estimator.n_iter_no_change or self.tasks.asked()
+
+    def _go_on(self, kept: Kept, state: State) -> None:
+        """As if the epochs of the state had been done here."""
+        estimator, solver = self.estimator, self.solver
+        places = {"w": self.model.w, **dict(zip(solver.rule.state, solver.vectors, strict=True))}
+        found = {"w": state.w, **state.vectors}
+        if state.batch_losses is not None:
+            places["losses"], found["losses"] = self.losses, state.batch_losses
+        if self.best is not None and state.best_w is not None:
+            places["best weights"], found["best weights"] = self.best, state.best_w
+        kept.check(places, found, state, self.watch is not None)
+        for name, place in places.items():
+            self.backend.copy(self.backend.asarray(found[name], self.model.dtype), place)
+        self.done, self.batch, solver.step = state.epoch, state.batch, state.step
+        estimator.loss_curve_ = list(state.history["loss"])
+        scores: list[Any] = [None] * self.done
+        if self.watch is not None:
+            estimator.validation_losses_ = list(state.history["validation_loss"])
+            estimator.validation_scores_ = scores = list(state.history["validation_score"])
+        for loss, score in zip(estimator.loss_curve_, scores, strict=True):
+            estimator.loss_ = loss
+            self._count(score)
+        estimator._no_improvement_count, solver.learning_rate = state.waited, state.learning_rate
+        estimator.n_iter_, estimator.t_ = self.done, self.done * self.n
+        for _ in range(self.done if estimator.shuffle else 0):
+            self._shuffle()
 
     # ------------------------------------------------------------------ at the end of an epoch
 
@@ -277,7 +364,8 @@ class Epochs:
             estimator.validation_scores_.append(score)
             if estimator.verbose:
                 print(f"Validation score: {score:f}")
-        self._count(score)
+        if self._count(score):
+            self._keep_best()
         if estimator.learning_rate == "invscaling" and estimator.solver != "adam":
             decay = (estimator.t_ + 1) ** estimator.power_t
             solver.learning_rate = float(estimator.learning_rate_init) / decay
@@ -294,8 +382,8 @@ class Epochs:
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
 
-    def _count(self, score: float | None) -> None:
-        """Count the epochs without improvement; keep the best weights when stopping early."""
+    def _count(self, score: float | None) -> bool:
+        """Count the epochs without improvement; whether this one has the best score so far."""
         estimator = self.estimator
         best = None if score is None else estimator.best_validation_score_
         if estimator.early_stopping:
@@ -305,9 +393,10 @@ class Epochs:
             worse = estimator.loss_ > lowest - estimator.tol
             estimator.best_loss_ = min(lowest, estimator.loss_)
         estimator._no_improvement_count = estimator._no_improvement_count + 1 if worse else 0
-        if score is not None and (best is None or score > best):
+        is_best = score is not None and (best is None or score > best)
+        if is_best:
             estimator.best_validation_score_ = score
-            self._keep_best()
+        return is_best
 
     def _keep_best(self) -> None:
         """The weights as they are, to end with if training stops early."""

@@ -12,7 +12,7 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ from threading import Thread
 from typing import Any
 
 from backends import Backend
-from mlp.errors import InputError, check_whole
-from mlp.files import PathLike
+from mlp.errors import InputError, check_is, check_whole
+from mlp.files import PathLike, checked_path
 from mlp.memory import shortages
 from mlp.sealed import damages, read_manifest, remove_folder, remove_partial, write_folder
 from mlp.training.checkpoint import is_finite, load_state, on_host, state_bytes
@@ -39,8 +39,8 @@ class Checkpoints:
 
     folder: theirs alone. every: "60s", "10 min", "2 h", "5 epochs", "1000 steps"; or "none". keep:
     so many of the last ones stay, and the one with the lowest watched loss. at_end: whether the end
-    of training is a checkpoint too. What cannot be written is one warning, and tried again when the
-    next one is due.
+    of training is a checkpoint too. of: what they are of, as JSON can hold it, written into each.
+    What cannot be written is one warning, and tried again when the next one is due.
 
     >>> import tempfile
     >>> import numpy as np
@@ -58,10 +58,18 @@ class Checkpoints:
     every: str = "60s"
     keep: int = 2
     at_end: bool = True
+    of: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if not checked_path(self.folder).name:
+            raise InputError(
+                f"Checkpoints: name a folder that is theirs alone, as 'kept', not {self.folder!r}"
+            )
         parsed(self.every)
         check_whole("keep", self.keep, 1)
+        check_is("Checkpoints: at_end", self.at_end, bool)
+        if self.of is not None:
+            check_is("Checkpoints: of", self.of, Mapping)
 
     def found(self) -> list[Path]:
         """The checkpoints that are there, the newest first; they may be damaged."""
@@ -78,6 +86,11 @@ class Checkpoints:
             else:
                 yield path
 
+    def said(self) -> dict[str, Any] | None:
+        """What they are of, by the newest whole one; None if there is none or it does not say."""
+        path = next(self.whole(), None)
+        return None if path is None else read_manifest(path)["about"].get("of")
+
     def newest(self) -> State | None:
         """Where the last whole checkpoint stood, to go on from; None if there is none."""
         path = next(self.whole(), None)
@@ -92,7 +105,8 @@ class Checkpoints:
         before = self.found()
         number = int(before[0].name.partition("-")[0]) + 1 if before else 1
         about: dict[str, Any] = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
-        about |= {"watch": watch, "loss": repr(state.history.get(watch, ["inf"])[-1])}
+        about |= {"watch": watch, "loss": repr((state.history.get(watch) or [math.inf])[-1])}
+        about |= {} if self.of is None else {"of": dict(self.of)}
         place = Path(self.folder) / f"{number:06d}-epoch-{state.epoch}"
         write_folder(place, {STATE_FILE: state_bytes(state)}, about)
         self._prune()
@@ -172,16 +186,20 @@ class Writer:
                 f"{folder} holds the checkpoints of another run: name another folder, or go on "
                 "from them by state=mlp.Checkpoints(folder).newest()"
             )
-        self.last = self._now(state)
+        self.last = self._now(state.epoch, state.step)
+
+    def is_due(self, epoch: int, step: int) -> bool:
+        """Whether there should be a checkpoint of this epoch and step, and the last is written."""
+        if self.every is None or self._now(epoch, step) - self.last < self.every[0]:
+            return False
+        return self.thread is None or not self.thread.is_alive()
 
     def look(self, state: State) -> None:
         """A checkpoint if one is due and the last one is written."""
-        if self.every is None or self._now(state) - self.last < self.every[0]:
-            return
-        if self.thread is not None and self.thread.is_alive():
+        if not self.is_due(state.epoch, state.step):
             return
         self._warn()
-        self.last = self._now(state)
+        self.last = self._now(state.epoch, state.step)
         copy = self.copied(state)
         self.backend.synchronize()  # the thread may ask the device on a stream of its own
         self.thread = Thread(target=self._write, args=(copy,), name="checkpoint")
@@ -199,10 +217,10 @@ class Writer:
         self._write(state)
         self._warn()
 
-    def _now(self, state: State) -> float:
+    def _now(self, epoch: int, step: int) -> float:
         if self.every is None or self.every[1] == "s":
             return time.monotonic()
-        return state.epoch if self.every[1] == "epoch" else state.step
+        return epoch if self.every[1] == "epoch" else step
 
     def _write(self, state: State) -> None:
         try:
