@@ -40,8 +40,8 @@ from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.kept import Kept, kept
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
-from mlp.estimators.models import ACTIVATION_NAMES, load, save
-from mlp.estimators.stochastic import RATE_MODES, SolverState, fit_stochastic
+from mlp.estimators.models import ACTIVATION_NAMES, RATE_MODES, load, save
+from mlp.estimators.stochastic import SolverState, fit_stochastic
 from mlp.files import PathLike
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned, meant_before
 from mlp.formulas.losses import LOSSES

@@ -22,7 +22,8 @@ from backends import Array, Backend
 from mlp.data.samples import checksum
 from mlp.errors import InputError
 from mlp.estimators.arrays import FitRows, to_host
-from mlp.estimators.models import plain
+from mlp.estimators.models import RATE_MODES, plain
+from mlp.formulas.schedules import get_schedule
 from mlp.locks import take
 from mlp.sealed import read_manifest
 from mlp.training.checkpoint import load_state
@@ -104,7 +105,7 @@ def _about(estimator: Any, data: FitRows, held_out: FitRows | None) -> dict[str,
     """What a fit is of, as JSON gives it back. seed: of its random numbers; without a
     ``random_state`` one is drawn."""
     settings = estimator.get_params(deep=False)
-    free = set(FREE) - ({"max_iter"} if settings["learning_rate"] == "cosine" else set())
+    free = set(FREE) - ({"max_iter"} if _falls_until_max_iter(estimator.learning_rate) else set())
     settings = {name: _said(x) for name, x in settings.items() if name not in free}
     settings["hidden_layer_sizes"] = estimator._hidden_sizes()
     given = estimator.random_state
@@ -124,6 +125,14 @@ def _about(estimator: Any, data: FitRows, held_out: FitRows | None) -> dict[str,
     if hasattr(estimator, "classes_"):
         found["data"]["classes"] = [[], "", _digest(repr(estimator.classes_.tolist()))]
     return dict(json.loads(json.dumps(found)))
+
+
+def _falls_until_max_iter(rate: Any) -> bool:
+    """Whether a learning rate's course depends on how many epochs there are to be."""
+    if isinstance(rate, str) and rate in RATE_MODES:
+        return False
+    one, two = (get_schedule(rate, epochs, "learning_rate") for epochs in (1.0, 2.0))
+    return bool(one != two)
 
 
 def _said(value: Any) -> Any:

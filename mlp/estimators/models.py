@@ -39,6 +39,7 @@ from mlp.network.graph import Network
 
 # scikit-learn's names for what has another name in this library.
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
+RATE_MODES = ("constant", "invscaling", "adaptive")  # its learning_rate
 LOSS_NAMES = {"squared_error": "half_squared_error"}
 
 ELSEWHERE = ("backend", "checkpoint")  # parameters that no file has a say in

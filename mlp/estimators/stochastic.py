@@ -20,6 +20,7 @@ from mlp.estimators.arrays import FitRows, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
 from mlp.estimators.kept import Copies, Kept
+from mlp.estimators.models import RATE_MODES
 from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
 from mlp.formulas.schedules import Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
@@ -28,8 +29,6 @@ from mlp.training.checkpoints import Writer
 from mlp.training.loop import epoch
 from mlp.training.state import State
 from mlp.training.step import Step
-
-RATE_MODES = ("constant", "invscaling", "adaptive")  # scikit-learn's learning_rate
 
 
 @dataclass
