@@ -15,7 +15,8 @@ once and fast later. What may be given, and what for:
 ``empty``                   an allocation of the library's own
 ``copy``, ``upload``        no second array on the device, for a cast or for what is sent
 ``download``, ``host``      results to a host array, page-locked where that is faster
-``product``, ``total``      BLAS and reductions into their place, bound once and called many times
+``product``, ``stack``,     BLAS and reductions into their place, bound once and called many times
+``total``
 ``take``, ``scatter``,      no array in between
 ``one_hot``
 ``fuse``                    formulas as kernels of one pass over memory
@@ -319,6 +320,18 @@ class Backend(ABC):
     ) -> Callable[[], None]:
         """out <- a @ b, as a call to be made again and again. Factors may be transposed views and
         have the dtype of the precision's storage; out is contiguous, in its dtype or storage."""
+
+        def run() -> None:
+            out[...] = a @ b
+
+        return run
+
+    def stack(
+        self, a: Array, b: Array, out: Array, precision: str = "float32"
+    ) -> Callable[[], None]:
+        """out[i] <- a[i] @ b[i] for each i, as a call to be made again and again: (k, n, m) each,
+        or (n, m) for a factor that is the same for all. Factors may be transposed views, and rows
+        of a matrix may be apart, also in out."""
 
         def run() -> None:
             out[...] = a @ b

@@ -122,6 +122,11 @@ class Count(Backend):
     ) -> Callable[[], None]:
         return _nothing
 
+    def stack(
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
+    ) -> Callable[[], None]:
+        return _nothing
+
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         return _nothing
 

@@ -36,7 +36,8 @@ class Blas:
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         name = f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}"
         library = ctypes.CDLL(name)
-        self.gemm, self.set_workspace = library.cublasGemmEx, library.cublasSetWorkspace_v2
+        self.gemm, self.gemms = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
+        self.set_workspace = library.cublasSetWorkspace_v2
         self.handles: dict[int, Handle] = {}
         before = int(cupy.cuda.Device().compute_capability) < 90
         self.workspace = WORKSPACE_BEFORE_90 if before else WORKSPACE  # bytes, of each handle
@@ -61,8 +62,20 @@ class Blas:
         cuBLAS reads columns first: what it calls A is our b, what it calls B our a, and the result
         is the transpose of its own.
         """
-        first, second = _layout(b), _layout(a)
-        if first is None or second is None or not out.flags.c_contiguous:
+        if not out.flags.c_contiguous:
+            return None
+        return self._bound(a, b, out, precision, None)
+
+    def stack(self, a: Native, b: Native, out: Native, precision: str) -> Callable[[], None] | None:
+        """out[i] <- a[i] b[i] as one call; a factor (n, m) is the same for all i."""
+        return self._bound(a, b, out, precision, len(out))
+
+    def _bound(
+        self, a: Native, b: Native, out: Native, precision: str, count: int | None
+    ) -> Callable[[], None] | None:
+        one = [x[0] if x.ndim == 3 else x for x in (a, b, out)]
+        second, first, third = map(_layout, one)
+        if first is None or second is None or third is None or third[0]:
             return None
         double = out.dtype == np.float64
         compute = COMPUTE_64F if double else COMPUTE_32F
@@ -70,27 +83,26 @@ class Blas:
             compute = COMPUTE_32F_FAST_TF32
         real = ctypes.c_double if double else ctypes.c_float
         whole, address = ctypes.c_int, ctypes.c_void_p
-        arguments = (
+
+        def matrix(x: Native, apart: int) -> list[Any]:
+            steps = [] if count is None else [_apart(x)]
+            return [address(x.data.ptr), whole(TYPES[x.dtype.name]), whole(apart), *steps]
+
+        arguments = [
             whole(first[0]),
             whole(second[0]),
-            whole(out.shape[1]),
-            whole(out.shape[0]),
-            whole(a.shape[1]),
+            *map(whole, (out.shape[-1], out.shape[-2], a.shape[-1])),
             ctypes.byref(real(1.0)),
-            address(b.data.ptr),
-            whole(TYPES[b.dtype.name]),
-            whole(first[1]),
-            address(a.data.ptr),
-            whole(TYPES[a.dtype.name]),
-            whole(second[1]),
+            *matrix(b, first[1]),
+            *matrix(a, second[1]),
             ctypes.byref(real(0.0)),
-            address(out.data.ptr),
-            whole(TYPES[out.dtype.name]),
-            whole(out.shape[1]),
+            *matrix(out, third[1]),
+            *([] if count is None else [whole(count)]),
             whole(compute),
             whole(DEFAULT),
-        )
-        gemm, handles, check = self.gemm, self.handles, self.cublas.check_status
+        ]
+        gemm = self.gemm if count is None else self.gemms
+        handles, check = self.handles, self.cublas.check_status
         current, kept = self.cupy.cuda.get_current_stream, (a, b, out)
 
         def run(kept: Any = kept) -> None:  # holds the arrays, so that their memory stays theirs
@@ -117,6 +129,11 @@ class Handle:
     def __del__(self) -> None:
         if hasattr(self, "address") and not sys.is_finalizing():
             self.cublas.destroy(self.address)
+
+
+def _apart(x: Native) -> ctypes.c_longlong:
+    """Elements from one matrix of a stack to the next; 0 for one matrix."""
+    return ctypes.c_longlong(x.strides[0] // x.itemsize if x.ndim == 3 else 0)
 
 
 def _layout(x: Native) -> tuple[bool, int] | None:

@@ -135,6 +135,14 @@ class CupyBackend(Backend):
         # Strides that cuBLAS does not take: CuPy makes copies, at every call.
         return bound or partial(self.cupy.matmul, a, b, out=out)
 
+    def stack(
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
+    ) -> Callable[[], None]:
+        if 0 in (*a.shape, *b.shape):
+            return partial(out.fill, 0.0)
+        bound = self.blas.stack(a, b, out, precision)
+        return bound or partial(self.cupy.matmul, a, b, out=out)
+
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         return cuda_rows.total(x, out, self.empty)
 

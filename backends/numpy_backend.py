@@ -79,6 +79,11 @@ class NumpyBackend(Backend):
     ) -> Callable[[], None]:
         return partial(np.dot, a, b, out)
 
+    def stack(
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
+    ) -> Callable[[], None]:
+        return partial(np.matmul, a, b, out)
+
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         if x.ndim == 1:
             return partial(np.add.reduce, x, 0, None, out, True)

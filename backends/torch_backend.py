@@ -65,6 +65,13 @@ class TorchBackend(Backend):
     ) -> Callable[[], Any]:
         return partial(self.torch.matmul, a, b, out=out)
 
+    def stack(
+        self, a: Native, b: Native, out: Native, precision: str = "float32"
+    ) -> Callable[[], Any]:
+        if out.is_contiguous():
+            return partial(self.torch.matmul, a, b, out=out)
+        return lambda: out.copy_(a @ b)
+
     def total(self, x: Native, out: Native) -> Callable[[], Any]:
         return partial(self.torch.sum, x, 0, keepdim=x.ndim == 1, out=out)
 

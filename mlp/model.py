@@ -298,20 +298,35 @@ class Model:
     # ------------------------------------------------------------------ predictions
 
     @overload
-    def predict(self, X: np.ndarray | Sequence[Any]) -> np.ndarray: ...
+    def predict(self, X: np.ndarray | Sequence[Any], members: bool = False) -> np.ndarray: ...
 
     @overload
-    def predict(self, X: Any) -> Array: ...
+    def predict(self, X: Any, members: bool = False) -> Array: ...
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, members: bool = False) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
         the targets. A data frame, or what `mlp.read` gives, goes by the names of its columns, in
         any order. A host array gives a host array; one on the device stays there. Threads may
         predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
 
+        members: of a net of several (`mlp.Ensemble`), whose mean the outputs are, each member's in
+        place of it, (n, members, outputs); their deviation over axis 1 is their spread.
+
         Raises InputError for rows on which the network overflows, so that what comes to the host is
         finite; what stays on the device is not waited for, nor searched.
         """
+        if not members:
+            return self._predict(X)
+        if self.network.members[-1] == 1:
+            raise InputError("predict: members are those of an ensemble, which this network is not")
+        y = self._predict(X, members)
+        shape = -1, self.network.members[-1], self.network.outputs
+        return (
+            np.reshape(y, shape) if isinstance(y, np.ndarray) else self.backend.xp.reshape(y, shape)
+        )
+
+    def _predict(self, X: Any, members: bool = False) -> Array:
+        """`predict`, a row for each member."""
         backend = self.backend
         if isinstance(X, StoredDataset):
             X = replace(X, t=None, s=None)
@@ -326,23 +341,28 @@ class Model:
             X = check_inputs(backend, X, self.network.inputs, self.columns)
             check_codes(backend, X, self.network.codes, self.columns)
         with backend.scope(), enough_memory(backend, "predict"):
-            try:
-                predictor = self._predictors.pop()
-            except IndexError:  # the others are in use by other threads
-                predictor = Predictor(self)
-            y = predictor(X)
-            self._predictors.append(predictor)
+            if members:
+                y = Predictor(self, members)(X)
+                xp = np if isinstance(y, np.ndarray) else backend.xp
+                y = xp.reshape(y, (-1, self.network.outputs))
+            else:
+                try:
+                    predictor = self._predictors.pop()
+                except IndexError:  # the others are in use by other threads
+                    predictor = Predictor(self)
+                y = predictor(X)
+                self._predictors.append(predictor)
             if not (given_on_device or isinstance(y, np.ndarray)):
                 y = backend.to_numpy(y)
             if isinstance(y, np.ndarray) and not is_finite(y):
-                raise self._overflow(X, y, given)
+                raise self._overflow(X, y.reshape(X.shape[0], -1), given)
             if self.target_scaling is None:
                 return y
             if isinstance(y, np.ndarray):
                 with np.errstate(over="ignore"):
                     y = self.target_scaling.invert(y.astype(np.float64))
                 if not (self.target_scaling.affine or is_finite(y)):  # of logarithms
-                    raise self._overflow(X, y, given)
+                    raise self._overflow(X, y.reshape(X.shape[0], -1), given)
                 return y
             return invert_on_device(backend, y, self.target_scaling)
 
@@ -616,12 +636,14 @@ class Predictor:
     """The predictions of a model, chunk after chunk in buffers of its own, for one caller at a
     time. It reads the model's w where it is, so it lasts while the weights change."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, members: bool = False):
+        """members: the predictions are each member's, (n, members · outputs), not their mean."""
         # No reference to the model, which holds this: neither would be freed at once.
         self.backend, self.dtype, self.w = model.backend, model.dtype, model.w
         self.statistics = model.statistics
         self.objective, self.scaling = model.objective, model.input_scaling
-        self.columns = model.columns
+        self.columns, self.members, network = model.columns, members, model.network
+        self.outputs = network.outputs * (network.members[-1] if members else 1)
         self.storage = model.input_storage
         self.chunk = model._chunk()
         self.arena = Arena(model.backend, model.precision, self.chunk)
@@ -635,14 +657,14 @@ class Predictor:
         chunks = slices(X.shape[0], self.chunk)
         if not (self.host and isinstance(X, np.ndarray)):
             return self._fed(X, chunks)
-        y = self.backend.empty((X.shape[0], self.objective.network.outputs), self.dtype)
+        y = self.backend.empty((X.shape[0], self.outputs), self.dtype)
         for rows in chunks:
             self.backend.copy(self._run(rows.stop - rows.start)(X[rows]), y[rows, :])
         return y
 
     def _make(self, n: int) -> Evaluation:
         return self.objective.predict(
-            self.backend, self.w, self.arena, n, self.host, self.statistics
+            self.backend, self.w, self.arena, n, self.host, self.statistics, self.members
         )
 
     def _fed(self, X: Array, chunks: list[slice]) -> Array:
@@ -658,7 +680,7 @@ class Predictor:
             runs = Evaluations(feed, (), self._make)
             self.fed[kind] = feed, runs
         runs.add(sizes_of(chunks), self._make)
-        y = feed.room(self.objective.network.outputs)
+        y = feed.room(self.outputs)
         for _, rows, evaluation in runs.through(chunks):
             feed.keep(evaluation.y, rows, y)
         feed.unload()

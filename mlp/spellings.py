@@ -85,6 +85,7 @@ SAME = {
     "add": "residual, skip, skip_connection, shortcut",
     "batch_norm": "BatchNormalization, batch_normalisation, BatchNorm1d, bn",
     "embedding": "embed, lookup, entity_embedding, embedding_table",
+    "ensemble": "batch_ensemble, BatchEnsemble, tabm, members",
     "layer_norm": "LayerNormalization, layer_normalisation, ln",
     "rms_norm": "RMSNormalization, rms_normalisation, root_mean_square_norm",
     "scale": "rescaling, scaling_layer",
@@ -97,6 +98,7 @@ SAME = {
     "float64": "double, f64, fp64",
     "mixed": "amp, float16, half, fp16, mixed_float16, 16_mixed",
     # keys
+    "count": "k, members, n_members, ensemble_size, n_ens",
     "size": "embedding_dim, output_dim, dim",
     "values": "num_embeddings, input_dim, vocabulary_size, n_values, cardinality",
     "backend": "device",

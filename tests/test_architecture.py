@@ -22,7 +22,7 @@ README = MLP.parent / "README.md"
 # The rooms, each with its files, from the ground up: a file may import what stands above its row,
 # and in its own row what stands left of it. A new file has to find its place here: it fails the
 # test until then. "" is mlp/ itself; ARCHITECTURE and README say the same sentence.
-OTHER_LAYERS = ["activation", "add", "batch_norm", "embedding", "layer_norm", "scale"]
+OTHER_LAYERS = ["activation", "add", "batch_norm", "embedding", "layer_norm", "scale", "ensemble"]
 HOUSE = [
     ("", ["spellings", "errors", "seeds", "names", "files", "locks", "sealed"]),
     ("", ["memory", "threads"]),

@@ -470,6 +470,38 @@ def test_take_labels(backend):
     assert backend.to_numpy(out).tolist() == [8, 1, 4]
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 2), (2, 1, 3, 4), (4, 6, 1, 3)])
+def test_stack(backend, dtype, shape):
+    """A product for each member, of rows next to each other; either factor turned, or shared."""
+    k, n, m, c = shape
+    xp, rng = backend.xp, np.random.default_rng(0)
+    X, W = rng.normal(size=(n, k, m)).astype(dtype), rng.normal(size=(k, m, c)).astype(dtype)
+
+    def turned(x):
+        return xp.permute_dims(x, (0, 2, 1))
+
+    def of_members(x):
+        return xp.permute_dims(x, (1, 0, 2))
+
+    x, w = backend.asarray(X), backend.asarray(W)
+    y = backend.full((n, k, c), np.nan, dtype)
+    backend.stack(of_members(x), w, of_members(y))()
+    Y = np.einsum("nkm,kmc->nkc", X, W)
+    assert_close(backend.to_numpy(y), Y, units=8.0)
+    g = backend.full((k, m, c), np.nan, dtype)
+    backend.stack(turned(of_members(x)), of_members(y), g)()
+    assert_close(backend.to_numpy(g), np.einsum("nkm,nkc->kmc", X, Y), units=32.0)
+    back = backend.full((n, k, m), np.nan, dtype)
+    backend.stack(of_members(y), turned(w), of_members(back))()
+    assert_close(backend.to_numpy(back), np.einsum("nkc,kmc->nkm", Y, W), units=32.0)
+    one = backend.asarray(np.ascontiguousarray(X[:, 0]))
+    backend.stack(one, w, of_members(y))()
+    assert_close(backend.to_numpy(y), np.einsum("nm,kmc->nkc", X[:, 0], W), units=8.0)
+    backend.stack(one.T, of_members(y), g)()
+    expected = np.einsum("nm,nkc->kmc", X[:, 0], backend.to_numpy(y))
+    assert_close(backend.to_numpy(g), expected, units=32.0)
+
+
 @pytest.mark.parametrize(("n", "classes", "columns"), [(1, 1, 1), (7, 3, 2), (300, 40, 8)])
 def test_scatter(backend, dtype, n, classes, columns):
     """Sums of rows by their index, those without a row are 0; the same bits again; out may be part

@@ -18,6 +18,7 @@ from mlp.layers import (
     Dense,
     Dropout,
     Embedding,
+    Ensemble,
     LayerNorm,
     RMSNorm,
     Scale,
@@ -352,6 +353,10 @@ WRITTEN = {
     "embedding": (
         "size = 3\ncolumns = [0]\nvalues = [5]\nsources = [0]",
         Embedding(3, (0,), (5,)),
+    ),
+    "ensemble": (
+        "units = 3\ncount = 4\nactivation = 'relu'\nadapters = false",
+        Ensemble(3, 4, "relu", False),
     ),
     "layer_norm": ("epsilon = 1e-3", LayerNorm(1e-3)),
     "rms_norm": ("", RMSNorm()),

@@ -24,6 +24,7 @@ from mlp.layers import (
     BatchNorm,
     Dropout,
     Embedding,
+    Ensemble,
     Layer,
     LayerNorm,
     Parameter,
@@ -224,7 +225,7 @@ class Members(Layer):
                 at.tape.apply((lambda xp, out, d, r: d * r) if first else _more, (0,), *arrays)
 
     def _each(self, at):
-        return [(m, slice(m * at.samples, (m + 1) * at.samples)) for m in range(self.count)]
+        return [(m, slice(m, None, self.count)) for m in range(self.count)]
 
 
 def _more(xp, out, d, r):
@@ -259,6 +260,25 @@ NETS = {
     ],
     "embedding": [Embedding(3, (0,), (4,)), HIDDEN, OUT],
     "embedding at the end": [Embedding(1, (0,), (5,))],
+    "ensemble": [Ensemble(4, 3, "tanh", l2=0.01), Ensemble(3, activation="silu"), Ensemble(3)],
+    "ensemble with heads": [
+        HIDDEN,
+        Ensemble(4, 2, "tanh", bias=False),
+        Dropout(0.3),
+        Ensemble(3, adapters=False),
+    ],
+    "nets side by side": [
+        Ensemble(4, 3, "tanh", False),
+        Ensemble(4, None, "gelu", False, (0, 1)),
+        Ensemble(3, adapters=False),
+    ],
+    "nets on a shared layer": [HIDDEN, Ensemble(4, 2, "tanh", False), BatchNorm(), OUT],
+    "ensemble of two sources": [
+        HIDDEN,
+        Ensemble(4, 2, "tanh"),
+        Ensemble(3, sources=(0, 1, 2)),
+        Scale(),
+    ],
     "an activation at the end": [HIDDEN, OUT, Activation("identity")],
     "dropout": [HIDDEN, Dropout(0.4), Dense(5, "gelu"), OUT],
     "dropout of the input": [Dropout(0.2), HIDDEN, OUT],
@@ -480,7 +500,9 @@ def test_predictions_are_those_of_training_in_the_limit(name):
     one.statistics = s
     hidden = [W for (_, l), W in one.W.items() if one.network.layer(l) is HIDDEN]
     penalty = 0.005 * sum((W**2).sum() for W in hidden)
-    assert ((one.predict(X) - t) ** 2).mean() == pytest.approx(E - penalty, rel=1e-12)
+    several = one.network.members[-1] > 1  # whose losses are averaged, not their outputs
+    y = np.moveaxis(one.predict(X, members=True), 1, 0) if several else one.predict(X)
+    assert ((y - t) ** 2).mean() == pytest.approx(E - penalty, rel=1e-12)
 
 
 def test_a_batch_norm_needs_two_rows_and_says_so_before_training():
@@ -539,6 +561,102 @@ def test_normalisations_are_those_of_pytorch(which):
         one.statistics = np.concatenate([s[:3], theirs.running_var.numpy()])
     y = theirs.eval()(torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(one.predict(X), y, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if Network(3, NETS[name]).members[-1] > 1])
+def test_the_prediction_is_the_mean_of_the_members_and_the_loss_that_of_theirs(backend, name):
+    """In scaled units and in the user's, of probabilities too."""
+    X, t = rows()
+    for loss in ("mean_squared_error", "cross_entropy"):
+        one = model_of(name, backend, loss, dtype="float64")
+        each = one.predict(X, members=True)
+        count = one.network.members[-1]
+        assert each.shape == (N, count, 3)
+        assert (each.std(axis=1) > 0).any()
+        np.testing.assert_allclose(one.predict(X), each.mean(axis=1), rtol=1e-12, atol=1e-14)
+    one = model_of(name, backend, dtype="float64")
+    found = one.evaluate(X, t)["loss"]
+    each = one.predict(X, members=True)
+    assert found == pytest.approx(((each - t[:, None]) ** 2).mean(), rel=1e-12)
+    one.target_scaling = mlp.Scaling.standard(10.0 + t)
+    expected = one.target_scaling.invert(each.reshape(-1, 3)).reshape(each.shape)
+    np.testing.assert_allclose(one.predict(X, members=True), expected, rtol=1e-12)
+    given = backend.asarray(X, "float64")
+    on_device = backend.to_numpy(one.predict(given, members=True))
+    np.testing.assert_allclose(on_device, expected, rtol=1e-12)
+
+
+def test_nets_side_by_side_are_nets():
+    """Each member without adapters is a dense net of its own, and learns as it would alone."""
+    (X, t), one = rows(), model_of("nets side by side", dtype="float64")
+    views, alone = one.network.views(one.w), []
+    chain = [Dense(4, "tanh"), Dense(4, "gelu", sources=(0, 1)), Dense(3)]
+    for m in range(3):
+        net = Network(3, chain)
+        w = net.pack(
+            {key: W[m] for key, W in views["W"].items()}, {l: c[m] for l, c in views["c"].items()}
+        )
+        alone.append(Model(net, "mean_squared_error", w=w, dtype="float64"))
+    each = one.predict(X, members=True)
+    E, g = one.value_and_gradient(X, t)
+    found, total = one.network.views(g), 0.0
+    for m, net in enumerate(alone):
+        np.testing.assert_allclose(each[:, m], net.predict(X), rtol=1e-12)
+        E_m, g_m = net.value_and_gradient(X, t)
+        W, b = net.network.unpack(g_m)
+        for key, value in W.items():
+            np.testing.assert_allclose(3 * found["W"][key][m], value, rtol=1e-10, atol=1e-14)
+        for l, value in b.items():
+            np.testing.assert_allclose(3 * found["c"][l][m], value, rtol=1e-10, atol=1e-14)
+        total += E_m
+    assert pytest.approx(total / 3, rel=1e-12) == E
+
+
+def test_adapters_are_as_the_paper_has_them():
+    """((x ⊙ r) W) ⊙ s + c; signs where the ensemble begins, and members that differ."""
+    (X, _), one = rows(), model_of("ensemble", dtype="float64")
+    views = one.network.views(one.w)
+    assert set(np.unique(views["r"][0, 1])) == {-1.0, 1.0}
+    assert (views["r"][1, 2] == 1.0).all()
+    assert (views["s"][1] == 1.0).all()
+    rng = np.random.default_rng(3)
+    one.w = rng.normal(size=one.network.parameters)
+    views, units = one.network.views(one.w), [np.tanh, lambda z: z / (1 + np.exp(-z)), lambda z: z]
+    for m in range(3):
+        a = X
+        for l, f in enumerate(units, start=1):
+            r, s, c = views["r"][l - 1, l][m], views["s"][l][m], views["c"][l][m]
+            a = f(((a * r) @ views["W"][l - 1, l]) * s + c)
+        np.testing.assert_allclose(one.predict(X, members=True)[:, m], a, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([Ensemble(3)], "layer 1: ensemble: say how many members it has, as count = 8"),
+        (
+            [Ensemble(3, 2), Ensemble(3, 4)],
+            "layer 2: ensemble: it has 4 members, its sources 2 of layer 1",
+        ),
+        ([Ensemble(3, 2), Dense(3, sources=(0, 1))], "layer 2: identity: its sources must have as"),
+    ],
+)
+def test_members_that_do_not_fit(layers, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        Network(3, [*layers])
+
+
+def test_ensembles_that_are_refused():
+    for settings, said in (
+        ({"count": 1}, "Ensemble: count must be a whole number from 2 on, not 1"),
+        ({"adapters": "yes"}, "Ensemble: adapters must be True or False, not 'yes'"),
+        ({"activation": "prelu"}, "the activation 'prelu' learns; put it behind"),
+        ({"l2": -1.0}, "Ensemble: l2 must be 0 or above, not -1.0"),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            Ensemble(3, **settings)
+    with pytest.raises(InputError, match="predict: members are those of an ensemble"):
+        model_of("dropout").predict(rows()[0], members=True)
 
 
 def test_an_embedding_is_rows_of_tables_in_place_of_its_columns():

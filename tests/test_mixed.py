@@ -30,6 +30,9 @@ class Halves(NumpyBackend):
 
         return run
 
+    def stack(self, a, b, out, precision="float32"):
+        return self.product(a, b, out, precision)
+
     def total(self, x, out):
         return partial(np.add.reduce, x, 0, np.float32, out, x.ndim == 1)
 

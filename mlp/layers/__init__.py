@@ -9,6 +9,7 @@ add.py          the sum of earlier layers: residual connections
 scale.py        a factor for each column
 batch_norm.py   normalisation over the rows of a batch
 embedding.py    a row of a table for each value of a column
+ensemble.py     units of several members, by adapters or on their own
 layer_norm.py   normalisation of each row, by mean and variance or by root mean square
 """
 
@@ -18,6 +19,7 @@ from mlp.layers.batch_norm import BatchNorm
 from mlp.layers.dense import Dense
 from mlp.layers.dropout import Dropout
 from mlp.layers.embedding import Embedding
+from mlp.layers.ensemble import Ensemble
 from mlp.layers.layer import ROLES, Columns, Layer, Parameter, Place, Role, Statistic
 from mlp.layers.layer_norm import LayerNorm, RMSNorm
 from mlp.layers.scale import Scale
@@ -32,6 +34,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Embedding",
+    "Ensemble",
     "Layer",
     "LayerNorm",
     "Parameter",
@@ -50,6 +53,7 @@ LAYERS: dict[str, type[Layer]] = {
     "batch_norm": BatchNorm,
     "dropout": Dropout,
     "embedding": Embedding,
+    "ensemble": Ensemble,
     "layer_norm": LayerNorm,
     "rms_norm": RMSNorm,
     "scale": Scale,

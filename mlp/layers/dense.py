@@ -19,13 +19,12 @@ and b, of the role "slope"; their derivatives come from the kernel that makes δ
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_whole, is_finite
+from mlp.errors import check_whole
 from mlp.formulas.activations import (
     Activation,
     ActivationName,
@@ -36,7 +35,7 @@ from mlp.formulas.activations import (
 )
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.dropout import check_rate, drop, strengths
-from mlp.layers.layer import Layer, Parameter, Place, check_sources
+from mlp.layers.layer import Layer, Parameter, Place, check_flag, check_penalties, check_sources
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,8 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         check_whole("Dense: units", self.units, 1)
         check_rate(self.dropout, "Dense: dropout")
-        for name, value in (("l1", self.l1), ("l2", self.l2)):
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise InputError(f"Dense: {name} must be a number, not {value!r}")
-            if not (is_finite(value) and value >= 0):
-                raise InputError(f"Dense: {name} must be 0 or above, not {value!r}")
-        if not isinstance(self.bias, (bool, np.bool_)):
-            raise InputError(f"Dense: bias must be True or False, not {self.bias!r}")
+        check_penalties("Dense", self.l1, self.l2)
+        check_flag("Dense: bias", self.bias)
         object.__setattr__(self, "units", int(self.units))
         object.__setattr__(self, "sources", check_sources("Dense", self.sources))
 

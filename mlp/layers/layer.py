@@ -38,6 +38,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ ROLES: dict[str, Role] = {
     "shift": Role(),  # added, after a normalisation
     "slope": Role(),  # of an activation
     "scale": Role(),  # multiplied, a number for each column
+    "adapter": Role(),  # multiplied, a number for each column and member
 }
 
 Start = float | Callable[[np.random.Generator], np.ndarray]
@@ -92,6 +94,12 @@ class Statistic:
     name: str
     shape: tuple[int, ...]
     start: float = 0.0
+
+
+class Widths(dict[int, int]):
+    """The columns of a layer's sources, by their numbers; and their members, in the same way."""
+
+    members: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,18 @@ class Place:
         self.tape.apply(lambda xp, rho, s, total: s / total, (0,), rho, weights, total)
         self._shares = rho, there
         return self._shares
+
+    def flat(self, x: Array) -> Array:
+        """x (n, m) as (samples, members · m), of which a number a member and column is a row."""
+        return self.tape.backend.xp.reshape(x, (self.samples, self.members * x.shape[1]))
+
+    def stack(self, x: Array) -> Array:
+        """x (n, m) as (members, samples, m), of a source with one member the same for all."""
+        if x.shape[0] == self.samples and self.members > 1:
+            return x
+        xp = self.tape.backend.xp
+        apart = xp.reshape(x, (self.samples, self.members, x.shape[1]))
+        return xp.permute_dims(apart, (1, 0, 2))
 
     def integers(self, column: int) -> Array:
         """A column of the input as whole numbers, (n,) int64. The layer says ``integers = True``.
@@ -347,3 +367,18 @@ def check_epsilon(name: str, epsilon: object) -> None:
     """InputError if what is added below a root is no number above 0."""
     if not (is_finite(epsilon) and epsilon > 0):  # type: ignore[operator]
         raise InputError(f"{name}: epsilon must be a number above 0, not {epsilon!r}")
+
+
+def check_penalties(name: str, l1: object, l2: object) -> None:
+    """InputError if these are no numbers from 0 on."""
+    for what, value in (("l1", l1), ("l2", l2)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise InputError(f"{name}: {what} must be a number, not {value!r}")
+        if not (is_finite(value) and value >= 0):  # type: ignore[operator]
+            raise InputError(f"{name}: {what} must be 0 or above, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """InputError if it is no truth value."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, not {value!r}")

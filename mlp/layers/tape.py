@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from backends import PRECISIONS, Array, Backend
 from backends.formula import Formula
 from mlp.errors import InputError
@@ -51,6 +53,10 @@ class Tape:
             else:
                 self.product(a, b, part())
                 self.apply(add, (0,), out, part())
+
+    def stack(self, a: Array, b: Array, out: Array) -> None:
+        """out[i] <- a[i] b[i], stacks of matrices (k, n, m); (n, m) is the same for all i."""
+        self.calls.append(self.backend.stack(a, b, out, self.precision))
 
     def total(self, x: Array, out: Array) -> None:
         """out <- the sum of the rows of x: (n, m) -> (m,)."""
@@ -103,13 +109,13 @@ def add(xp: Any, x: Array, more: Array) -> Array:
 
 
 def repeated(tape: Tape, x: Array, members: int) -> Array:
-    """x (n, c) below itself for each member, (members · n, c); one row for all stays as it is."""
+    """Each row of x (n, c) once for each member, (n · members, c), members of a row next to each
+    other; one row for all stays as it is."""
     if members == 1 or x.shape[0] == 1:
         return x
     n = x.shape[0]
-    tall = tape.backend.empty((members * n, x.shape[1]), x.dtype)
-    for m in range(members):
-        tape.copy(x, tall[m * n : (m + 1) * n, :])
+    tall = tape.backend.empty((n * members, x.shape[1]), x.dtype)
+    tape.take(x, tape.backend.asarray(np.repeat(np.arange(n), members)), tall)
     return tall
 
 

@@ -29,7 +29,7 @@ from backends import Array
 from mlp.errors import InputError, check_is, check_whole
 from mlp.formulas.activations import Activation, Identity, check_activation, get_activation
 from mlp.formulas.optimizers import Optimizer, OptimizerName
-from mlp.layers.layer import ROLES, Layer, Parameter
+from mlp.layers.layer import ROLES, Layer, Parameter, Widths
 from mlp.memory import megabytes
 from mlp.seeds import generator
 
@@ -134,7 +134,8 @@ class Network:
         declared: list[tuple[int, Parameter]] = []
         self.statistics, self.statistic_layout = 0, []
         for number in self.numbers():
-            inputs = self.widths_into(number)
+            inputs = Widths(self.widths_into(number))
+            inputs.members = {k: self.members[k] for k in inputs}
             check_activation(getattr(self.layer(number), "activation", "identity"))
             for parameter in self.layer(number).parameters(inputs):
                 if parameter.role not in ROLES:

@@ -34,6 +34,7 @@ from mlp.network.backpropagation import Pass
 from mlp.network.graph import Network
 
 REDUCTIONS = get_args(Reduction)
+AT_ONCE = 8  # members that one kernel adds up
 TINY = 1e-37  # the least that float32 holds, but for its last digits
 
 
@@ -186,7 +187,7 @@ class Objective:
         network.forward()
         sums, t, s, y, _ = self._output(network, weighted, self._measure_formula)
         self.penalty(tape, w, n, None if s is None else s[:, 0], sums)
-        y = self._mean_of_members(tape, y, n)
+        y = self._mean_of_members(tape, arena, y, n)
         return Evaluation(n, network.inputs, t, s, None, y, sums, tape.run, network.places)
 
     def predict(
@@ -197,9 +198,11 @@ class Objective:
         n: int,
         slot: bool = False,
         statistics: Array | None = None,
+        members: bool = False,
     ) -> Evaluation:
         """The evaluation that computes the predictions alone; with ``slot`` it has `input`, where
-        products alone read the inputs."""
+        products alone read the inputs. members: each member's, (n, members · outputs), in place of
+        their mean."""
         tape, unit = Tape(backend, arena.precision), self.unit
         network = Pass(self.network, tape, arena, n, w, statistics, slot=slot)
         network.forward()
@@ -209,28 +212,34 @@ class Objective:
 
         y = network.last.y
         tape.apply(output, (0,), y, *(network.last.ending or ()))
-        y = self._mean_of_members(tape, y, n)
+        mean = self._mean_of_members
+        y = self.of_members(tape, y, n) if members else mean(tape, arena, y, n)
         sums = backend.full((1, 2), 0.0, arena.dtype)
         x, places = network.inputs, network.places
         return Evaluation(n, x, None, None, None, y, sums, tape.run, places, network.slot)
 
-    def _mean_of_members(self, tape: Tape, y: Array, n: int) -> Array:
+    def _mean_of_members(self, tape: Tape, arena: Arena, y: Array, n: int) -> Array:
         """The predictions (n, outputs) of outputs that have several rows a sample, over them."""
-        members = self.network.members[-1]
+        members, c = self.network.members[-1], self.network.outputs
 
-        def add_share(xp: Any, mean: Array, more: Array, share: float) -> Array:
-            return mean + share * more
+        def mean(xp: Any, out: Array, *y: Array) -> Array:
+            return (1.0 / members) * sum(y[1:], y[0])
 
-        def first_share(xp: Any, mean: Array, share: float) -> Array:
-            return share * mean
+        def more(xp: Any, out: Array, *y: Array) -> Array:
+            return out + mean(xp, out, *y)
 
-        if members > 1:
-            scalars = (1.0 / members,)
-            tape.apply(first_share, (0,), y[:n, :], scalars=scalars)
-            for m in range(1, members):
-                rows = y[m * n : (m + 1) * n, :]
-                tape.apply(add_share, (0,), y[:n, :], rows, scalars=scalars)
-        return y[:n, :]
+        if members == 1:
+            return y
+        of_members = self.of_members(tape, y, n)
+        found = arena.get(("mean of members",), n, c)
+        each = [of_members[:, m * c : (m + 1) * c] for m in range(members)]
+        for m in range(0, members, AT_ONCE):
+            tape.apply(more if m else mean, (0,), found, *each[m : m + AT_ONCE])
+        return found
+
+    def of_members(self, tape: Tape, y: Array, n: int) -> Array:
+        """Outputs as (n, members · outputs)."""
+        return tape.backend.xp.reshape(y, (n, self.network.members[-1] * self.network.outputs))
 
     # ------------------------------------------------------------------ the last layer
 
