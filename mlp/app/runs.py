@@ -47,14 +47,14 @@ from mlp.app.run_folder import (
     held,
     take,
 )
-from mlp.app.standing import in_run, resolved, standing
+from mlp.app.standing import Over, alike, in_run, resolved, standing
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically
 from mlp.memory import shortage, shortages
 from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
-from mlp.parallel.group import ALONE, Group
+from mlp.parallel.group import ALONE, Group, OfAnotherRank, agreed
 from mlp.threads import limited
 from mlp.training.checkpoint import save_state
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
@@ -116,7 +116,8 @@ def train_run(
         with _naming(config):
             model = new_model(config, parts, chosen)
             samples = samples_of(model, parts, config)
-    group.same({"the settings": config.model_dump(mode="json")} if group.size > 1 else {})
+    if group.size > 1:
+        group.same(alike(config))
     if group.rank:
         _take_part(config, model, samples, group)
         return None
@@ -129,11 +130,17 @@ def train_run(
         with group.together():
             check_room(folder, _size(model, config))
             rows = samples["train"].n
-            state = None if resume is None else standing(resume, config, model, data, rows)
+            state: Any = None
+            try:
+                state = None if resume is None else standing(resume, config, model, data, rows)
+            except Over as over:
+                state = over
             as_resolved = resolved(config, model)
             settings = _json_bytes(as_resolved)
-            folder.start({SETTINGS: settings}, data=data)
-        group.broadcast(state)
+            if not isinstance(state, Over):
+                folder.start({SETTINGS: settings}, data=data)
+        if isinstance(group.broadcast(state), Over):
+            raise agreed(state)
         kept = Checkpoints(
             folder.checkpoints,
             config.training.checkpoint,
@@ -173,12 +180,15 @@ def _take_part(config: Config, model: Model, samples: dict[str, Samples], group:
         warnings.simplefilter("ignore", RuntimeWarning)
         with group.together():  # rank 0 makes the folder ready
             pass
+        state = group.broadcast(None)
+        if isinstance(state, Over):
+            raise agreed(state) from OfAnotherRank(str(state))
         train(
             model,
             samples["train"],
             validation=samples.get("validation"),
             callbacks=[ending],
-            state=group.broadcast(None),
+            state=state,
             group=group,
             settings=config.settings(),
         )

@@ -159,6 +159,13 @@ def _check_data(run: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
         )
 
 
+def alike(config: Config) -> dict[str, Any]:
+    """The settings by key that all ranks of a run must have; files may lie elsewhere for each."""
+    free = {"backend", "threads", *(f"data.{name}" for name in FILES)}
+    settings = _flat(config.model_dump(mode="json"))
+    return {key: value for key, value in settings if key not in free}
+
+
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """The settings by dotted key."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)

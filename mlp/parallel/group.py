@@ -94,9 +94,9 @@ class Group:
         if self.rank == rank and error is not None and not isinstance(error, InputError):
             raise error  # with all that it carries, as where it happened
         if short:
-            raise _agreed(MemoryError(f"rank {rank} on {host}: {said}"))
+            raise agreed(MemoryError(f"rank {rank} on {host}: {said}"))
         kind = InputError if self.rank == 0 else OfAnotherRank
-        raise _agreed(kind(f"rank {rank} of {self.size}, on {host}: {said}")) from error
+        raise agreed(kind(f"rank {rank} of {self.size}, on {host}: {said}")) from error
 
     def same(self, about: Mapping[str, Any]) -> None:
         """InputError on every rank unless all have the same; by rank 0 naming what, and whose."""
@@ -109,7 +109,7 @@ class Group:
                 old, new = here.get(name), there.get(name)
                 if old != new:
                     kind = InputError if self.rank == 0 else OfAnotherRank
-                    raise _agreed(
+                    raise agreed(
                         kind(
                             f"rank {rank} of {self.size}, on {host}: {name} is {new!r} there and "
                             f"{old!r} on rank 0, on {everyones[0][0]}; all ranks need the same"
@@ -123,7 +123,8 @@ ALONE = Group()
 AGREED = "(all ranks end by it)"  # a note on an error
 
 
-def _agreed(error: Exception) -> Exception:
+def agreed(error: Exception) -> Exception:
+    """The error, as one that all ranks know of."""
     error.add_note(AGREED)
     return error
 
