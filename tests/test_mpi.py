@@ -47,7 +47,8 @@ def test_laws(ranks):
 def test_laws_on_devices_through_page_locked_memory_cupy():
     if cupy_devices() < 2:
         pytest.skip("ranks on devices need CuPy and two CUDA devices")
-    found = answer(mpiexec((2, ["-m", "tests.ranks", "laws", "cupy"])))
+    found = answer(mpiexec((2, ["-m", "tests.ranks", "laws", "cupy"]), timeout=300))
+    assert len(found) == 4
     assert {name: x for name, x in found.items() if not x <= 1e-10} == {}
     assert {name: x for name, x in found.items() if "shards" in name and x} == {}
 

@@ -45,7 +45,7 @@ def world() -> Group:
     kind = InputError if rank == 0 else OfAnotherRank
     try:
         comm = comm_world()
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # without MPI's own library the latter
         raise kind(
             f"{size} processes were started together, and they need mpi4py to train one net "
             f"({error}): pip install 'array-mlp[mpi]', or start one process"
