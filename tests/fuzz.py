@@ -6,11 +6,13 @@ by one message (`InputError`; the command line's exit codes are 0, 1, 2 and 130)
 and without a traceback. What breaks it is a find: it is printed with its seed, and kept in --keep.
 
     python -m tests.fuzz --seconds 60 --seed 7 --only tables api
+    python -m tests.fuzz --cases 10000 --only settings overrides folders api
 """
 
 import argparse
 import copy
 import json
+import math
 import os
 import random
 import shutil
@@ -451,13 +453,16 @@ def _keep(place: Path, finding: str, folder: Path) -> None:
 def main() -> None:
     about = __doc__.split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=about)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, help="default: 60, or as long as --cases take")
+    parser.add_argument("--cases", type=int, help="so many, in place of seconds")
     parser.add_argument("--seed", type=int, help="the first; default: of the clock")
     parser.add_argument("--only", nargs="+", choices=sorted(ENTRIES), default=sorted(ENTRIES))
     parser.add_argument("--keep", type=Path, default=Path("fuzz-finds"), metavar="DIR")
     given = parser.parse_args()
     seed = int(time.time()) if given.seed is None else given.seed
-    sys.exit(1 if run(given.seconds, seed, given.only, given.keep.absolute()) else 0)
+    seconds = given.seconds or (60.0 if given.cases is None else math.inf)
+    found = run(seconds, seed, given.only, given.keep.absolute(), given.cases)
+    sys.exit(1 if found else 0)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ unbroken one has: weights, state, history and metrics, bit for bit.
     python -m tests.kill --runs 200          kill -9 at random instants, up to three times a run
     python -m tests.kill --operations        kill -9 before and after every operation on a file
     python -m tests.kill --power 200         power cuts: what was not flushed is lost
+    python -m tests.kill --damages 1000      files of runs' folders with bits flipped, cut, gone
 
 Each run is a child of this process, so that a kill costs milliseconds. Exit code 1 if one is lost.
+--backend cupy: on that backend.
 """
 
 import argparse
+import importlib
 import json
 import os
 import pickle
@@ -21,17 +24,20 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlp
 from mlp.app.config import load
 from mlp.app.run_folder import is_run
+from mlp.app.run_list import verified
 from mlp.app.runs import load_run, train_run
 from mlp.app.standing import Over
-from mlp.sealed import damages
+from mlp.errors import InputError
+from mlp.sealed import MANIFEST, damages, read_manifest
 from mlp.training.checkpoints import STATE_FILE
-from tests.plants import write_plants
+from mlp.training.run import Run
+from tests.plants import damage, write_plants
 
 WHOLE = Path("whole")  # the unbroken run
 OPERATIONS = ("open", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
@@ -55,21 +61,19 @@ class Settled:
     on_batch_end = staticmethod(settle)
 
 
-def begin_or_go_on(place: Path) -> None:
+def begin_or_go_on(place: Path, *callbacks: object) -> None:
     """As `mlp train plants.toml --resume auto --out PLACE`, without a picture."""
     config = load("plants.toml")
-    try:
+    with suppress(Over):
         if is_run(place):
-            train_run(config, resume=place, callbacks=[Settled])
+            train_run(config, resume=place, callbacks=[Settled, *callbacks])
         else:
-            train_run(config, out=place, callbacks=[Settled])
-    except Over:
-        pass
+            train_run(config, out=place, callbacks=[Settled, *callbacks])
 
 
 def content(folder: Path) -> tuple[object, ...]:
     """All that the end of a run is, but for times and where it was gone on from."""
-    model, state = load_run(folder)[0], mlp.load_state(folder / STATE_FILE)
+    model, state = load_run(folder, "numpy")[0], mlp.load_state(folder / STATE_FILE)
     metrics = json.loads((folder / "metrics.json").read_text())
     for name in ("seconds", "samples_per_second", "epochs_before"):
         del metrics[name]
@@ -324,6 +328,59 @@ def at_power_cuts(cuts: int, whole: tuple[object, ...], seed: int) -> int:
     return lost
 
 
+# --- damages -------------------------------------------------------------------------------------
+
+
+class DiesAt:
+    """A callback that kills the process after so many steps."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_batch_end(self, run: Run) -> None:
+        if run.state.step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_damages(number_of: int, whole: tuple[object, ...], seed: int) -> int:
+    """How many of so many damages are not named, or read as if the file were whole.
+
+    One file of a run that was killed is damaged, or of one that has ended. `mlp verify` names it;
+    and to go on is refused by a message that names it, or comes to the end of the unbroken run.
+    """
+    killed, lost, used = Path("killed"), 0, 0
+    assert outcome(child(lambda: begin_or_go_on(killed, DiesAt(10)))) == -signal.SIGKILL
+    for number in range(seed, seed + number_of):
+        run, place = (killed, WHOLE)[number % 2], Path(f"damage-{number}")
+        shutil.copytree(run, place)
+        listed = [place / name for name in read_manifest(place)["files"]]
+        files = [place / MANIFEST, *listed, *sorted(place.glob("checkpoints/*/*"))]
+        path = files[number // 2 % len(files)]
+        damage(path, number)
+        what = f"damage {number} of {path.relative_to(place)} of a run that {run}"
+        with suppress(InputError):
+            said = [f"{name}: {wrong}" for name, wrong in verified(place) if wrong]
+            if len(said) != 1 or path.name not in said[0]:
+                print(f"{what}: not named ({said})", flush=True)
+                lost += 1
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                begin_or_go_on(place)
+                used += 1
+                fine = run == WHOLE or content(place) == whole
+                if run == killed and path in files[-2:]:  # of the newest checkpoint
+                    fine = fine and any(path.parent.name in str(w.message) for w in told)
+            except InputError as error:
+                fine = path.name in str(error)
+        if not fine:
+            print(f"{what}: not found in going on", flush=True)
+            lost += 1
+        shutil.rmtree(place)
+    print(f"{used} of {number_of} damaged runs went on, the others were refused", flush=True)
+    return lost
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
@@ -331,8 +388,13 @@ def main() -> int:
     parser.add_argument("--operations", action="store_true", help="killed at every operation")
     parser.add_argument("--every", type=int, default=1, help="of the operations, every so many")
     parser.add_argument("--power", type=int, default=0, help="so many power cuts")
+    parser.add_argument("--damages", type=int, default=0, help="of files in runs' folders")
+    parser.add_argument("--backend", default="numpy")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    os.environ["MLP_BACKEND"] = given.backend
+    if given.backend.startswith("cupy"):
+        importlib.import_module("cupy")  # once, and not in every child; it touches no device yet
     warnings.simplefilter("ignore")
     lost = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -353,6 +415,10 @@ def main() -> int:
         if given.power:
             found = at_power_cuts(given.power, whole, given.seed)
             print(f"{given.power} power cuts, {found} lost", flush=True)
+            lost += found
+        if given.damages:
+            found = at_damages(given.damages, whole, given.seed)
+            print(f"{given.damages} damages, {found} lost", flush=True)
             lost += found
         os.chdir("/")
     return 1 if lost else 0

@@ -23,7 +23,7 @@ from mlp import locks
 from mlp.errors import InputError
 from mlp.files import PARTIAL, write_atomically
 from mlp.locks import LOCK, WRITER, Lock
-from mlp.sealed import read_manifest, remove_partial, seal
+from mlp.sealed import MANIFEST, read_manifest, remove_partial, seal
 from mlp.training.checkpoints import Checkpoints
 
 SETTINGS, METRICS, CHECKPOINTS = "settings.json", "metrics.json", "checkpoints"
@@ -205,5 +205,7 @@ def _who(folder: Path) -> str:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it is the folder of a run, also of one before there were manifests."""
-    return (folder / SETTINGS).is_file()
+    """Whether it is the folder of a run, also of one before there were manifests, or of one that
+    has lost its settings."""
+    without = (folder / MANIFEST).is_file() and (folder / LOCK).is_file()
+    return without or (folder / SETTINGS).is_file()
