@@ -27,12 +27,12 @@ once and fast later. What may be given, and what for:
 ``synchronize``             a device that computes behind the host's back
 ``scope``                   what must hold around a run
 ``memory``                  what is free; ``out_of_memory`` is what is raised when nothing is
+``lost``                    whether an error says that the device computes no more
 ``device_name``,            what reports and saved runs say
 ``version``
 ==========================  ======================================================================
 """
 
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -93,39 +93,20 @@ class Memory:
     """Bytes on a device. What a library cannot tell is None.
 
     shared: with all programs of the machine. What is free there is a guess, since the page cache
-    gives way and there may be a swap; only more than ``total`` is surely too much.
+    gives way and there may be a swap; only more than ``total`` is surely too much, or than what is
+    ``left`` to this process within limits of its own (`backends.host_memory`).
     """
 
     free: int | None = None
     total: int | None = None
     shared: bool = False
+    left: int | None = None
 
     @property
     def limit(self) -> int | None:
-        """What no run can get more of: what is free, of shared memory all there is."""
-        return self.total if self.shared else self.free
-
-
-def host_memory() -> Memory:
-    """Free and total memory of this machine, shared with all that runs on it.
-
-    Free is what the system says is available, page cache included (MemAvailable of Linux), where it
-    says so; else the pages that nobody uses.
-    """
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total = os.sysconf("SC_PHYS_PAGES") * page
-        return Memory(_available() or os.sysconf("SC_AVPHYS_PAGES") * page, total, shared=True)
-    except (AttributeError, ValueError, OSError):  # not on this operating system
-        return Memory(shared=True)
-
-
-def _available() -> int | None:
-    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+        """What no run can get more of: what is free, of shared memory all there is, or is left."""
+        most = self.total if self.shared else self.free
+        return min((size for size in (most, self.left) if size is not None), default=None)
 
 
 class Kernel:
@@ -435,6 +416,19 @@ class Backend(ABC):
     # ------------------------------------------------------------------ what it says of itself
 
     out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)  # what `empty` raises then
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether an error says that the device is gone or computes no more, so that whatever is
+        asked of it from now on fails."""
+        return False
+
+    def fails(self, kinds: tuple[type[BaseException], ...]) -> bool:
+        """Whether the device cannot even be waited for."""
+        try:
+            self.synchronize()
+        except kinds:
+            return True
+        return False
 
     def memory(self) -> Memory:
         """Free and total memory of the device."""

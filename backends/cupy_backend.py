@@ -218,6 +218,11 @@ class CupyBackend(Backend):
     def out_of_memory(self) -> tuple[type[BaseException], ...]:  # type: ignore[override]
         return (self.cupy.cuda.memory.OutOfMemoryError,)
 
+    def lost(self, error: BaseException) -> bool:
+        cuda = self.cupy.cuda
+        kinds = cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.cublas.CUBLASError
+        return isinstance(error, kinds) and self.fails(kinds)  # it stays, whatever is asked
+
     def memory(self) -> Memory:
         """What is free counts what CuPy's pool holds and has not given out, and no more than its
         limit leaves (CUPY_GPU_MEMORY_LIMIT)."""

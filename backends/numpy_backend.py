@@ -14,17 +14,10 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from backends import numba_kernel
-from backends.base import (
-    Backend,
-    BackendError,
-    Kernel,
-    Memory,
-    Native,
-    TracedKernel,
-    host_memory,
-)
+from backends.base import Backend, BackendError, Kernel, Memory, Native, TracedKernel
 from backends.block_kernel import BlockKernel
 from backends.formula import Formula, Program
+from backends.host_memory import host_memory
 from backends.philox import Clock, fill
 
 # Elements below which OpenBLAS multiplies a vector and a matrix in one thread. It is then 2 to 7

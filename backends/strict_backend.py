@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Backend, BackendError, Memory, Native, host_memory
+from backends.base import Backend, BackendError, Memory, Native
+from backends.host_memory import host_memory
 
 INSTALL = "pip install array-api-strict"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Backend, BackendError, Memory, Native, host_memory
+from backends.base import Backend, BackendError, Memory, Native
+from backends.host_memory import host_memory
 
 INSTALL = "pip install 'array-mlp[torch]'"
 NO_MEMORY = re.compile("you tried to allocate|out of memory", re.IGNORECASE)  # host, Apple GPU
@@ -99,6 +100,9 @@ class TorchBackend(Backend):
             self.torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             self.torch.mps.synchronize()
+
+    def lost(self, error: BaseException) -> bool:
+        return isinstance(error, RuntimeError) and self.fails((RuntimeError,))
 
     def memory(self) -> Memory:
         if self.device.type == "cuda":

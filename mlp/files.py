@@ -212,6 +212,33 @@ def content_of(path: PathLike) -> Iterator[None]:
         ) from error
 
 
+def stamp_of(file: PathLike | int) -> tuple[int, ...]:
+    """What tells whether a file is another one or was written to: device, number, size and time.
+    file: a path, or the number of an open file. OSError if it is not there."""
+    found = os.stat(file)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def check_stamp(file: PathLike | int, stamp: tuple[int, ...], source: str) -> None:
+    """InputError for a file that is no longer as it was: what was read of it may be of two."""
+    with reading(Path(source)):
+        if stamp_of(file) != stamp:
+            raise InputError(f"{source} has changed since it was opened; open it again")
+
+
+@contextmanager
+def unchanged(file: PathLike | int, source: str) -> Iterator[None]:
+    """InputError if a file changes within, also for what seemed damaged in it."""
+    with reading(Path(source)):
+        stamp = stamp_of(file)
+    try:
+        yield
+    except Exception:
+        check_stamp(file, stamp, source)
+        raise
+    check_stamp(file, stamp, source)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """What the disk refuses when a file is read, as an InputError that names it."""

@@ -1,10 +1,12 @@
-"""Memory in words: sizes for people, and one message where it does not suffice."""
+"""Memory in words: sizes for people, and one message where it does not suffice, or where the device
+is lost."""
 
 import re
 from contextlib import AbstractContextManager
 from typing import Any
 
-from backends import Backend
+from backends import Backend, BackendError
+from backends.host_memory import host_memory
 from mlp.errors import InputError
 
 
@@ -14,7 +16,8 @@ def shortages(backend: Backend) -> tuple[type[BaseException], ...]:
 
 
 def enough_memory(backend: Backend, what: str) -> AbstractContextManager[None]:
-    """InputError if memory runs out in what is done."""
+    """InputError if memory runs out in what is done; BackendError if the device is lost. What the
+    backend's scope raises when it is left counts too: this one stands before it."""
     return _Enough(backend, what)
 
 
@@ -23,7 +26,11 @@ class _Enough(AbstractContextManager[None]):  # a generator would take a tenth o
         self.backend, self.what = backend, what
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, shortages(self.backend)):
+        if error is None:
+            return
+        if not isinstance(error, shortages(self.backend)):
+            if self.backend.lost(error):
+                raise device_lost(self.backend, self.what, error) from error
             return
         where, cause = shortage(self.backend, error)
         less = "less data" if where == HOST else "smaller batches or a smaller net"
@@ -33,7 +40,30 @@ class _Enough(AbstractContextManager[None]):  # a generator would take a tenth o
         ) from error
 
 
+def device_lost(backend: Backend, what: str, error: BaseException, then: str = "") -> BackendError:
+    """That the device computes no more, what it said, and what to do then."""
+    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    return BackendError(
+        f"{what}: the device of backend '{backend.name}' is lost ({cause}); "
+        f"{then or 'start the program again, or use another device'}"
+    )
+
+
 HOST = "the host"
+ON_DISK = (
+    "leave its rows on disk (in settings data.memory, as '1GB'; in Python mlp.open_rows), or end "
+    "what else uses the memory"
+)
+
+
+def check_host(size: int, what: str, instead: str = ON_DISK) -> None:
+    """InputError if so many bytes more cannot be had of the host's memory."""
+    most = host_memory().limit
+    if most is not None and size > most:
+        raise InputError(
+            f"{what} takes {megabytes(size)} of memory, at most {megabytes(most)} can be had; "
+            f"{instead}"
+        )
 
 
 def shortage(backend: Backend, error: BaseException) -> tuple[str, str]:

@@ -118,7 +118,7 @@ class Model:
             self._w = self.backend.empty((network.parameters,), self.dtype)
             self._statistics = self.backend.empty((network.statistics,), self.dtype)
             return
-        with self.backend.scope(), enough_memory(self.backend, "the weights"):
+        with enough_memory(self.backend, "the weights"), self.backend.scope():
             if w is None:
                 w = network.initial_weights(seed)
             given = self._taken("w", w)
@@ -340,7 +340,7 @@ class Model:
             given_on_device = backend.owns(X)
             X = check_inputs(backend, X, self.network.inputs, self.columns)
             check_codes(backend, X, self.network.codes, self.columns)
-        with backend.scope(), enough_memory(backend, "predict"):
+        with enough_memory(backend, "predict"), backend.scope():
             if members:
                 y = Predictor(self, members)(X)
                 xp = np if isinstance(y, np.ndarray) else backend.xp
@@ -457,9 +457,10 @@ class Model:
         names, classes = self.columns, self.classes
         if not isinstance(X, (Samples, StoredDataset)):  # which are coded
             X = inputs_of(X, names, self.preprocessing)
-        return checked(
-            self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
-        )
+        with enough_memory(self.backend, f"{what}X, t" if t is not None else f"{what}X"):
+            return checked(
+                self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
+            )
 
     def learns(self, X: Any, t: Any = None) -> "Model":
         """This model, or where it has no classes and these are labels, a copy that has theirs.
@@ -522,7 +523,7 @@ class Model:
         samples = self.samples(X, t, sample_weight)
         n = samples.n
         self.network.check_rows(n, "X")
-        with backend.scope(), enough_memory(backend, "value_and_gradient"):
+        with enough_memory(backend, "value_and_gradient"), backend.scope():
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, n)
             scale = (
@@ -562,7 +563,7 @@ class Model:
         """
         backend, samples = self.backend, self.samples(X, t, sample_weight)
         self.network.check_rows(samples.n, "X")
-        with backend.scope(), enough_memory(backend, "trace"):
+        with enough_memory(backend, "trace"), backend.scope():
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, samples.n)
             scale = (
@@ -616,7 +617,7 @@ class Model:
 def measure(model: Model, samples: Samples) -> tuple[dict[str, float], np.ndarray | None]:
     """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs), but
     for rows on disk."""
-    with model.backend.scope(), enough_memory(model.backend, "evaluate"):
+    with enough_memory(model.backend, "evaluate"), model.backend.scope():
         evaluator = Evaluator(model, model.feed(samples), samples)
         return evaluator(), evaluator.predictions
 

@@ -9,8 +9,8 @@ import pytest
 
 import mlp
 from backends import Memory, get_backend
-from backends.base import host_memory
 from backends.counting_backend import Count, shaped
+from backends.host_memory import host_memory
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, train
 from mlp.data.feed import Stream

@@ -243,8 +243,25 @@ def test_lack_of_memory_is_no_damage(tmp_path, name, monkeypatch):
     np.save(path, np.ones((3, 2))) if name == "a.npy" else np.savez(path, X=np.ones((3, 2)))
     monkeypatch.setattr(np.lib.format, "read_array", refuse)
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", refuse)
-    with pytest.raises(MemoryError, match="1 TiB"):
+    with pytest.raises(InputError, match=r"does not fit into memory \(.* 1 TiB\); use less data"):
         read(path, need_targets=False)
+
+
+def test_columns_of_an_array_that_are_no_inputs(tmp_path):
+    """The target, and what is excluded; under names of the user's too."""
+    X = rng(0).normal(size=(5, 4))
+    np.save(tmp_path / "a.npy", X)
+    data = read(tmp_path / "a.npy", target="x_2")
+    assert data.columns == ("x_0", "x_1", "x_3")
+    np.testing.assert_array_equal(data.X, X[:, [0, 1, 3]])
+    np.testing.assert_array_equal(data.t, X[:, 2])
+    assert read(tmp_path / "a.npy", target=["x_2", "x_0"], exclude="x_3").columns == ("x_1",)
+    assert read(tmp_path / "a.npy", need_targets=False, exclude="x_*1").columns[1] == "x_2"
+    names = ["p", "q", "r", "s"]
+    data = read(tmp_path / "a.npy", need_targets=False, inputs=names, exclude=["p"])
+    assert data.columns == ("q", "r", "s")
+    with pytest.raises(InputError, match=r"has no column of inputs beside"):
+        read(tmp_path / "a.npy", target=["x_0", "x_1", "x_2", "x_3"])
 
 
 # --- IDX -------------------------------------------------------------------------------------

@@ -54,6 +54,12 @@ class Commands(TyperGroup):
             if not said_elsewhere(error):
                 _say_error(str(error))
             raise typer.Exit(2) from error
+        except MemoryError as error:
+            if ctx.params["debug"]:
+                raise
+            what = f" ({error})" if str(error) else ""
+            _say_error(f"out of memory{what}; use less data, or end what else uses the memory")
+            raise typer.Exit(2) from error
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
@@ -231,10 +237,12 @@ def train(
     if not quiet:
         try:
             say(_summary(finished, config.data.file))
-            sys.stdout.flush()
-        except OSError as error:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except (OSError, ValueError) as error:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
-            _say_error(f"no output ({error.strerror}); the run is in {finished.folder}")
+            what = getattr(error, "strerror", None) or error
+            _say_error(f"no output ({what}); the run is in {finished.folder}")
     if finished.code:
         raise typer.Exit(finished.code)
 
@@ -271,7 +279,7 @@ def _summary(finished: "Finished", data: str) -> str:
 
 
 def _on_a_terminal() -> bool:
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _metrics_table(parts: dict[str, dict[str, Any]]) -> str:

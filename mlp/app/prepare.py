@@ -28,8 +28,10 @@ from mlp.data.stored import StoredDataset, kept_on_disk, labels_of, larger_than,
 from mlp.data.stored_tables import code_stored, fit_stored, scaled
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError, Note
+from mlp.files import check_stamp, reading, stamp_of
 from mlp.formulas.losses import get_loss
 from mlp.layers import Columns
+from mlp.memory import check_host
 from mlp.model import Model
 from mlp.parallel.group import Group
 
@@ -62,6 +64,8 @@ def read_parts(config: Config) -> Parts:
     about = config.data
     if about.memory is not None and larger_than(about.file, about.memory):
         return _stored_parts(config)
+    with reading(Path(about.file)):
+        stamp = stamp_of(about.file)
     whole = read_rows(
         about.file,
         inputs=about.array_inputs,
@@ -84,6 +88,7 @@ def read_parts(config: Config) -> Parts:
     whole = replace(whole, source=source, t=t)
     classes = learned_classes(t, kind, source, about.target)
     parts: dict[str, Dataset] = {"train": whole}
+    _check_room(config, whole)
     for name in ("test", "validation"):
         part, file = getattr(about, name), getattr(about, f"{name}_file")
         targets_file = getattr(about, f"{name}_targets_file")
@@ -103,6 +108,8 @@ def read_parts(config: Config) -> Parts:
             assert more_t is not None
             parts[name] = replace(parts[name], t=targets_for(more_t, kind, classes))
             _check_rows(parts, name)
+    if any(isinstance(part, Arrays) for part in (about.test, about.validation)):
+        check_stamp(about.file, stamp, about.file)
     if isinstance(about.train, Where):
         _, kept = _asked(config, "train", lambda: rows_where_is(parts["train"], about.train))
         parts["train"] = parts["train"].take(kept)
@@ -114,6 +121,15 @@ def read_parts(config: Config) -> Parts:
         classes=classes,
         outputs=len(classes) if kind == "classes" and classes is not None else _width(t),
     )
+
+
+def _check_room(config: Config, whole: Dataset) -> None:
+    """InputError if there is no memory to hold rows out: those of each part are a copy."""
+    about = config.data
+    if any(isinstance(x, (float, str, Where)) for x in (about.train, about.validation, about.test)):
+        columns = whole.table().columns.values()
+        size = sum(column.values.nbytes for column in columns)
+        check_host(size, f"{about.file}: holding out some of its rows")
 
 
 def _stored_parts(config: Config) -> Parts:

@@ -21,7 +21,7 @@ LINES = 20  # of plain text for a whole run, about
 def progress(quiet: bool = False, stream: TextIO | None = None) -> Iterator[list[Any]]:
     """The callbacks that show progress on the stream, standard output if none is given."""
     lossy: Any = Unfailing(stream or sys.stdout)
-    if quiet:
+    if quiet or lossy.stream is None:  # a program without a terminal may have no output at all
         yield []
     elif lossy.isatty():
         with bar(lossy) as shown:
@@ -44,6 +44,9 @@ def describe(run: Run, short: bool = False) -> str:
     return f"{text}  {speed / 1e3:,.0f}k/s" if short else f"{text}  {speed:,.0f} samples/s"
 
 
+LOST = OSError, ValueError  # of a stream that takes nothing, and of one that is closed
+
+
 class Unfailing:
     """A stream whose loss is no error: a closed pipe, a full disk or a lost terminal must not end
     the run."""
@@ -51,16 +54,21 @@ class Unfailing:
     def __init__(self, stream: TextIO):
         self.stream = stream
 
+    def isatty(self) -> bool:
+        with suppress(*LOST):
+            return self.stream.isatty()
+        return False
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        with suppress(*LOST):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        with suppress(*LOST):
             self.stream.flush()
 
 

@@ -20,7 +20,8 @@ def printable(text: str) -> str:
 
 def say(text: str, err: bool = False, nl: bool = True) -> None:
     """Print lines that may hold names from files; all that the commands say goes through here."""
-    with suppress(OSError) if err else nullcontext():  # nobody can be told of a lost terminal
+    # Nobody can be told of a lost terminal.
+    with suppress(OSError, ValueError) if err else nullcontext():
         typer.echo("\n".join(map(printable, text.split("\n"))), err=err, nl=nl)
 
 

@@ -26,6 +26,7 @@ from mlp.data.packed import (
 )
 from mlp.data.tables import Column, Names, Table
 from mlp.errors import InputError
+from mlp.memory import ON_DISK, check_host
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -44,7 +45,7 @@ def read_npy(file: BinaryIO, source: str) -> np.ndarray:
     """
     file.seek(0)
     with _numpy_file(source):
-        _check_header(file, size_of(file))
+        check_host(_check_header(file, size_of(file)), f"{source}: reading it")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -64,7 +65,8 @@ def read_npz(file: BinaryIO, source: str, name: str) -> np.ndarray:
         if member.file_size > limit:
             raise beyond_belief(source, limit)
         with archive.open(member) as stream:
-            _check_header(stream, member.file_size)
+            size = _check_header(stream, member.file_size)
+        check_host(size, f"{source}: reading {name!r}", "save it as .npy, and " + ON_DISK)
         with archive.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
@@ -90,15 +92,18 @@ def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     return read(stream)
 
 
-def _check_header(stream: Any, size: int) -> None:
-    """ValueError unless header and values of an .npy file make up its size."""
+def _check_header(stream: Any, size: int) -> int:
+    """The bytes of the values of an .npy file; ValueError unless header and values make up its
+    size."""
     shape, _, dtype = npy_header(stream)
-    expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    values = math.prod(shape) * dtype.itemsize
+    expected = stream.tell() + values
     if not dtype.hasobject and size != expected:
         raise ValueError(
             f"{expected} bytes are expected (header: {' x '.join(map(str, shape))} of {dtype}), "
             f"{size} are there"
         )
+    return values
 
 
 @contextmanager

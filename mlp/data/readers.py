@@ -19,7 +19,7 @@ from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number
 from mlp.errors import InputError, Note
-from mlp.files import checked_path, open_regular, reading
+from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 
 Given = str | Sequence[str] | None
 PathLike = str | os.PathLike[str]
@@ -173,6 +173,8 @@ def read_rows(
     said = (*given, *(own if need_targets else ()), *others) if not is_arrays(path) else ()
     said = said if weights_needed else tuple(name for name in said if name != sample_weight)
     plain = [name for name in said if "*" not in name and "?" not in name]
+    with reading(path):
+        stamp = stamp_of(path)
     table = read_table(
         path,
         header=header,
@@ -186,12 +188,12 @@ def read_rows(
     notes = [*table.notes]
     if is_arrays(path) and not _has_fields(table):
         named = len(given) == 1 and path.suffix.lower() == ".npz" and table.names != given
-        X = _of_array(table, () if named else given)
-    else:
-        names = chosen(table.names, str(path), given, (*own, *others), left_out)
-        if not names:
-            raise InputError(f"{path} has no column of inputs beside {', '.join(own)}; add one")
-        X = table.select(names)
+        table = _of_array(table, () if named else given)
+        given = () if named or not given else table.names
+    names = chosen(table.names, str(path), given, (*own, *others), left_out)
+    if not names:
+        raise InputError(f"{path} has no column of inputs beside {', '.join(own)}; add one")
+    X = table.select(names)
     found: list[Column] = []
     source = path
     if not need_targets:
@@ -206,6 +208,8 @@ def read_rows(
         notes += of_targets.notes
     elif need_targets:
         found = _own_targets(path, table, targets)
+    if path.suffix.lower() == ".npz":  # opened for each array
+        check_stamp(path, stamp, str(path))
     if found and len(found[0]) != len(X):
         raise InputError(
             f"{path} has {len(X)} rows of inputs, {source} has {len(found[0])} targets; each row "

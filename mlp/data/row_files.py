@@ -21,6 +21,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from threading import Lock
@@ -30,7 +31,7 @@ import numpy as np
 
 from mlp.data.order import BLOCK, BUFFER, BlockOrder
 from mlp.errors import InputError
-from mlp.files import reading
+from mlp.files import check_stamp, reading, stamp_of
 
 PIECE = 1 << 22  # bytes of rows that are read at once where all of them are gone through
 
@@ -44,7 +45,7 @@ class OpenFile:
     def __init__(self, file: Any, name: str, fixed: bool = False):
         self.file, self.name = file, name
         self.lock = Lock()  # of the file's position
-        self.stamp = None if fixed else self._stamp()
+        self.stamp = None if fixed else stamp_of(file.fileno())
         weakref.finalize(self, file.close)
 
     def read_into(self, start: int, out: np.ndarray) -> None:
@@ -55,8 +56,9 @@ class OpenFile:
             self.file.seek(start)
             while done < len(room) and (count := self.file.readinto(room[done:])):
                 done += count
-            changed = self.stamp is not None and self._stamp() != self.stamp
-        if changed or done < len(room):
+            if self.stamp is not None:
+                check_stamp(self.file.fileno(), self.stamp, self.name)
+        if done < len(room):
             raise InputError(f"{self.name} has changed since it was opened; open it again")
 
     def announce(self, start: int, size: int) -> None:
@@ -67,11 +69,7 @@ class OpenFile:
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return self._stamp()[0]
-
-    def _stamp(self) -> tuple[int, int]:
-        found = os.fstat(self.file.fileno())
-        return found.st_size, found.st_mtime_ns
+        return os.fstat(self.file.fileno()).st_size
 
 
 class RowFile:
@@ -179,7 +177,8 @@ class RowFile:
         if self.ahead is None and following < len(self.order.ends):
             # A thread for one buffer: it ends when that is read, whatever becomes of the run.
             thread = ThreadPoolExecutor(1, "rows ahead")
-            self.ahead = following, thread.submit(self._buffer, following)
+            with suppress(RuntimeError):  # no room for a thread: then it is read when it is due
+                self.ahead = following, thread.submit(self._buffer, following)
             thread.shutdown(wait=False)
 
     def _buffer(self, number: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from mlp.data.readers import Dataset, names_of
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
 from mlp.data.tables import Names, known, made_up
 from mlp.errors import InputError
-from mlp.files import checked_path, open_regular, reading
+from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 from mlp.memory import megabytes, size_of
 
 MOST_LABELS = 1 << 16
@@ -357,6 +357,7 @@ class Packed:
     def __init__(self, path: Path):
         self.path, self.name = path, str(path)
         with self._pyarrow():
+            self.stamp = stamp_of(path)
             self.schema, self.n, self.unpacking = self._about()
         self.names: Names = tuple(self.schema.names)
         twice = [name for name, times in Counter(self.names).items() if times > 1]
@@ -367,12 +368,15 @@ class Packed:
 
     @contextmanager
     def _pyarrow(self) -> Iterator[None]:
-        """What PyArrow and the disk refuse, as an InputError."""
+        """What PyArrow and the disk refuse, as an InputError, and a file that has changed: it is
+        opened for each pass over it."""
         pyarrow = need_pyarrow(f"{self.name}: reading this format")
         with reading(self.path):
             try:
                 yield
+                check_stamp(self.path, self.stamp, self.name)
             except (pyarrow.ArrowException, EOFError) as error:
+                check_stamp(self.path, self.stamp, self.name)
                 what = (str(error).splitlines() or [""])[0]
                 raise InputError(f"{self.name} is damaged ({what}); write it again") from error
 

@@ -24,7 +24,14 @@ from mlp.data.sparse_files import read_libsvm
 from mlp.data.tables import Column, Table, known
 from mlp.data.text_tables import read_text_table
 from mlp.errors import InputError, check_is
-from mlp.files import PathLike, checked_path, open_regular, reading, write_atomically
+from mlp.files import (
+    PathLike,
+    checked_path,
+    open_regular,
+    reading,
+    unchanged,
+    write_atomically,
+)
 
 TEXT = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
 LIBSVM = (".libsvm", ".svmlight", ".svm")
@@ -138,8 +145,15 @@ def read_table(
     (('x_0', 'x_1'), [1.0, 3.0, 5.0])
     """
     path = checked_path(path)
-    with reading(path), open_regular(path) as file:
-        return _read(path, file, wanted, array, header=header, missing=missing, as_text=as_text)
+    with reading(path), open_regular(path) as file, unchanged(file.fileno(), str(path)):
+        try:
+            return _read(path, file, wanted, array, header=header, missing=missing, as_text=as_text)
+        except MemoryError as error:
+            raise InputError(
+                f"{path} does not fit into memory{f' ({error})' if str(error) else ''}; use less "
+                "data, or write it as .npy or .parquet, whose rows can stay on disk (data.memory, "
+                "mlp.open_rows)"
+            ) from error
 
 
 def _read(

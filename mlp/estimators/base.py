@@ -177,7 +177,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"{[W.shape[1] for W in self.coefs_[:-1]]}: set warm_start=False, or clone the "
                 "estimator"
             )
-        with limited(), backend.scope(), enough_memory(backend, "fit"):
+        with limited(), enough_memory(backend, "fit"), backend.scope():
             if self.solver == "lbfgs":
                 data, chunks = chunks_of(data, backend, dtype_name(self.coefs_[0]))
                 model = self._build(backend, self.alpha / len(chunks))

@@ -8,7 +8,9 @@ not there (`mlp.sealed`): a kill, a power cut or a full disk leaves the ones bef
     000007-epoch-137/manifest.json        its length and checksum, and where the run stood
 """
 
+import errno
 import math
+import os
 import re
 import time
 import warnings
@@ -186,6 +188,7 @@ class Writer:
                 f"{folder} holds the checkpoints of another run: name another folder, or go on "
                 "from them by state=mlp.Checkpoints(folder).newest()"
             )
+        self.folder = os.stat(folder)
         self.last = self._now(state.epoch, state.step)
 
     def is_due(self, epoch: int, step: int) -> bool:
@@ -203,7 +206,11 @@ class Writer:
         copy = self.copied(state)
         self.backend.synchronize()  # the thread may ask the device on a stream of its own
         self.thread = Thread(target=self._write, args=(copy,), name="checkpoint")
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError:  # no room for a thread
+            self.thread = None
+            self._write(copy)
 
     def wait(self) -> None:
         """Until what is under way is written."""
@@ -225,11 +232,17 @@ class Writer:
     def _write(self, state: State) -> None:
         try:
             with self.backend.scope():
+                folder = self.checkpoints.folder
+                if not os.path.samestat(os.stat(folder), self.folder):
+                    raise OSError(errno.ESTALE, "another folder stands in its place")
                 self.checkpoints.write(state, self.backend, self.watch)
         except (OSError, InputError) as error:
             self.fault = error
         except shortages(self.backend) as error:
             self.fault = RuntimeError(f"out of memory: {error}")
+        except Exception as error:
+            if not self.backend.lost(error):  # who trains hears of it too, and says so
+                raise
 
     def _warn(self) -> None:
         """Once, and in the thread that trains."""

@@ -30,13 +30,14 @@ the middle, where `mlp.plan` could not foresee it.
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
 
-from backends import Array
+from backends import Array, Backend
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import BlockOrder, split
 from mlp.data.readers import Dataset
@@ -45,7 +46,7 @@ from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
 from mlp.files import PathLike
 from mlp.formulas.schedules import following
-from mlp.memory import HOST, enough_memory, megabytes, shortage, shortages
+from mlp.memory import HOST, device_lost, enough_memory, megabytes, shortage, shortages
 from mlp.model import Model, mean_or_sum, shares
 from mlp.parallel.group import ALONE, Group, is_agreed
 from mlp.threads import limited
@@ -93,8 +94,9 @@ def train(
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     If a callback raises, the state up to that batch is a checkpoint, where there are some.
     Raises InputError for data or settings that do not fit, also if the device's memory is too small
-    for them. If the loss becomes non-finite, the run ends with the last finite weights and warns
-    what to try. If memory runs out in the middle, the run ends as by Ctrl-C.
+    for them; BackendError if the device is lost. If the loss becomes non-finite, the run ends with
+    the last finite weights and warns what to try. If memory runs out in the middle, the run ends as
+    by Ctrl-C.
     """
     Settings.check_names(options)
     settings = replace(settings or Settings(), **options)
@@ -103,7 +105,7 @@ def train(
         kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
     if group.rank:
         kept = None  # rank 0's are those of all
-    with limited(threads), model.backend.scope():
+    with limited(threads), _device_kept(model.backend, kept), model.backend.scope():
         group = group.on(model.backend)
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             model = model.learns(X, t)
@@ -120,6 +122,26 @@ def train(
             trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept, group)
         with interruptible(trainer.run):
             return trainer.train()
+
+
+@contextmanager
+def _device_kept(backend: Backend, kept: Checkpoints | None) -> Iterator[None]:
+    """BackendError that names the last checkpoint if the device is lost."""
+    try:
+        yield
+    except Exception as error:
+        if not backend.lost(error):
+            raise
+        found = kept.found() if kept is not None else []
+        raise device_lost(
+            backend,
+            "training",
+            error,
+            f"the last checkpoint is {found[0]}: a new process can go on from it (`mlp train "
+            "--resume RUN`; in Python state=mlp.Checkpoints(folder).newest())"
+            if found
+            else "there is no checkpoint",
+        ) from error
 
 
 def plan_training(
@@ -267,8 +289,9 @@ class Trainer:
             if self.group.size > 1 and not is_agreed(error):
                 raise
             memory_ended = shortage(self.backend, error)
-        except Exception:  # a callback's, or what reads the rows: it goes on up, the state is kept
-            self._keep()
+        except (Exception, SystemExit) as error:  # a callback's, or what reads the rows: it goes
+            if not self.backend.lost(error):  # on up, and the state is kept
+                self._keep()
             raise
         finally:
             if self.writer is not None:

@@ -69,8 +69,10 @@ class Plan:
         """InputError if it does not fit: what is needed, what there is, and what would fit."""
         if self.fits:
             return
-        limit = megabytes(self.memory.limit or 0)
-        there = f"has {limit} in all" if self.memory.shared else f"has {limit} free"
+        memory, limit = self.memory, megabytes(self.memory.limit or 0)
+        there = f"has {limit} in all" if memory.shared else f"has {limit} free"
+        if memory.limit == memory.left:
+            there = f"has {limit} left for this process (ulimit, control group)"
         if largest := self.largest():
             raise InputError(
                 f"this training needs {megabytes(self.needed)}, {self.device} {there}: the largest "
@@ -112,6 +114,7 @@ class Plan:
 
 _CURES = {
     "weights": "make the net smaller, or use precision 'float32'",
+    "data": "use less data, or leave the rows on disk (mlp.open_rows; in settings data.memory)",
     "optimizer": "use an optimizer with fewer vectors ('momentum' has one, 'sgd' none)",
     "": "make the net smaller, or use a device with more memory",
 }
