@@ -579,7 +579,7 @@ def test_an_error_of_cuda_that_stays_is_a_lost_device(backend, monkeypatch):
 
 def test_a_callback_that_ends_the_program_keeps_the_state(tmp_path):
     kept = Checkpoints(tmp_path)
+    ends = at_step(7, lambda run: sys.exit(3))
     with pytest.raises(SystemExit):
-        ends = at_step(7, lambda run: sys.exit(3))
         train(model(), X, t, checkpoint=kept, callbacks=[ends], **RUN)
     assert kept.newest().step == 7
