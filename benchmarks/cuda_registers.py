@@ -117,7 +117,13 @@ def collected(kind: str) -> list[Found]:
         zeros = (np.zeros(shape, kind) for kind in kinds)
         backend.fuse(formula, into).bind(*zeros, scalars=scalars)
 
-    def run(layers: list[Dense], loss: str, optimizer: str = "adam", weighted: bool = True) -> None:
+    def run(
+        layers: list[Dense],
+        loss: str,
+        optimizer: str = "adam",
+        weighted: bool = True,
+        **options: Any,
+    ) -> None:
         model = Model(
             Network(3, layers),
             loss,
@@ -140,13 +146,18 @@ def collected(kind: str) -> list[Found]:
             optimizer=optimizer,
             record_steps=True,
             target_loss=-1.0,
+            **options,
         )
 
     for name, rule in OPTIMIZERS.items():
         backend.label, made = name, rule()
         into, constants = (0, *range(2, 2 + len(made.state))), made.constants(0.1, 1)
         note(made.update, 2 + len(made.state), (ROWS,), into, len(constants))
-        run([Dense(2)], "mean_squared_error", name)
+        run([Dense(4), Dense(5), Dense(2)], "mean_squared_error", name)
+    backend.label = "around"  # what is done around an update rule
+    run([Dense(2)], "mean_squared_error", weight_decay=0.1, clip_norm=1.0, average="ema")
+    run([Dense(2)], "mean_squared_error", clip_value=1.0, average={"name": "swa", "start": 1})
+    run([Dense(2)], "mean_squared_error", sam_radius=0.1)
     for name, activation in ACTIVATIONS.items():
         backend.label = name
         own = len(learned(activation, 1))

@@ -58,6 +58,9 @@ SAME = {
     "nadam": "nesterov_adam",
     "radam": "rectified_adam",
     "lion": "evolved_sign_momentum",
+    # averages of the weights
+    "ema": "exponential_moving_average, polyak, polyak_averaging, use_ema, ModelEmaV2",
+    "swa": "stochastic_weight_averaging, SWALR, AveragedModel",
     # initializers
     "glorot_uniform": "xavier_uniform, xavier, glorot",
     "glorot_normal": "xavier_normal",
@@ -81,6 +84,9 @@ SAME = {
     "flat_cosine": "flat_cos, flat_then_cosine, flat_anneal",
     # layers
     "dense": "linear, fully_connected, fc, affine, inner_product",
+    "accumulate": (
+        "accumulate_grad_batches, gradient_accumulation_steps, accumulation_steps, accum_iter"
+    ),
     "activation": "act, activation_function, nonlinearity, transfer_function",
     "add": "residual, skip, skip_connection, shortcut",
     "batch_norm": "BatchNormalization, batch_normalisation, BatchNorm1d, bn",
@@ -106,6 +112,11 @@ SAME = {
     "beta_1": "b1",
     "beta_2": "b2",
     "bias": "use_bias, fit_intercept",
+    "clip_norm": (
+        "global_clipnorm, clipnorm, max_grad_norm, clip_grad_norm, gradient_clip_val, grad_clip"
+    ),
+    "clip_value": "clipvalue, clip_grad_value, max_grad_value",
+    "decay": "ema_momentum",
     "dropout": "dropout_rate",
     "class_weight": "class_weights, classes_weight",
     "epochs": "max_iter, n_epochs, num_epochs, nb_epoch, max_epochs, n_iter, iterations",
@@ -131,6 +142,7 @@ SAME = {
     "precision": "dtype",
     "rate": "p, dropout_rate",
     "restore_best": "restore_best_weights",
+    "sam_radius": "sam, rho",
     "scale_inputs": "normalize, standardize, scaler, scale, scaling",
     "schedule": "scheduler, lr_schedule, lr_scheduler",
     "seed": "random_state, random_seed",
@@ -138,10 +150,13 @@ SAME = {
     "target": "label, labels, y, output, outcome, response, target_column, label_column",
     "test": "test_size, test_split, test_fraction",
     "threads": "n_jobs, num_threads",
+    "time": "max_time, time_limit, timeout, max_runtime",
     "training": "train, fit",
     "units": "hidden_layer_sizes, hidden, neurons, nodes, hidden_units, hidden_size, n_units, size",
     "validation": "validation_fraction, validation_split, val, val_split",
     "warmup": "warmup_epochs",
+    "weight_decay": "wd, decoupled_weight_decay",
+    "average": "weight_averaging, averaging",
     "watch": "monitor",
 }
 
@@ -163,7 +178,7 @@ NEAR = {
     "multiclass_hinge": "categorical_hinge, crammer_singer, MultiLabelMarginLoss",
     "cross_entropy": "KLDivLoss, kl_div, kl_divergence, kullback_leibler_divergence",
     "adam": "adafactor, ftrl",
-    "adamw": "lamb, muon",
+    "adamw": "lamb",
     "step": "MultiStepLR, piecewise_constant",
     "plateau": "adaptive",
     "glorot_uniform": "variance_scaling",

@@ -11,6 +11,7 @@ import backends
 import mlp
 from backends import BACKENDS
 from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.averages import AVERAGES
 from mlp.formulas.initializers import INITIALIZERS
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
@@ -24,13 +25,13 @@ README = MLP.parent / "README.md"
 # test until then. "" is mlp/ itself; ARCHITECTURE and README say the same sentence.
 OTHER_LAYERS = ["activation", "add", "batch_norm", "embedding", "layer_norm", "scale", "ensemble"]
 HOUSE = [
-    ("", ["spellings", "errors", "seeds", "names", "files", "locks", "sealed"]),
-    ("", ["memory", "threads"]),
+    ("", ["spellings", "errors", "durations", "seeds", "names", "files", "locks"]),
+    ("", ["sealed", "memory", "threads"]),
     (
         "formulas",
         [
             *("target_kinds", "output_units", "special", "activations", "losses", "metrics"),
-            *("initializers", "schedules", "optimizers", "loss_scaling"),
+            *("initializers", "schedules", "averages", "optimizers", "clipping", "loss_scaling"),
         ],
     ),
     ("layers", ["tape", "layer", "noise", "dropout", "dense", *OTHER_LAYERS]),
@@ -88,7 +89,6 @@ MADE_OF = {
     "activations": {"output_units", "special"},
     "losses": {"output_units", "activations", "target_kinds"},
     "initializers": {"activations"},  # "auto" asks the activation
-    "loss_scaling": {"optimizers"},
 }
 
 # Libraries beside NumPy and array-api-compat, and the modules that may import them.
@@ -230,6 +230,7 @@ TABLES = {
     "activations": ACTIVATIONS,
     "losses": LOSSES,
     "initializers": INITIALIZERS,
+    "averages": AVERAGES,
     "schedules": SCHEDULES,
     "optimizers": OPTIMIZERS,
     "backends": BACKENDS,

@@ -22,8 +22,8 @@ t = (X[:, 0] > 0).astype(int)
 RUN = {"batch_size": 8, "epochs": 6, "validation": (X[:9], t[:9]), "patience": 20}
 
 
-def model(backend="numpy", dropout=0.3):
-    net = Network(3, [Dense(4, "tanh", dropout=dropout), Dense(2, "softmax")])
+def model(backend="numpy", dropout=0.3, hidden=1):
+    net = Network(3, [*[Dense(4, "tanh", dropout=dropout)] * hidden, Dense(2, "softmax")])
     return Model(net, "cross_entropy", seed=1, backend=backend)
 
 
@@ -84,16 +84,17 @@ def test_after_an_end_at_any_step_the_run_goes_on_bit_for_bit(backend, tmp_path,
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_checkpoint_on_the_way_leads_to_the_same_end(tmp_path, optimizer):
-    options = RUN | {"optimizer": optimizer}
-    expected = train(model(), X, t, **options)
+    options, hidden = RUN | {"optimizer": optimizer}, 2
+    expected = train(model(hidden=hidden), X, t, **options)
     kept = Checkpoints(tmp_path, "4 steps", keep=100)
-    with_them = train(model(), X, t, checkpoint=kept, **options)
+    with_them = train(model(hidden=hidden), X, t, checkpoint=kept, **options)
     same_run(with_them, expected, expected.model.backend)
     seen = {path.name for path in kept.found()}
     assert len(seen) > 1
     for path in kept.found():
         state = mlp.load_state(path / STATE_FILE)
-        same_run(train(model(), X, t, state=state, **options), expected, expected.model.backend)
+        found = train(model(hidden=hidden), X, t, state=state, **options)
+        same_run(found, expected, expected.model.backend)
 
 
 def test_the_last_ones_and_the_best_stay(tmp_path):

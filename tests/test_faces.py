@@ -304,8 +304,18 @@ VALUES = {  # as in the file, as in Python
     ],
     "watch": [("loss", "loss")],
     "initialize": [("data", "data")],
-    "rate_factors": [("{bias = 0.5}", {"bias": 0.5})],
     "parallel": [("{shards = 4}", {"shards": 4})],
+    "rate_factors": [
+        ("{bias = 0.5}", {"bias": 0.5}),
+        ("{weight = 'ntk', 'W[0, 1]' = 6, 2 = 0}", {"weight": "ntk", "W[0, 1]": 6.0, "2": 0.0}),
+    ],
+    "weight_decay": [("0.01", 0.01)],
+    "clip_norm": [("1", 1)],
+    "clip_value": [("0.5", 0.5)],
+    "accumulate": [("4", 4)],
+    "sam_radius": [("0.05", 0.05)],
+    "average": [("ema", "ema"), ("{name = 'swa', start = 2}", {"name": "swa", "start": 2})],
+    "time": [("'10 min'", "10 min"), ("2.5", 2.5)],
     "patience": [("3", 3)],
     "target_loss": [("0.5", 0.5)],
     "learning_rate": [("0.5", 0.5)],
@@ -319,7 +329,15 @@ VALUES = {  # as in the file, as in Python
 
 
 def test_every_setting_of_training_is_compared():
-    assert set(VALUES) == {field.name for field in fields(mlp.Settings)} - {"seed"}
+    compared = {"weight_decay_schedule", "decay_factors"}  # below, with what they need
+    assert set(VALUES) == {field.name for field in fields(mlp.Settings)} - {"seed", *compared}
+
+
+def test_the_course_of_weight_decay_is_the_same_in_the_file_and_in_python(here):
+    given = {"weight_decay": 0.1, "weight_decay_schedule": "cosine", "decay_factors": {"bias": 2.0}}
+    texts = ["weight_decay=0.1", "weight_decay_schedule=cosine", "decay_factors={bias = 2}"]
+    config = load(settings_file("classes"), [f"training.{text}" for text in texts])
+    assert config.settings() == mlp.Settings(epochs=3, learning_rate=0.02, **given)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ XOR_SETTINGS = {
     "adagrad": (0.5, 150),
     "adadelta": (20.0, 200),
     "lion": (0.05, 150),
+    "muon": (1.0, 150),
     "rprop": (0.3, 80),
     "quickprop": (1.0, 60),
 }
@@ -38,7 +39,8 @@ XOR_SETTINGS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_xor_from_20_seeds(optimizer, record_property):
-    """A 2-4-1 net of tanh and sigmoid, full batch: solved is all four right and E <= 0.05.
+    """A 2-4-1 net of tanh and sigmoid (of two hidden layers for a rule of their matrices), full
+    batch: solved is all four right and E <= 0.05.
 
     Measured when this was written: all 20 by every rule. How many, and in how many epochs (the
     median), is printed with -s and recorded in the report.
@@ -47,7 +49,8 @@ def test_xor_from_20_seeds(optimizer, record_property):
     learning_rate, epochs = XOR_SETTINGS[optimizer]
     taken = []
     for seed in range(20):
-        net = Network(2, [Dense(4, "tanh"), Dense(1, "sigmoid")])
+        hidden = [Dense(4, "tanh")] * (1 + getattr(OPTIMIZERS[optimizer], "matrices", False))
+        net = Network(2, [*hidden, Dense(1, "sigmoid")])
         model = Model(net, "binary_cross_entropy", seed=seed)
         result = train(
             model, X, t, optimizer=optimizer, learning_rate=learning_rate, batch_size=None,
@@ -142,6 +145,23 @@ CASES = {
             "epochs": 50,
         },
     ),
+    "muon": (
+        lambda: Network(5, [Dense(4, "tanh"), Dense(6, "tanh"), Dense(5, "tanh"), Dense(2)]),
+        ("mean_squared_error", "numbers"),
+        {"optimizer": "muon", "weight_decay": 0.1, "weight_decay_schedule": "flat_cosine"},
+    ),
+    **{
+        name: (
+            lambda: Network(5, [Dense(6, "tanh", dropout=0.1), Dense(2)]),
+            ("mean_squared_error", "numbers"),
+            {"optimizer": "adam", "learning_rate": 0.01, "validation": 0.25, "epochs": 10, **more},
+        )
+        for name, more in (
+            ("clip_norm", {"clip_norm": 0.3, "average": "ema", "weight_decay": 0.1}),
+            ("clip_value", {"clip_value": 0.02, "average": {"name": "swa", "start": 3}}),
+            ("sam", {"sam_radius": 0.1, "rate_factors": {1: 0.5, "b[2]": 0, "weight": "ntk"}}),
+        )
+    },
     **{
         rule: (
             lambda: Network(5, [Dense(6, "tanh"), Dense(2)]),
@@ -245,6 +265,9 @@ EVERYTHING = {
     "validation": {"validation": 0.25, "patience": 50},
     "target_loss": {"target_loss": 1e-9},
     "sample_weights": {"sample_weight": np.arange(1.0, 45.0)},
+    "clip_norm": {"clip_norm": 0.1},
+    "average": {"average": "ema", "validation": 0.25},
+    "sam": {"sam_radius": 0.1},
 }
 
 
@@ -284,7 +307,8 @@ def test_no_implicit_copy(options, monkeypatch):
         monkeypatch.setattr(array, name, refuse(getattr(array, name)))
     with pytest.raises(AssertionError, match="of a device array"):
         float(backend.full((), 1.0, "float32"))
-    for optimizer in ("adam", "rprop", "quickprop", "adamw"):
+    rules = ("adam", "adamw") if "clip_norm" in options else ("adam", "rprop", "quickprop", "adamw")
+    for optimizer in rules:
         net = Network(5, [Dense(6, "tanh", dropout=0.2, l1=0.1), Dense(3, sources=(0, 1))])
         X, t = rows(44, 5, 3, "classes")
         model = Model(net, "cross_entropy", backend=backend, input_scaling=Scaling.standard(X))
@@ -343,6 +367,15 @@ RESUMED = {  # with all that a state holds: several vectors, masks, a schedule, 
     "quickprop": {"optimizer": "quickprop", "learning_rate": 0.01},
     "adamw": {"optimizer": "adamw", "sample_weight": np.arange(1.0, 45.0)},
     "full_batch": {"optimizer": "rprop", "learning_rate": 0.01, "batch_size": None, "epochs": 30},
+    "plateau": {
+        "schedule": {"name": "plateau", "patience": 0, "threshold": 0.3}, "average": "ema",
+        "weight_decay": 0.1, "weight_decay_schedule": "plateau", "validation": 0.25,
+    },
+    "swa": {
+        "average": {"name": "swa", "start": 2}, "clip_norm": 0.5, "validation": 0.25, "patience": 4
+    },
+    "sam": {"optimizer": "momentum", "sam_radius": 0.1},
+    "accumulate": {"accumulate": 2, "batch_size": 3, "sample_weight": np.arange(1.0, 45.0)},
 }  # fmt: skip
 
 

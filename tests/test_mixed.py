@@ -113,7 +113,9 @@ def test_a_step_is_taken_whole_or_left_out_whole(backend, name, fine):
         g[:3] = np.nan, np.inf, -np.inf
     into, constants = (0, *range(2, 2 + len(rule.state))), rule.constants(0.1, 3)
     found = [backend.asarray(x.copy()) for x in (w, g, *state)]
-    backend.fuse(guarded(rule), into=into)(*found, one(backend, fine), *constants)
+    backend.fuse(guarded(rule.update, len(rule.state)), into=into)(
+        *found, one(backend, fine), *constants
+    )
     expected = [backend.asarray(x.copy()) for x in (w, g, *state)]
     if fine:
         backend.fuse(rule.update, into=into)(*expected, *constants)

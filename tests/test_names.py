@@ -12,6 +12,7 @@ import pytest
 from mlp.app.config import Config, Data, DenseLayer, Training
 from mlp.errors import InputError, did_you_mean
 from mlp.formulas.activations import ACTIVATIONS, ActivationName
+from mlp.formulas.averages import AVERAGES, AverageName
 from mlp.formulas.initializers import INITIALIZERS, InitializerName
 from mlp.formulas.losses import LOSSES, LossName
 from mlp.formulas.metrics import METRICS, MetricName
@@ -26,6 +27,7 @@ from mlp.training.settings import Settings
 
 TABLES = {
     "activation": ACTIVATIONS,
+    "average": AVERAGES,
     "initializer": INITIALIZERS,
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
@@ -33,6 +35,7 @@ TABLES = {
 }
 OVER_THE_RUN = ("cosine", "polynomial", "flat_cosine", "one_cycle", "coslog4")
 NEEDED = {("schedule", name): {"epochs": 3} for name in OVER_THE_RUN}
+NEEDED[("average", "swa")] = {"start": 3}
 ENTRIES = [(kind, name) for kind, table in TABLES.items() for name in table]
 entries = pytest.mark.parametrize(("kind", "name"), ENTRIES)
 
@@ -49,6 +52,7 @@ def made(kind, name, **settings):
     ("table", "names"),
     [
         (ACTIVATIONS, ActivationName),
+        (AVERAGES, AverageName),
         (INITIALIZERS | {"auto": None}, InitializerName),
         (LOSSES, LossName),
         (METRICS, MetricName),

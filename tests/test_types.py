@@ -23,6 +23,7 @@ RIGHT = """
 result = mlp.train(
     model, X, t, epochs=3, batch_size="full", optimizer="adamw", schedule="cosine", warmup=1,
     learning_rate=0.1, watch="loss", patience=3, record_steps=False, rate_factors={"bias": 0.5},
+    weight_decay=0.1, clip_norm=1.0, accumulate=2, average="ema", time="10 min",
 )
 result = mlp.train(result.model, X, t, optimizer={"name": "adam", "beta_1": 0.8}, batch_size=None)
 size: tuple[int, ...] = result.model.predict(X).shape
@@ -32,6 +33,7 @@ WRONG = {
     "an option of another type": "mlp.train(model, X, t, epochs='3')",
     "an option's other word": "mlp.train(model, X, t, batch_size='all')",
     "no optimizer": "mlp.train(model, X, t, optimizer='adem')",
+    "no average": "mlp.train(model, X, t, average='emma')",
     "no schedule": "mlp.train(model, X, t, schedule='cosin')",
     "no activation": "mlp.Dense(3, 'tanhh')",
     "no loss": "mlp.Model(net, 'crossentropy')",

@@ -113,7 +113,7 @@ def training_step(
     held.begin(None)
     step: Step | Recorded = held.recorded or held.step
     if held.recorded is not None:
-        held.recorded.begin(np.concatenate(orders), 0, 0, [eta] * len(orders))
+        held.recorded.begin(np.concatenate(orders), 0, 0, [(eta, 1.0)] * len(orders))
     order = held.feed.rows(np.concatenate(orders))  # they share one place on the device
     rows = itertools.cycle([order[some] for some in held.batches])
     numbers = itertools.count(1)

@@ -164,6 +164,12 @@ def _schedule(spec: Any) -> Any:
     return get_schedule(spec, 1.0)
 
 
+def _average(spec: Any) -> Any:
+    if spec is not None:
+        Settings(average=spec)
+    return spec
+
+
 def _initializer(spec: Any) -> Any:
     return get_initializer(spec, "identity")
 
@@ -443,9 +449,18 @@ class Training(Section):
     restore_best: bool = Settings.restore_best
     watch: Literal["loss", "validation_loss"] | None = None
     record_steps: bool = Settings.record_steps
-    rate_factors: dict[str, float] = {}
     initialize: Literal["data"] | None = Settings.initialize
     parallel: dict[str, int] = {}
+    rate_factors: dict[str, float | Literal["ntk"]] = {}
+    weight_decay: float | None = None
+    weight_decay_schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
+    decay_factors: dict[str, float | Literal["ntk"]] = {}
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    accumulate: int = Settings.accumulate
+    sam_radius: float | None = None
+    average: Annotated[Spec | None, PlainValidator(_average)] = None
+    time: str | float | None = None
     class_weight: Annotated[
         dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weight)
     ] = None
@@ -460,7 +475,8 @@ class Training(Section):
         return value
 
     @field_validator(
-        *("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors", "parallel")
+        *("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors", "parallel"),
+        *("clip_norm", "clip_value", "accumulate", "sam_radius", "time"),
     )
     @classmethod
     def _as_settings_say(cls, value: Any, info: ValidationInfo) -> Any:

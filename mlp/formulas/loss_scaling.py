@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from backends import Array
-from mlp.formulas.optimizers import Optimizer
 
 START, LEAST, MOST = 2.0**16, 1.0, 2.0**24
 GROWS_AFTER = 2000.0
@@ -42,12 +41,11 @@ def judge(xp: Any, fine: Array, scale: Array, good: Array, total: Array) -> Any:
     return fine, scale, xp.where(good >= GROWS_AFTER, 0.0, good)
 
 
-def guarded(optimizer: Optimizer) -> Callable[..., Any]:
-    """The optimizer's update, which leaves everything as it is where ``fine`` is 0.
+def guarded(update: Callable[..., Any], vectors: int) -> Callable[..., Any]:
+    """An optimizer's update, which leaves everything as it is where ``fine`` is 0.
 
-    Its arguments: w, g, the state vectors, fine (1,), the constants.
+    Its arguments: w, g, so many state vectors, fine (1,), what else the update takes.
     """
-    update, vectors = optimizer.update, len(optimizer.state)
 
     def guarded_update(xp: Any, w: Array, g: Array, *rest: Array) -> Any:
         state, fine, constants = rest[:vectors], rest[vectors], rest[vectors + 1 :]

@@ -36,7 +36,8 @@ class Optimizer(Protocol):
     Optional attributes: ``learning_rate``, the usual one (a rule without it is told one by the
     user); ``decays = True`` (weights take other constants than biases: `constants` is called with
     the factor on its decay, 0 for what does not decay); ``own_rate = True`` (the rule finds its own
-    step sizes, a schedule has no meaning).
+    step sizes, a schedule has no meaning); ``matrices = True`` (``matrix(shape)`` gives the rule of
+    a matrix between hidden layers, whose ``direct`` writes what comes before its update: `Muon`).
     """
 
     @property
@@ -465,6 +466,108 @@ class Lion:
 
 
 @dataclass(frozen=True)
+class Muon:
+    """Momentum whose matrices are made (nearly) orthogonal, for those between hidden layers.
+
+        M <- mu M + (1 - mu) G;   W <- W - eta sqrt(max(1, outputs / inputs)) O(mu M + (1 - mu) G)
+
+    O(N) has the singular vectors of N, and singular values near 1 (`Orthogonal`). All else goes by
+    Adam, with the rate eta ``other_rate``.
+
+    Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    """
+
+    momentum: float = 0.95
+    other_rate: float = 0.05
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    state = ("m", "v")
+    learning_rate = 0.02
+    matrices = True
+
+    def __post_init__(self) -> None:
+        ranges = _ADAM_RANGES | {"momentum": "[0, 1)", "other_rate": "(0, inf)"}
+        check_settings(self, "optimizer 'muon'", **ranges)
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return _adam_constants(self, self.other_rate * eta, step, corrected=True)
+
+    def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+        return _adam(xp, w, g, m, v, *constants)
+
+    def matrix(self, shape: tuple[int, int]) -> "Orthogonal":
+        """The rule for a matrix of this shape, (inputs, outputs)."""
+        return Orthogonal(self.momentum, math.sqrt(max(1.0, shape[1] / shape[0])))
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """`Muon` on one matrix: `direct` leaves O(N) in v, then the update is elementwise.
+
+        N = mu (mu M + (1 - mu) G) + (1 - mu) G;   X = N / |N|;   five times:
+        A = X Xᵀ;   X <- a X + (b A + c A²) X
+
+    The last acts on each singular value s as a s + b s³ + c s^5, which brings them near to 1.
+    """
+
+    momentum: float
+    longer: float
+    state = ("m", "v")
+    coefficients = (3.4445, -4.7750, 2.0315)
+
+    def initial(self, eta: float) -> Numbers:
+        return (0.0, 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return (eta * self.longer, self.momentum, 1.0 - self.momentum)
+
+    def update(self, xp: Any, w: Array, g: Array, m: Array, v: Array, *constants: Array) -> Any:
+        eta, mu, rest = constants
+        return w - eta * v, mu * m + rest * g, v
+
+    def direct(self, tape: Any, g: Array, m: Array, v: Array) -> None:
+        """Write on the tape (`mlp.layers.tape.Tape`) how v becomes O(N). All (inputs, outputs)."""
+        mu, (a, b, c) = self.momentum, self.coefficients
+        rows, columns = g.shape
+        size, wide = min(rows, columns), rows <= columns  # A is the smaller of X Xᵀ and Xᵀ X
+
+        def ahead(xp: Any, v: Array, squares: Array, g: Array, m: Array) -> Any:
+            v = mu * (mu * m + (1.0 - mu) * g) + (1.0 - mu) * g
+            return v, v * v
+
+        def length(xp: Any, total: Array) -> Array:
+            return xp.sqrt(total) + 1e-7  # of zeros there is no direction
+
+        def normed(xp: Any, v: Array, length: Array) -> Array:
+            return v / length
+
+        def polynomial(xp: Any, squared: Array, A: Array) -> Array:
+            return b * A + c * squared
+
+        def onward(xp: Any, v: Array, part: Array) -> Array:
+            return a * v + part
+
+        empty, dtype = tape.backend.empty, g.dtype
+        part, total = empty((rows * columns,), dtype), empty((1,), dtype)
+        A, squared = empty((size, size), dtype), empty((size, size), dtype)
+        as_matrix = tape.backend.xp.reshape(part, (rows, columns))
+        tape.apply(ahead, (0, 1), v, as_matrix, g, m)
+        tape.total(part, total)
+        tape.apply(length, (0,), total)
+        tape.apply(normed, (0,), v, total)
+        for _ in range(5):
+            tape.product(*((v, v.T) if wide else (v.T, v)), A)
+            tape.product(A, A, squared)
+            tape.apply(polynomial, (0,), squared, A)
+            tape.product(*((squared, v) if wide else (v, squared)), as_matrix)
+            tape.apply(onward, (0,), v, as_matrix)
+
+
+@dataclass(frozen=True)
 class Rprop:
     """iRprop-: each weight has a step size of its own; only the sign of g is used.
 
@@ -580,6 +683,18 @@ class Decayed:
     decays = True
 
     @property
+    def matrices(self) -> bool:
+        return getattr(self.rule, "matrices", False)
+
+    def matrix(self, shape: tuple[int, int]) -> Any:
+        """As `Muon.matrix`."""
+        return Decayed(self.rule.matrix(shape), self.weight_decay)  # type: ignore[attr-defined]
+
+    def direct(self, tape: Any, *arrays: Array) -> None:
+        """As `Orthogonal.direct`."""
+        self.rule.direct(tape, *arrays)  # type: ignore[attr-defined]
+
+    @property
     def state(self) -> tuple[str, ...]:
         return self.rule.state
 
@@ -599,6 +714,59 @@ class Decayed:
         return self.rule.update(xp, keep * w, g, *state, *constants)
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """Another rule, with a mean of the weights beside it: v <- share w + (1 - share) v.
+
+    The mean is a vector of its state, which starts as the weights; see `mlp.formulas.averages`.
+    """
+
+    rule: Optimizer
+    share: float
+
+    @property
+    def decays(self) -> bool:
+        return getattr(self.rule, "decays", False)
+
+    @property
+    def matrices(self) -> bool:
+        return getattr(self.rule, "matrices", False)
+
+    @property
+    def learning_rate(self) -> float | None:
+        return getattr(self.rule, "learning_rate", None)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return (*self.rule.state, "average")
+
+    def matrix(self, shape: tuple[int, int]) -> Any:
+        """As `Muon.matrix`."""
+        return Averaged(self.rule.matrix(shape), self.share)  # type: ignore[attr-defined]
+
+    def direct(self, tape: Any, *arrays: Array) -> None:
+        """As `Orthogonal.direct`."""
+        self.rule.direct(tape, *arrays)  # type: ignore[attr-defined]
+
+    def initial(self, eta: float) -> Numbers:
+        return (*self.rule.initial(eta), 0.0)
+
+    def constants(self, eta: float, step: int, decay: float = 1.0) -> Numbers:
+        return (*self.rule.constants(eta, step, decay), self.share)
+
+    def update(self, xp: Any, w: Array, g: Array, *rest: Array) -> Any:
+        vectors = len(self.rule.state)
+        *constants, share = rest[vectors + 1 :]
+        new = self.rule.update(xp, w, g, *rest[:vectors], *constants)
+        new = new if isinstance(new, tuple) else (new,)
+        return (*new, towards(xp, rest[vectors], new[0], share))
+
+
+def towards(xp: Any, mean: Array, w: Array, share: Array) -> Array:
+    """A mean of weights, a share of the way to these."""
+    return mean + share * (w - mean)
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "momentum": Momentum,
@@ -613,6 +781,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adagrad": Adagrad,
     "adadelta": Adadelta,
     "lion": Lion,
+    "muon": Muon,
     "rprop": Rprop,
     "quickprop": Quickprop,
 }
@@ -630,6 +799,7 @@ OptimizerName = Literal[
     "adagrad",
     "adadelta",
     "lion",
+    "muon",
     "rprop",
     "quickprop",
 ]

@@ -26,7 +26,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from backends import Array
-from mlp.errors import InputError, check_is, check_whole
+from mlp.errors import InputError, check_is, check_whole, did_you_mean
 from mlp.formulas.activations import Activation, Identity, check_activation, get_activation
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.layers.layer import ROLES, Layer, Parameter, Widths
@@ -53,6 +53,23 @@ class Entry:
     def describe(self) -> str:
         key = self.key if isinstance(self.key, tuple) else (self.key,)
         return f"{self.parameter.name}[{', '.join(map(str, key))}]"
+
+
+@dataclass(frozen=True)
+class UpdatePart:
+    """A part of w that is updated alike: factors on its learning rate and on its decay, and the
+    shape, if it is a matrix of its own."""
+
+    part: slice
+    rate: float
+    decay: float
+    shape: tuple[int, int] | None = None
+
+
+def _names(key: Any, entry: Entry) -> bool:
+    """Whether a key of factors names the parameter: its role, itself, or its layer."""
+    name = str(key).replace(" ", "")
+    return name in (entry.parameter.role, entry.describe().replace(" ", ""), str(entry.layer))
 
 
 class Network:
@@ -344,17 +361,66 @@ class Network:
         ]
 
     def update_parts(
-        self, decays: bool, factors: Mapping[str, float]
-    ) -> list[tuple[slice, bool, float]]:
-        """(part of w, whether it is decayed, factor on the learning rate) for each run that is
-        updated alike. decays: whether the rule tells decayed parameters from others. factors: by
-        role, 1 where there is none; 0 is frozen and left out."""
+        self,
+        decays: bool,
+        rate_factors: Mapping[Any, Any],
+        decay_factors: Mapping[Any, Any] | None = None,
+        matrices: bool = False,
+    ) -> "list[UpdatePart]":
+        """The runs of w that are updated alike; what is frozen is left out.
 
-        def treated(entry: Entry) -> tuple[bool, float]:
-            role = entry.parameter.role
-            return decays and ROLES[role].decayed, float(factors.get(role, 1.0))
+        decays: whether the rule decays weights. Factors by role ("bias"), parameter ("W[1, 2]") or
+        number of a layer; one that is named several times has their product. "ntk" is 1/√d of the
+        rate and √d of the decay for weights of a layer with d inputs. What decay_factors do not
+        name has 1, if its role is decayed, else 0. matrices: whether each `hidden_matrix` is a part
+        of its own. InputError for a factor on what is not there, and if everything is frozen.
+        """
+        decay_factors = decay_factors or {}
+        for name, given in (("rate_factors", rate_factors), ("decay_factors", decay_factors)):
+            self._check_named(name, given)
 
-        return [(part, decay, factor) for part, (decay, factor) in self._runs(treated) if factor]
+        def treated(entry: Entry) -> tuple[float, float, Any]:
+            rate = self._factor(entry, rate_factors, -0.5)
+            decay = self._factor(entry, decay_factors, 0.5)
+            if decay is None:
+                decay = float(ROLES[entry.parameter.role].decayed)
+            matrix = entry if matrices and self.hidden_matrix(entry) else None
+            return 1.0 if rate is None else rate, decay if decays else 0.0, matrix
+
+        parts = [
+            UpdatePart(part, rate, decay, matrix and matrix.parameter.shape)
+            for part, (rate, decay, matrix) in self._runs(treated)
+            if rate
+        ]
+        if not parts and self.parameters:
+            raise InputError(
+                "rate_factors freeze all parameters: leave some of them a factor above 0"
+            )
+        return parts
+
+    def hidden_matrix(self, entry: Entry) -> bool:
+        """Whether it is a matrix of weights between hidden layers."""
+        parameter, inside = entry.parameter, entry.layer < self.depth and entry.parameter.source
+        return bool(parameter.role == "weight" and len(parameter.shape) == 2 and inside)
+
+    def _check_named(self, what: str, factors: Mapping[Any, Any]) -> None:
+        for key in factors:
+            if not any(_names(key, entry) for entry in self.layout):
+                there = {entry.parameter.role for entry in self.layout}
+                known = sorted({*there, *(entry.describe() for entry in self.layout)})
+                raise InputError(
+                    f"{what}: this network has no parameters {key!r}{did_you_mean(key, known)}"
+                )
+
+    def _factor(self, entry: Entry, factors: Mapping[Any, Any], power: float) -> float | None:
+        """The product of the factors that name it; None if none does."""
+        given = [factor for key, factor in factors.items() if _names(key, entry)]
+        for i, factor in enumerate(given):
+            if factor == "ntk":
+                if entry.parameter.role != "weight":
+                    raise InputError(f"the factor 'ntk' is for weights, not {entry.describe()}")
+                given[i] = sum(self.widths_into(entry.layer).values()) ** power
+        return float(math.prod(given)) if given else None
 
     def _runs(self, of: Any) -> list[tuple[slice, Any]]:
         """The longest parts of w for whose entries ``of`` gives the same."""

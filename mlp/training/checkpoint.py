@@ -13,6 +13,7 @@ from mlp.training.state import COUNTS, State
 STATE = "array-mlp state 1"  # the format
 OPTIONAL = ("best_w", "batch_losses", "loss_scale", "statistics", "best_statistics")
 NUMBERS = ("learning_rate", *COUNTS)
+LATER = {"seconds": 0.0}  # numbers that files of before do not have
 
 
 def save_state(state: State, path: PathLike, backend: Backend) -> None:
@@ -53,7 +54,7 @@ def is_finite(state: State) -> bool:
 
 def state_bytes(state: State) -> bytes:
     """What `save_state` writes, of a state on the host."""
-    about = {name: getattr(state, name) for name in NUMBERS}
+    about = {name: getattr(state, name) for name in (*NUMBERS, *LATER)}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
     about["history"] = {
         name: [repr(float(x)) for x in values] for name, values in state.history.items()
@@ -82,6 +83,7 @@ def load_state(path: PathLike) -> State:
             history["epoch"] = [int(x) for x in history["epoch"]]
         rest: dict[str, Any] = {name: tensors.get(name) for name in OPTIONAL}
         rest |= {name: about[name] for name in NUMBERS}
+        rest |= {name: about.get(name, usual) for name, usual in LATER.items()}
         best_loss = float(about["best_loss"])
         state = State(tensors["w"], vectors, history=history, best_loss=best_loss, **rest)
         state.check()

@@ -22,6 +22,7 @@ from threading import Thread
 from typing import Any
 
 from backends import Backend
+from mlp.durations import SECONDS
 from mlp.errors import InputError, check_is, check_whole
 from mlp.files import PathLike, checked_path
 from mlp.memory import shortages
@@ -32,7 +33,6 @@ from mlp.training.state import State
 STATE_FILE = "state.safetensors"
 NAME = re.compile(r"(\d+)-epoch-(\d+)")
 EVERY = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|epochs?|steps?)")
-SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 @dataclass(frozen=True)

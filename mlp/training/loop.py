@@ -43,6 +43,7 @@ from mlp.data.order import BlockOrder, split
 from mlp.data.readers import Dataset
 from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
+from mlp.durations import seconds_of
 from mlp.errors import InputError
 from mlp.files import PathLike
 from mlp.formulas.schedules import following
@@ -58,7 +59,7 @@ from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
 from mlp.training.settings import Options, Settings
 from mlp.training.setup import Setup
 from mlp.training.state import State
-from mlp.training.step import Recorded, Step
+from mlp.training.step import WHOLE, Recorded, Step, Turn
 
 Validation = float | tuple[Any, Any] | Dataset | StoredDataset | Samples | None
 
@@ -201,16 +202,19 @@ def epoch(
     order: np.ndarray | BlockOrder | None = None,
     first: int = 0,
     stays: bool = False,
+    decay: Callable[[int], float] | None = None,
+    turns: Sequence[Turn] | None = None,
     before: Callable[[], bool] | None = None,
     after: Callable[[int, int], None] | None = None,
 ) -> None:
     """The steps of one epoch, from batch ``first`` on: eq. (2) and (3) for each.
 
     batches: of rows in their order, (n,) on the host; without an order of the samples as they are.
-    losses: (1, 2) for each batch. rate: the learning rate of a step, counted from 0. number: steps
-    done so far. seed: of dropout. stays: the one batch is in the buffers already. before: called
-    before each step, False ends the epoch; after: with the batches and the steps done, when a step
-    is, and before the rows of the next are asked for. A step that fails is none.
+    losses: (1, 2) for each batch. rate: the learning rate of a step, counted from 0; decay: the
+    factor on its weight decay. number: steps done so far. seed: of dropout. turns: what each batch
+    is of its step, where a step has several. stays: the one batch is in the buffers already.
+    before: called before each step, False ends the epoch; after: with the batches and the steps
+    done, when a step is, and before the rows of the next are asked for. A step that fails is none.
     """
     index = None if order is None else feed.rows(order)
 
@@ -223,8 +227,11 @@ def epoch(
     for batch in range(first, len(batches)):
         if before is not None and not before():
             return
-        n, eta, number = batches[batch].stop - batches[batch].start, rate(number), number + 1
-        step(n, chosen, eta, number, seed, losses[batch])
+        n, eta = batches[batch].stop - batches[batch].start, rate(number)
+        decayed = 1.0 if decay is None else decay(number)
+        turn = WHOLE if turns is None else turns[batch]
+        step(n, chosen, eta, number + 1, seed, losses[batch], decayed, turn)
+        number += turn.last
         if after is not None:
             after(batch + 1, number)
         chosen = rows_of(batch + 1)
@@ -269,7 +276,11 @@ class Trainer:
             self.writer.begin(self.state)
         self.model, self.settings, self.backend = held.model, settings, held.backend
         self.batches, self.schedule = held.batches, settings.make_schedule()
-        self.now = following(self.schedule, self._watched())  # the epoch's
+        self.decay_schedule, self.average = settings.make_decay_schedule(), settings.make_average()
+        self.steps = -(-len(self.batches) // settings.accumulate)  # of an epoch
+        self.most_seconds = math.inf if settings.time is None else seconds_of(settings.time)
+        self.began = time.monotonic() - self.state.seconds
+        self._begin_schedules()
         if len(self.batches) == 1:
             held.step.load(self.batches[0])  # a full batch stays where it is
         self.run = Run(self.model, settings, self.state, samples.n, len(self.batches), plan)
@@ -303,6 +314,7 @@ class Trainer:
             diverged = not np.isfinite(self.backend.to_numpy(self.model.w)).all()  # on the host
         if diverged:
             held.go_back(held.finite)
+            held.average_back()
             state.batch, state.batch_losses = 0, None
             self.run.stopping = self._advice()
         elif self.writer is not None and self.writer.checkpoints.at_end:
@@ -310,6 +322,8 @@ class Trainer:
         stopped = self.run.stopping or f"all {settings.epochs} epochs are done"
         # The state keeps the weights of the last step. Nothing is allocated: memory may be short.
         model = self.model.copy_into(*held.finite)
+        if held.shown is not self.model:
+            self.backend.copy(held.shown.w, model.w)
         if settings.patience and settings.restore_best and state.best_w is not None:
             model.w = state.best_w
             if state.best_statistics is not None:
@@ -333,6 +347,7 @@ class Trainer:
     def _epochs(self) -> bool:
         """The epochs that are still to be done. False: the last one is not finite."""
         state, settings = self.state, self.settings
+        self._stop_on_time()
         if state.batch == 0:  # a run gone on with may be over already
             self._stop_on_target()
             self._stop_on_patience()
@@ -352,13 +367,14 @@ class Trainer:
         """The batches of one epoch that are still to be done."""
         state, held = self.state, self.held
         state.batch_losses = held.losses
-        self.now = following(self.schedule, self._watched())
+        self._begin_schedules()
         step: Step | Recorded = held.step
         order = self.order = held.order(state.epoch)
         if held.recorded is not None:
             step = held.recorded
             ahead = range(state.step, state.step + len(self.batches) - state.batch)
-            step.begin(order, state.batch, state.step, [self._rate(s) for s in ahead])
+            rates = [(self._rate(s), self.decay(s) if self.decay else 1.0) for s in ahead]
+            step.begin(order, state.batch, state.step, rates)
             order = None if step.gathers else order
 
         def before() -> bool:
@@ -370,6 +386,7 @@ class Trainer:
         def after(batches: int, steps: int) -> None:
             state.batch, state.step = batches, steps
             self._call("on_batch_end")
+            self._stop_on_time()
             self._look()
 
         epoch(
@@ -383,6 +400,8 @@ class Trainer:
             order=order,
             first=state.batch,
             stays=len(self.batches) == 1,
+            decay=self.decay,
+            turns=self._turns(),
             before=before,
             after=after,
         )
@@ -407,11 +426,34 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.state.learning_rate * self.now(step, len(self.batches))
+        return self.state.learning_rate * self.now(step, self.steps)
 
-    def _watched(self) -> list[float]:
-        """The watched loss of the epochs so far."""
-        return self.state.history.get(self.watch, [])
+    def _begin_schedules(self) -> None:
+        """The schedules of the epoch, after what was watched in the epochs so far."""
+        watched = self.state.history.get(self.watch, [])
+        self.now, self.decay = following(self.schedule, watched), None
+        if self.decay_schedule is not None:
+            now = following(self.decay_schedule, watched)
+            self.decay = lambda step: now(step, self.steps)
+
+    def _turns(self) -> list[Turn] | None:
+        """What each batch is of its step, where a step has several."""
+        size, batches = self.settings.accumulate, len(self.batches)
+        if size == 1:
+            return None
+        weights = np.ones(batches)
+        if self.model.objective.reduction == "mean":
+            weights = shares(self.batches, self.held.samples.s, self.order)
+            sums = np.add.reduceat(weights, np.arange(0, batches, size))
+            weights = weights / np.repeat(np.where(sums == 0.0, 1.0, sums), size)[:batches]
+        last = [(i + 1) % size == 0 or i + 1 == batches for i in range(batches)]
+        return [Turn(i % size, float(weights[i]), last[i]) for i in range(batches)]
+
+    def _stop_on_time(self) -> None:
+        """Count the time, and stop when it is over."""
+        self.state.seconds = time.monotonic() - self.began
+        if self.state.seconds >= self.most_seconds:
+            self.run.stop(f"the time is over ({self.settings.time})")
 
     # ------------------------------------------------------------------ at the end of an epoch
 
@@ -426,14 +468,24 @@ class Trainer:
         if not np.isfinite(sums).all() or not self._finite():
             return False
         held.keep(held.finite)
+        share = 0.0 if self.average is None else self.average.share_of_epoch(state.epoch + 1)
+        if share and held.average_epoch is not None:
+            held.average_epoch(share)
         row = {"epoch": state.epoch + 1, "loss": self._loss(sums)}
-        if held.measure_held_out:
-            measured = held.measure_held_out()
-            row |= {f"validation_{name}": value for name, value in measured.items()}
-        row["learning_rate"] = self._rate(max(state.step - 1, 0))
+        try:
+            if held.measure_held_out:
+                measured = held.measure_held_out()
+                row |= {f"validation_{name}": value for name, value in measured.items()}
+            row["learning_rate"] = self._rate(max(state.step - 1, 0))
+            if held.measure_train:
+                row["train_loss"] = self._stop_on_target()
+        except BaseException:
+            if share:
+                held.average_back()
+            raise
         self.run.last = row
-        if held.measure_train:
-            row["train_loss"] = self._stop_on_target()
+        held.keep_average()
+        self._stop_on_time()
         row["seconds"] = time.perf_counter() - started
         before = state.epoch
         state.epoch, state.batch, state.batch_losses = before + 1, 0, None
@@ -466,7 +518,7 @@ class Trainer:
         state, settings = self.state, self.settings
         if state.best_w is None or loss < state.best_loss - settings.min_delta:
             assert self.held.best is not None  # there is patience
-            self.held.keep(self.held.best)
+            self.held.keep(self.held.best, self.held.shown)
             state.best_w, statistics = self.held.best
             state.best_statistics = self.held.known(statistics)
             state.best_loss, state.best_epoch, state.waited = loss, state.epoch, 0

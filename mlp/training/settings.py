@@ -1,14 +1,17 @@
 """How to train: one frozen record, checked when it is made."""
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from mlp.durations import seconds_of
 from mlp.errors import InputError, check_takes, check_whole, did_you_mean, is_finite
-from mlp.formulas.optimizers import OPTIMIZERS, Optimizer, OptimizerName
+from mlp.formulas.averages import AVERAGES, Average, AverageName
+from mlp.formulas.optimizers import OPTIMIZERS, Averaged, Decayed, Optimizer, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup, get_schedule
 from mlp.layers.layer import ROLES
 from mlp.names import make
@@ -49,9 +52,18 @@ class Options(TypedDict, total=False):
     watch: Literal["loss", "validation_loss"] | None
     seed: int
     record_steps: bool
-    rate_factors: Mapping[str, float]
     initialize: Literal["data"] | None
     parallel: Mapping[str, int]
+    rate_factors: Mapping[Any, Any]
+    weight_decay: float | None
+    weight_decay_schedule: ScheduleName | Mapping[str, Any] | Schedule
+    decay_factors: Mapping[Any, Any]
+    clip_norm: float | None
+    clip_value: float | None
+    accumulate: int
+    sam_radius: float | None
+    average: AverageName | Mapping[str, Any] | Average | None
+    time: str | float | None
 
 
 @dataclass(frozen=True)
@@ -60,14 +72,23 @@ class Settings:
 
     epochs: passes over the data, at most. batch_size: 1 is stochastic, "full" (or None) the full
     batch. optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings,
-    or an object. learning_rate: None is the optimizer's usual one. rate_factors: by role of
-    parameters (`mlp.layers.ROLES`, as "bias"), what the rate is multiplied by; 0 freezes them.
+    or an object. learning_rate: None is the optimizer's usual one. rate_factors: what the
+    rate of some parameters is multiplied by, 0 freezes them: by role (`mlp.layers.ROLES`, as
+    "bias"), by name ("W[1, 2]") or by number of a layer; "ntk" is 1/√d for weights of layers with d
+    inputs. weight_decay: w <- (1 - rate weight_decay) w before each update, on weights and tables,
+    by any rule; its factor over the run is weight_decay_schedule; decay_factors as rate_factors, on
+    any parameters ("ntk" is √d). clip_norm, clip_value: the largest gradient, as a whole or each
+    number of it (`mlp.formulas.clipping`). accumulate: so many batches make one step, as if they
+    were one. sam_radius: of sharpness-aware minimisation, two gradients a step. average: "ema",
+    {"name": "swa", "start": 75}: what is predicted with, watched and saved is then the average of
+    the weights (`mlp.formulas.averages`).
     initialize: "data" lets a fresh run start from weights with which each unit varies alike over
     the rows (`mlp.training.initial`), whatever the model's are.
     schedule: a name of `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs
     of linear warm-up before it. shuffle: a new order each epoch: of all rows where they are in
     memory, in blocks where they are on disk (`mlp.data.order.BlockOrder`); "blocks": in blocks
-    wherever they are. target_loss: stop once E over the training set is not above it (eq. 1; costs
+    wherever they are. time: stop after so long, "10 min" or seconds, what a run before took
+    included. target_loss: stop once E over the training set is not above it (eq. 1; costs
     one more forward pass an epoch). patience: stop after so many epochs without the watched loss
     falling by more than min_delta, and go back to the best weights (restore_best); watch:
     "validation_loss" or "loss", None is the validation loss where there is one. seed: of the order,
@@ -99,9 +120,18 @@ class Settings:
     watch: Literal["loss", "validation_loss"] | None = None
     seed: int = 0
     record_steps: bool = False
-    rate_factors: Mapping[str, float] = field(default_factory=dict)
     initialize: Literal["data"] | None = None
     parallel: Mapping[str, int] = field(default_factory=dict)
+    rate_factors: Mapping[Any, Any] = field(default_factory=dict)
+    weight_decay: float | None = None
+    weight_decay_schedule: ScheduleName | Mapping[str, Any] | Schedule = "constant"
+    decay_factors: Mapping[Any, Any] = field(default_factory=dict)
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    accumulate: int = 1
+    sam_radius: float | None = None
+    average: AverageName | Mapping[str, Any] | Average | None = None
+    time: str | float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.batch_size, str) and self.batch_size == "full":
@@ -111,6 +141,7 @@ class Settings:
             ("batch_size", self.batch_size, 1, True),
             ("patience", self.patience, 1, True),
             ("seed", self.seed, 0, False),
+            ("accumulate", self.accumulate, 1, False),
         ):
             if value is not None or not optional:
                 check_whole(name, value, least)
@@ -138,10 +169,15 @@ class Settings:
         named = isinstance(self.initialize, str) and self.initialize == "data"
         if self.initialize is not None and not named:
             raise InputError(f"initialize must be 'data' or None, not {self.initialize!r}")
-        self._check_factors()
         self._check_parallel()
         self.make_schedule()
-        if getattr(self.make_optimizer(), "own_rate", False) and (
+        self._check_factors()
+        self._check_decay()
+        self._check_gradient()
+        self.make_average()
+        if self.time is not None:
+            seconds_of(self.time)
+        if getattr(self._rule(), "own_rate", False) and (
             self.schedule != "constant" or self.warmup
         ):
             raise InputError(
@@ -167,21 +203,71 @@ class Settings:
                 raise InputError(f"train has no setting {name!r}{hint}")
 
     def _check_factors(self) -> None:
-        if not isinstance(self.rate_factors, Mapping):
-            raise InputError(
-                f"rate_factors is a mapping from roles to numbers, not {self.rate_factors!r}"
-            )
-        own_rate = getattr(self.make_optimizer(), "own_rate", False)
-        for role, factor in self.rate_factors.items():
-            if role not in ROLES:
-                raise InputError(f"rate_factors: no role {role!r}{did_you_mean(role, ROLES)}")
-            if not (is_finite(factor) and factor >= 0):
-                raise InputError(f"rate_factors: {role} must be 0 or above, not {factor!r}")
-            if own_rate and factor not in (0, 1):
+        for what in ("rate_factors", "decay_factors"):
+            factors = getattr(self, what)
+            if not isinstance(factors, Mapping):
+                raise InputError(f"{what} is a mapping from roles to numbers, not {factors!r}")
+            for key, factor in factors.items():
+                named = isinstance(key, str) and re.fullmatch(r"\d+|.+\[[\d, ]+\]", key)
+                if not (named or key in ROLES or (isinstance(key, int) and key > 0)):
+                    raise InputError(f"{what}: no role {key!r}{did_you_mean(key, ROLES)}")
+                if isinstance(factor, str) and factor == "ntk":
+                    continue
+                if not (is_finite(factor) and factor >= 0):
+                    must = "a number or 'ntk'" if isinstance(factor, str) else "0 or above"
+                    raise InputError(f"{what}: {key} must be {must}, not {factor!r}")
+        if getattr(self._rule(), "own_rate", False):
+            for key, factor in self.rate_factors.items():
+                if factor not in (0, 1):
+                    raise InputError(
+                        f"optimizer {self.optimizer!r} finds its own step sizes: rate_factors can "
+                        f"only freeze, {key} = 0, not {factor!r}"
+                    )
+
+    def _check_decay(self) -> None:
+        rule, decay = self._rule(), self.weight_decay
+        if decay is not None:
+            if not (is_finite(decay) and decay >= 0):
+                raise InputError(f"weight_decay must be 0 or above, not {decay!r}")
+            own = hasattr(rule, "weight_decay")
+            if own and not isinstance(self.optimizer, str):
                 raise InputError(
-                    f"optimizer {self.optimizer!r} finds its own step sizes: rate_factors can only "
-                    f"freeze, {role} = 0, not {factor!r}"
+                    f"weight_decay is {decay!r} and that of the optimizer {rule.weight_decay!r}: "
+                    "give one of them"
                 )
+            if getattr(rule, "own_rate", False) or (getattr(rule, "decays", False) and not own):
+                raise InputError(
+                    f"optimizer {self.optimizer!r} cannot have weight_decay; use l2 of the layers"
+                )
+        self.make_decay_schedule()
+        for name, usual in (("weight_decay_schedule", "constant"), ("decay_factors", {})):
+            if getattr(self, name) != usual and not self.decays:
+                raise InputError(f"{name} has no effect without weight_decay")
+
+    def _check_gradient(self) -> None:
+        """What is done with the gradient before the update."""
+        for name in ("clip_norm", "clip_value", "sam_radius"):
+            value = getattr(self, name)
+            if value is not None and not (is_finite(value) and value > 0):
+                raise InputError(f"{name} must be above 0, not {value!r}")
+        clips = [name for name in ("clip_norm", "clip_value") if getattr(self, name) is not None]
+        rule, several = self._rule(), self.accumulate > 1
+        for wrong, cure in (
+            (len(clips) > 1, "clip_norm and clip_value are two ways to one end: give one"),
+            (
+                clips and (getattr(rule, "own_rate", False) or getattr(rule, "matrices", False)),
+                f"optimizer {self.optimizer!r} takes steps whatever the gradient's size: remove "
+                f"{' '.join(clips)}",
+            ),
+            (several and self.batch_size is None, "accumulate has no effect on full batches"),
+            (
+                several and self.sam_radius is not None,
+                "accumulate and sam_radius do not go together",
+            ),
+            (several and self.record_steps, "accumulate and record_steps do not go together"),
+        ):
+            if wrong:
+                raise InputError(cure)
 
     def _check_parallel(self) -> None:
         if not isinstance(self.parallel, Mapping):
@@ -208,8 +294,8 @@ class Settings:
         size = self.batch_size
         return min(int(size), n) if isinstance(size, Integral) else n
 
-    def make_optimizer(self) -> Optimizer:
-        """The update rule."""
+    def _rule(self) -> Any:
+        """The update rule alone."""
         made = make(OPTIMIZERS, self.optimizer, "optimizer")
         if not all(hasattr(made, name) for name in ("state", "initial", "constants", "update")):
             raise InputError(
@@ -217,6 +303,42 @@ class Settings:
                 f"not {self.optimizer!r}"
             )
         return made
+
+    @property
+    def decays(self) -> bool:
+        """Whether some weight decay is on."""
+        if self.weight_decay is None:
+            return bool(getattr(self._rule(), "decays", False))
+        return self.weight_decay > 0
+
+    def make_optimizer(self) -> Optimizer:
+        """The update rule, with weight decay and an average of each step where they are wanted."""
+        made = self._rule()
+        if self.weight_decay is not None and hasattr(made, "weight_decay"):
+            made = replace(made, weight_decay=float(self.weight_decay))
+        elif self.weight_decay:
+            made = Decayed(made, float(self.weight_decay))
+        average = self.make_average()
+        return Averaged(made, average.share) if average is not None and average.share else made
+
+    def make_average(self) -> Average | None:
+        """The average of the weights that is predicted with."""
+        if self.average is None:
+            return None
+        made: Average = make(AVERAGES, self.average, "average")
+        if not all(hasattr(made, name) for name in ("share", "share_of_epoch")):
+            raise InputError(
+                f"an average is a name or an object with share and share_of_epoch, not {made!r}"
+            )
+        return made
+
+    def make_decay_schedule(self) -> Schedule | None:
+        """The factor on the weight decay; None where it is 1."""
+        if isinstance(self.weight_decay_schedule, str) and self.weight_decay_schedule == "constant":
+            return None
+        kind = "weight_decay_schedule"
+        schedule = get_schedule(self.weight_decay_schedule, max(self.epochs, 1), kind)
+        return schedule if type(schedule) in SCHEDULES.values() else _own(schedule)
 
     def make_schedule(self) -> Schedule:
         """The factor on the learning rate as a function of (step, steps per epoch)."""

@@ -19,7 +19,7 @@ from mlp.data.row_files import Part
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_is, check_whole
 from mlp.formulas.loss_scaling import START
-from mlp.formulas.optimizers import Optimizer, OptimizerName
+from mlp.formulas.optimizers import Optimizer, OptimizerName, towards
 from mlp.model import Evaluator, Model
 from mlp.network.graph import Network
 from mlp.parallel.group import ALONE, Group
@@ -115,6 +115,7 @@ class Setup:
         self.shuffle = bool(settings.shuffle) and len(self.batches) > 1
         with under("weights"):
             self._weights(model)
+        self._check_accumulation()
         with under("optimizer"):
             self._vectors()
         with under("data"):
@@ -124,12 +125,12 @@ class Setup:
         with under("evaluation"):
             self.measure_train = None
             if settings.target_loss is not None:
-                self.measure_train = Evaluator(self.model, self.feed, samples, group)
+                self.measure_train = Evaluator(self.shown, self.feed, samples, group)
         with under("validation"):
             self.feed_held_out = self.measure_held_out = None
             if held_out is not None:
                 self.feed_held_out = self.model.feed(held_out, streamed[1])
-                self.measure_held_out = Evaluator(self.model, self.feed_held_out, held_out, group)
+                self.measure_held_out = Evaluator(self.shown, self.feed_held_out, held_out, group)
         self.room: dict[str, Array] = {}
         if copies:
             with under("checkpoint"):
@@ -166,6 +167,32 @@ class Setup:
             name: self.backend.full(self.model.w.shape, value, self.dtype)
             for name, value in zip(self.optimizer.state, initial, strict=True)
         }
+        average, self.average_epoch = self.settings.make_average(), None
+        if average is not None and self.model.network.statistics and not average.share:
+            raise InputError(
+                f"average {self.settings.average!r}: the running statistics of this network are "
+                "not those of averaged weights; use 'ema'"
+            )
+        others = {"average": average is not None, "accumulated": self.settings.accumulate > 1}
+        for name in (name for name, wanted in others.items() if wanted):
+            if name not in self.vectors:
+                self.vectors[name] = self.backend.full(self.model.w.shape, 0.0, self.dtype)
+        self.shown, self.finite_average = self.model, None
+        if average is not None:
+            mean, self.finite_average = self.vectors["average"], self._like(self.model)[0]
+            self.shown = self.model.copy_into(mean, self.model.statistics)
+            arrays = mean, self.finite_average, self.model.w
+            self.average_epoch = self.backend.fuse(closed).bind(*arrays, scalars=1)
+
+    def _check_accumulation(self) -> None:
+        """Several batches are as one only where a penalty counts once."""
+        objective = self.model.objective
+        several = self.settings.accumulate > 1 and self.model.network.penalties()
+        if several and (objective.reduction == "sum" or objective.shared_penalties):
+            raise InputError(
+                "accumulate: penalties (l1, l2) would count once a batch with reduction 'sum' or "
+                "shared_penalties; use weight_decay, or reduction 'mean'"
+            )
 
     def _data(self, streamed: bool | None) -> None:
         self.feed = self.model.feed(self.samples, streamed)
@@ -186,11 +213,11 @@ class Setup:
             self.feed,
             self.sizes,
             self.optimizer,
-            list(self.vectors.values()),
+            [self.vectors[name] for name in self.optimizer.state],
             self.loss_scale,
-            self.settings.rate_factors,
+            self.settings,
+            self.vectors.get("accumulated"),
             self.group,
-            self.settings.shards,
         )
         self.recorded = None
         if self.settings.record_steps:
@@ -224,15 +251,26 @@ class Setup:
             history={name: list(values) for name, values in state.history.items()},
         )
 
-    def keep(self, place: tuple[Array, Array]) -> None:
-        """The model's weights and statistics into one of the places for them."""
-        self.backend.copy(self.model.w, place[0])
-        self.backend.copy(self.model.statistics, place[1])
+    def keep(self, place: tuple[Array, Array], model: Model | None = None) -> None:
+        """The model's weights and statistics, or those of another, into a place for them."""
+        model = model or self.model
+        self.backend.copy(model.w, place[0])
+        self.backend.copy(model.statistics, place[1])
+
+    def keep_average(self) -> None:
+        """The average, where there is one, as that of the last finite epoch."""
+        if self.finite_average is not None:
+            self.backend.copy(self.shown.w, self.finite_average)
 
     def go_back(self, place: tuple[Array, Array]) -> None:
         """The model's weights and statistics from there."""
         self.backend.copy(place[0], self.model.w)
         self.backend.copy(place[1], self.model.statistics)
+
+    def average_back(self) -> None:
+        """The average of the last finite epoch."""
+        if self.finite_average is not None:
+            self.backend.copy(self.finite_average, self.shown.w)
 
     def give_back(self) -> None:
         """Let go of what only further steps would need."""
@@ -264,6 +302,7 @@ class Setup:
                 model.statistics = state.statistics
             for name, vector in self.vectors.items():
                 self._fill(vector, state.vectors[name])
+        self.keep_average()
         best: tuple[Any, Any] = None, None
         if state.best_w is not None:
             self.best = best = self.best or self._like(model)
@@ -294,10 +333,10 @@ class Setup:
     def _check(self, state: State) -> None:
         check_is("the state to go on from", state, State)
         state.check()
-        if set(state.vectors) != set(self.optimizer.state):
+        if set(state.vectors) != set(self.vectors):
             raise InputError(
                 f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
-                f"{self.settings.optimizer!r} has {sorted(self.optimizer.state)}"
+                f"{self.settings.optimizer!r} has {sorted(self.vectors)} with these settings"
             )
         shape = self.model.w.shape
         if state.w.shape != shape:
@@ -317,6 +356,12 @@ class Setup:
                     f"the state to go on from has {name} with values that are NaN or infinite, as "
                     "of a run that diverged; train anew with a smaller learning rate"
                 )
+
+
+def closed(xp: Any, mean: Array, before: Array, w: Array, share: Array) -> Array:
+    """The mean at the end of an epoch, from that of the epoch before: made anew if it is closed
+    again."""
+    return towards(xp, before, w, share)
 
 
 def step_memory(

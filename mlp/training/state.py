@@ -16,9 +16,9 @@ class State:
 
     w, statistics (of layers), vectors (the optimizer's), batch_losses and best_w are on the device.
     step counts updates from the start, epoch completed epochs, batch the completed batches of the
-    epoch under way, whose losses are in batch_losses. best_w and best_statistics are those at the
-    lowest watched loss, waited the epochs since. loss_scale, (2,), is that of mixed precision
-    (`mlp.formulas.loss_scaling`).
+    epoch under way, whose losses are in batch_losses, seconds the time that training took. best_w
+    and best_statistics are those at the lowest watched loss, waited the epochs since. loss_scale,
+    (2,), is that of mixed precision (`mlp.formulas.loss_scaling`).
     """
 
     w: Array
@@ -36,6 +36,7 @@ class State:
     loss_scale: Array | None = None
     statistics: Array | None = None
     best_statistics: Array | None = None
+    seconds: float = 0.0
 
     def check(self) -> None:
         """InputError if its parts do not fit together; whose values they are is not looked at."""
@@ -45,6 +46,8 @@ class State:
                 raise InputError(f"state: {name} must be below 2^53, not {getattr(self, name)}")
         if not (_is_number(self.learning_rate) and 0.0 < self.learning_rate < math.inf):
             raise InputError(f"state: learning_rate must be above 0, not {self.learning_rate!r}")
+        if not (_is_number(self.seconds) and 0.0 <= self.seconds < math.inf):
+            raise InputError(f"state: seconds must be 0 or above, not {self.seconds!r}")
         if not _is_number(self.best_loss):
             raise InputError(f"state: best_loss must be a number, not {self.best_loss!r}")
         length, under_way = self.w.shape, self.batch_losses

@@ -9,20 +9,48 @@ itself looks up which batch it is, in tables that are sent once an epoch.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backends import Array, BackendError
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import BlockOrder
+from mlp.errors import InputError
+from mlp.formulas.clipping import (
+    ascended,
+    clipped_by_norm,
+    clipped_by_value,
+    from_kept,
+    reach,
+    shrinkage,
+    square,
+)
 from mlp.formulas.loss_scaling import guarded, judge
 from mlp.formulas.optimizers import Optimizer
 from mlp.layers.tape import Arena, Tape
 from mlp.model import Model
+from mlp.network.graph import UpdatePart
 from mlp.parallel.group import ALONE, Group
 from mlp.parallel.shards import Shards
+from mlp.training.settings import Settings
+
+
+class Turn(NamedTuple):
+    """What a batch is of its step: one of several whose gradients are added up, or all of it.
+
+    before: how many of them came before. share: of its gradient in the step's. last: then the
+    weights are updated.
+    """
+
+    before: int = 0
+    share: float = 1.0
+    last: bool = True
+
+
+WHOLE = Turn()
 
 
 class Step:
@@ -30,8 +58,8 @@ class Step:
 
     The model's w is updated in place, and so are the optimizer's state vectors, one an entry of
     ``optimizer.state``, and with mixed precision ``loss_scale``, (2,): the scale and the good steps
-    (`mlp.formulas.loss_scaling`). rate_factors: by role of parameters, on the learning rate.
-    ``g`` is the gradient of the last step; ``parts``: (part of w, whether it is decayed, factor).
+    (`mlp.formulas.loss_scaling`). settings: factors, clipping, `sam_radius`, `accumulate`; for the
+    last ``accumulated`` is the sum so far. ``g`` is the gradient of the last step; ``parts``: of w.
     With several ranks in the group, or shards, each batch is cut into such (`mlp.parallel.shards`).
     """
 
@@ -43,36 +71,67 @@ class Step:
         optimizer: Optimizer,
         vectors: Sequence[Array],
         loss_scale: Array | None = None,
-        rate_factors: Mapping[str, float] | None = None,
+        settings: Settings | None = None,
+        accumulated: Array | None = None,
         group: Group = ALONE,
-        shards: int | None = None,
     ):
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
-        self.vectors, self.constants = vectors, optimizer.constants
+        self.vectors = dict(zip(optimizer.state, vectors, strict=True))
+        self.settings = settings = settings or Settings()
         backend, network, weighted = model.backend, model.network, feed.weighted
+        decays, matrices = (getattr(optimizer, name, False) for name in ("decays", "matrices"))
+        factors = settings.rate_factors, settings.decay_factors
+        self.parts = network.update_parts(decays, *factors, matrices)
+        if matrices and not any(part.shape for part in self.parts):
+            raise InputError(
+                f"optimizer {settings.optimizer!r} is for matrices between hidden layers, of which "
+                "this network trains none: use 'adamw'"
+            )
+        rule: Any = optimizer
+        self.rules = [rule.matrix(p.shape) if p.shape else rule for p in self.parts]
         sizes = sorted(set(sizes), reverse=True)
+        empty = partial(backend.full, (network.parameters,), 0.0, model.dtype)
         scale = None if loss_scale is None else loss_scale[:1]
-        self.evaluations, self.fill, self.shards = {}, {}, None
-        if group.size > 1 or shards is not None:
-            self.shards = Shards(model, feed, sizes, group, shards, scale)
-            self.g, self.arena = self.shards.g, self.shards.arenas[0]
+        self.kept = [] if settings.sam_radius is None else [empty()]
+        self.squares = empty() if self.kept or settings.clip_norm is not None else None
+        self.evaluations, self.fill, self.sums, self.shards = {}, {}, {}, None
+        self.gradients: dict[int, list[Callable[[], None]]] = {}
+        if group.size > 1 or settings.shards is not None:
+            if self.kept or accumulated is not None:
+                raise InputError("accumulate and sam_radius are for one process, without shards")
+            self.shards = Shards(model, feed, sizes, group, settings.shards, scale)
+            self.g = self.batch_g = self.shards.g
+            self.arena = self.shards.arenas[0]
         else:
-            self.g = backend.full((network.parameters,), 0.0, model.dtype)
+            self.g = empty() if accumulated is None else accumulated
+            self.batch_g = self.g if accumulated is None else empty()
             self.arena = Arena(backend, model.precision, sizes[0])
             for n in sizes:
-                self.evaluations[n] = model.objective.gradient(
-                    backend, model.w, self.g, self.arena, n, weighted, scale, model.statistics
-                )
-                self.fill[n] = feed.bind(self.evaluations[n])
+                arguments = backend, model.w, self.batch_g, self.arena, n, weighted, scale
+                evaluation = model.objective.gradient(*arguments, model.statistics)
+                self.evaluations[n], self.fill[n] = evaluation, feed.bind(evaluation)
+                self.gradients[n], self.sums[n] = [evaluation.run], evaluation.sums
+                if self.kept:
+                    again = model.objective.gradient(*arguments, model._scratch())
+                    self._ascend(n, again.run)
 
+        self.add = None
+        if accumulated is not None:
+            kernel = backend.fuse(added)
+            self.add = kernel.bind(self.g, self.batch_g, scalars=2)
         self.guards: list[Callable[[], None]] = []
         self.fine: list[Array] = []
+        self.shrink: list[Array] = []
         if loss_scale is not None:
             self._guard(loss_scale)
-        decays = getattr(optimizer, "decays", False)
-        self.parts = network.update_parts(decays, rate_factors or {})
+        if settings.clip_norm is not None:
+            self._clip(settings.clip_norm)
+        for part, rule in zip(self.parts, self.rules, strict=True):
+            if part.shape:
+                self._direct(part, rule)
         self.updates = [
-            (self.bind_update(part), decay, factor) for part, decay, factor in self.parts
+            (self.bind_update(i), rule.constants, part.rate, part.decay)
+            for i, (part, rule) in enumerate(zip(self.parts, self.rules, strict=True))
         ]
 
     def rows_of(self, batch: slice, index: Rows | None) -> Rows:
@@ -96,6 +155,29 @@ class Step:
         else:
             self.shards.of[n].load(rows)
 
+    def _ascend(self, n: int, again: Callable[[], None]) -> None:
+        """The gradient of sharpness-aware minimisation: at w, then at the worst point near it."""
+        backend, radius = self.backend, self.settings.sam_radius
+        total, norm = self._norm()
+        first, self.sums[n] = self.sums[n], backend.empty((1, 2), self.model.dtype)
+        far = backend.fuse(reach).bind(total, total, scalars=1)
+        calls: list[Callable[[], None]] = [*self.gradients[n]]
+        calls += [partial(backend.copy, first, self.sums[n]), *norm, partial(far, radius)]
+        for part in self.parts:
+            w, kept, g = (x[part.part] for x in (self.model.w, self.kept[0], self.batch_g))
+            calls.append(backend.fuse(ascended, into=(0, 1)).bind(w, kept, g, total))
+        self.gradients[n] = [*calls, again]
+
+    def _norm(self) -> tuple[Array, list[Callable[[], None]]]:
+        """Room for |g|² over what is trained, (1,), and the calls that compute it."""
+        backend, total = self.backend, self.backend.empty((1,), self.model.dtype)
+        assert self.squares is not None
+        calls = [
+            backend.fuse(square).bind(self.squares[part], self.g[part])
+            for part in joined([part.part for part in self.parts])
+        ]
+        return total, [*calls, backend.total(self.squares, total)]
+
     def _guard(self, loss_scale: Array) -> None:
         """With mixed precision: whether the gradient is finite, and the next loss scale."""
         backend, dtype = self.backend, self.model.dtype
@@ -105,38 +187,100 @@ class Step:
         self.guards.append(kernel.bind(fine, loss_scale[:1], loss_scale[1:], total))
         self.fine = [fine]
 
-    def bind_update(self, part: slice, *constants: Array) -> Callable[..., None]:
-        """The optimizer's kernel on a part of the weights. Its constants are arrays of shape (1,),
-        or else the arguments of what is returned."""
-        update = guarded(self.optimizer) if self.fine else self.optimizer.update
-        vectors = len(self.optimizer.state)
+    def _clip(self, most: float) -> None:
+        """The factor that makes the gradient's norm no larger than that."""
+        factor = self.backend.empty((1,), self.model.dtype)
+        total, norm = self._norm()
+        kernel = self.backend.fuse(shrinkage).bind(factor, total, scalars=1)
+        self.guards += [*norm, partial(kernel, most)]
+        self.shrink = [factor]
+
+    def _direct(self, part: UpdatePart, rule: Any) -> None:
+        """What a rule of matrices does before its update."""
+        tape = Tape(self.backend, self.model.dtype)
+        m, v = (self.vectors[name] for name in ("m", "v"))
+        reshape = self.backend.xp.reshape
+        rule.direct(tape, *(reshape(x[part.part], part.shape) for x in (self.g, m, v)))
+        self.guards.append(tape.run)
+
+    def bind_update(self, i: int, *constants: Array) -> Callable[..., None]:
+        """The optimizer's kernel on the i-th part of the weights. Its constants are arrays of shape
+        (1,), or else the arguments of what is returned."""
+        part, rule = self.parts[i].part, self.rules[i]
+        update, vectors = rule.update, len(rule.state)
+        if self.settings.clip_value is not None:
+            update = clipped_by_value(update, self.settings.clip_value)
+        if self.shrink:
+            update = clipped_by_norm(update, vectors)
+        if self.fine:
+            update = guarded(update, vectors)
+        if self.kept:
+            update = from_kept(update, vectors)
         kernel = self.backend.fuse(update, into=(0, *range(2, 2 + vectors)))
-        scalars = 0 if constants else len(self.optimizer.constants(1.0, 1))
-        arrays = self.model.w[part], self.g[part], *(v[part] for v in self.vectors), *self.fine
-        return kernel.bind(*arrays, *constants, scalars=scalars)
+        scalars = 0 if constants else len(rule.constants(1.0, 1))
+        arrays = [x[part] for x in (self.model.w, self.g, *self.vectors.values(), *self.kept)]
+        return kernel.bind(*arrays, *self.fine, *self.shrink, *constants, scalars=scalars)
+
+    def constants(self, i: int, eta: float, number: int, decay: float) -> tuple[float, ...]:
+        """What the i-th part's kernel takes in a step."""
+        part = self.parts[i]
+        found: tuple[float, ...] = self.rules[i].constants(
+            part.rate * eta, number, part.decay * decay
+        )
+        return found
 
     def __call__(
-        self, n: int, rows: Rows | None, eta: float, number: int, seed: int, losses: Array
+        self,
+        n: int,
+        rows: Rows | None,
+        eta: float,
+        number: int,
+        seed: int,
+        losses: Array,
+        decay: float = 1.0,
+        turn: Turn = WHOLE,
     ) -> None:
         """Step ``number`` (from 1) on n rows, or on what the buffers hold if rows is None.
 
         eta: the learning rate. seed: of what layers draw. losses: (1, 2), gets loss and penalty.
+        decay: the factor on the weight decay.
         """
+        drawn = (number - 1) * self.settings.accumulate + turn.before + 1
         if self.shards is not None:
-            self.shards.run(n, rows, seed, number)  # loop eq. (2), of all ranks together
+            self.shards.run(n, rows, seed, drawn)  # loop eq. (2), of all ranks together
             self.backend.copy(self.shards.sums, losses)
         else:
             evaluation = self.evaluations[n]
             if rows is not None:
                 self.fill[n](rows)
             if evaluation.noise is not None:
-                evaluation.noise.begin(seed, number)
-            evaluation.run()  # loop eq. (2)
-            self.backend.copy(evaluation.sums, losses)
+                evaluation.noise.begin(seed, drawn)
+            for call in self.gradients[n]:  # loop eq. (2)
+                call()
+            self.backend.copy(self.sums[n], losses)
+        if self.add is not None:
+            self.add(float(turn.before > 0), turn.share)
+        if not turn.last:
+            return
         for guard in self.guards:
             guard()
-        for update, decay, factor in self.updates:
-            update(*self.constants(factor * eta, number, decay))  # loop eq. (3)
+        for update, constants, factor, decayed in self.updates:
+            update(*constants(factor * eta, number, decayed * decay))  # loop eq. (3)
+
+
+def added(xp: Any, g: Array, more: Array, begun: Array, share: Array) -> Array:
+    """One more batch's gradient; the first one begins the sum anew."""
+    return xp.where(begun + 0.0 * more > 0.0, g + share * more, share * more)
+
+
+def joined(parts: Sequence[slice]) -> list[slice]:
+    """Neighbouring parts as one."""
+    found: list[slice] = []
+    for part in parts:
+        if found and found[-1].stop == part.start:
+            part = slice(found.pop().start, part.stop)
+        found.append(part)
+    return found
 
 
 class Recorded:
@@ -158,25 +302,26 @@ class Recorded:
         index = backend.asarray(np.zeros((1, size), np.int64))
         self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
         successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
-        widths = [len(step.optimizer.constants(1.0, 1)) for _ in step.parts]
+        self.updated = range(len(step.parts))
+        widths = [len(step.constants(i, 1.0, 1, 1.0)) for i in self.updated]
         self.table = backend.full((batches, sum(widths)), 0.0, dtype)
         now = backend.full((1, sum(widths)), 0.0, dtype)
 
         constants = [now[0, i : i + 1] for i in range(sum(widths))]
         updates = []
-        for (part, *_), width in zip(step.parts, widths, strict=True):
-            updates.append(step.bind_update(part, *constants[:width]))
+        for i, width in enumerate(widths):
+            updates.append(step.bind_update(i, *constants[:width]))
             constants = constants[width:]
         # What `Step` does, with the numbers of the tables. Nothing here refers to this object:
         # recordings hold the calls, and all of it is to go when the run does.
         self.tapes: dict[int, Tape] = {}
-        for n, evaluation in step.evaluations.items():
+        for n in step.evaluations:
             tape = self.tapes[n] = Tape(backend)
             tape.calls.append(partial(backend.take, self.table, self.batch, now))
             if self.gathers:
                 tape.calls.append(partial(backend.take, self.order, self.batch, index))
                 tape.calls.append(partial(step.fill[n], index[0, :n]))
-            tape.calls += [evaluation.run, *step.guards, *updates]
+            tape.calls += [*step.gradients[n], *step.guards, *updates]
             tape.calls.append(partial(backend.take, successor, self.batch, following))
             tape.copy(following, self.batch)
         self.replays: dict[int, Callable[[], None]] = {}
@@ -191,19 +336,24 @@ class Recorded:
         feed.ahead(rows)
 
     def begin(
-        self, order: np.ndarray | BlockOrder | None, batch: int, number: int, rates: list[float]
+        self,
+        order: np.ndarray | BlockOrder | None,
+        batch: int,
+        number: int,
+        rates: list[tuple[float, float]],
     ) -> None:
         """What the epoch's batches from ``batch`` on need; step ``number`` is the last one done.
 
-        order: of the samples, (n,), None as they are. rates: the learning rate of each step.
+        order: of the samples, (n,), None as they are. rates: the learning rate of each step, and
+        the factor on the weight decay.
         """
-        backend, optimizer = self.backend, self.step.optimizer
+        backend = self.backend
         table = np.zeros(self.table.shape)
-        for i, eta in enumerate(rates):
+        for k, (eta, decay) in enumerate(rates):
             row: list[float] = []
-            for _, decay, factor in self.step.parts:
-                row += optimizer.constants(factor * eta, number + 1 + i, decay)
-            table[batch + i] = row
+            for i in self.updated:
+                row += self.step.constants(i, eta, number + 1 + k, decay)
+            table[batch + k] = row
         backend.upload(table.astype(self.step.model.dtype), self.table)
         if self.gathers:
             places = np.zeros(math.prod(self.order.shape), np.int64)
@@ -212,9 +362,17 @@ class Recorded:
         backend.upload(np.array([batch], np.int64), self.batch)
 
     def __call__(
-        self, n: int, rows: Rows | None, eta: float, number: int, seed: int, losses: Array
+        self,
+        n: int,
+        rows: Rows | None,
+        eta: float,
+        number: int,
+        seed: int,
+        losses: Array,
+        decay: float = 1.0,
+        turn: Turn = WHOLE,
     ) -> None:
-        """As `Step`, but that eta, and where it gathers the rows, are in the tables already."""
+        """As `Step`, but that rates, and where it gathers the rows, are in the tables already."""
         evaluation = self.step.evaluations[n]
         if rows is not None and not self.gathers:
             self.step.fill[n](rows)
@@ -227,7 +385,7 @@ class Recorded:
             self.tapes[n].run()
         else:
             self._record(n)
-        self.backend.copy(evaluation.sums, losses)
+        self.backend.copy(self.step.sums[n], losses)
 
     def _record(self, n: int) -> None:
         try:
