@@ -168,7 +168,11 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
         )
     about = {field.name: getattr(layer, field.name) for field in fields(layer)}  # type: ignore[arg-type]
     about = {name: x.item() if isinstance(x, np.generic) else x for name, x in about.items()}
-    for name, table in (("activation", ACTIVATIONS), ("initializer", INITIALIZERS)):
+    for name, table in (
+        ("activation", ACTIVATIONS),
+        ("gate", ACTIVATIONS),
+        ("initializer", INITIALIZERS),
+    ):
         if name in about:
             about[name] = spec(table, about[name], name)
     return about if kind == "dense" else {"kind": kind, **about}

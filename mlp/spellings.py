@@ -92,6 +92,8 @@ SAME = {
     "batch_norm": "BatchNormalization, batch_normalisation, BatchNorm1d, bn",
     "embedding": "embed, lookup, entity_embedding, embedding_table",
     "ensemble": "batch_ensemble, BatchEnsemble, tabm, members",
+    "gated": "glu, GLU, swiglu, geglu, gated_linear_unit",
+    "maxout": "max_out",
     "layer_norm": "LayerNormalization, layer_normalisation, ln",
     "rms_norm": "RMSNormalization, rms_normalisation, root_mean_square_norm",
     "scale": "rescaling, scaling_layer",

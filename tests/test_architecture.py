@@ -23,7 +23,17 @@ README = MLP.parent / "README.md"
 # The rooms, each with its files, from the ground up: a file may import what stands above its row,
 # and in its own row what stands left of it. A new file has to find its place here: it fails the
 # test until then. "" is mlp/ itself; ARCHITECTURE and README say the same sentence.
-OTHER_LAYERS = ["activation", "add", "batch_norm", "embedding", "layer_norm", "scale", "ensemble"]
+OTHER_LAYERS = [
+    "activation",
+    "add",
+    "batch_norm",
+    "embedding",
+    "layer_norm",
+    "scale",
+    "ensemble",
+    "gated",
+    "maxout",
+]
 HOUSE = [
     ("", ["spellings", "errors", "durations", "seeds", "names", "files", "locks"]),
     ("", ["sealed", "memory", "threads"]),
@@ -34,7 +44,7 @@ HOUSE = [
             *("initializers", "schedules", "averages", "optimizers", "clipping", "loss_scaling"),
         ],
     ),
-    ("layers", ["tape", "layer", "noise", "dropout", "dense", *OTHER_LAYERS]),
+    ("layers", ["tape", "layer", "noise", "affine", "dropout", "dense", *OTHER_LAYERS]),
     ("network", ["graph", "backpropagation", "objective"]),
     ("parallel", ["group", "nccl", "mpi", "launch"]),
     (

@@ -19,7 +19,9 @@ from mlp.layers import (
     Dropout,
     Embedding,
     Ensemble,
+    Gated,
     LayerNorm,
+    Maxout,
     RMSNorm,
     Scale,
 )
@@ -357,6 +359,14 @@ WRITTEN = {
     "ensemble": (
         "units = 3\ncount = 4\nactivation = 'relu'\nadapters = false",
         Ensemble(3, 4, "relu", False),
+    ),
+    "gated": (
+        "units = 3\ngate = {name = 'elu', alpha = 0.5}",
+        Gated(3, {"name": "elu", "alpha": 0.5}),
+    ),
+    "maxout": (
+        "units = 3\npieces = 4\ninitializer = 'he_normal'",
+        Maxout(3, 4, initializer="he_normal"),
     ),
     "layer_norm": ("epsilon = 1e-3", LayerNorm(1e-3)),
     "rms_norm": ("", RMSNorm()),

@@ -25,8 +25,10 @@ from mlp.layers import (
     Dropout,
     Embedding,
     Ensemble,
+    Gated,
     Layer,
     LayerNorm,
+    Maxout,
     Parameter,
     RMSNorm,
     Scale,
@@ -279,6 +281,16 @@ NETS = {
         Ensemble(3, sources=(0, 1, 2)),
         Scale(),
     ],
+    "gated": [
+        Gated(4, l2=0.01),
+        Gated(5, "silu", (0, 1), bias=False),
+        Gated(4, "tanh", (1, 2)),
+        Add((1, 3)),
+        OUT,
+    ],
+    "gated at the end": [HIDDEN, Gated(3, "gelu_tanh")],
+    "maxout": [Maxout(4), Maxout(5, 3, (0, 1), bias=False), OUT, Maxout(3)],
+    "members with gates": [Ensemble(4, 2), Gated(4, "tanh"), Maxout(3, 3)],
     "an activation at the end": [HIDDEN, OUT, Activation("identity")],
     "dropout": [HIDDEN, Dropout(0.4), Dense(5, "gelu"), OUT],
     "dropout of the input": [Dropout(0.2), HIDDEN, OUT],
@@ -584,6 +596,27 @@ def test_the_prediction_is_the_mean_of_the_members_and_the_loss_that_of_theirs(b
     given = backend.asarray(X, "float64")
     on_device = backend.to_numpy(one.predict(given, members=True))
     np.testing.assert_allclose(on_device, expected, rtol=1e-12)
+
+
+def test_gated_and_maxout_units_are_as_the_papers_have_them():
+    (X, _), sigmoid = rows(), lambda v: 1.0 / (1.0 + np.exp(-v))
+    gates = {"sigmoid": sigmoid, "silu": lambda v: v * sigmoid(v), "identity": lambda v: v}
+    for gate, f in gates.items():
+        one = Model(Network(3, [Gated(4, gate)]), "mean_squared_error", dtype="float64", seed=1)
+        one.w = np.random.default_rng(0).normal(size=one.network.parameters)
+        z = X @ one.W[0, 1] + one.b[1]
+        np.testing.assert_allclose(one.predict(X), z[:, :4] * f(z[:, 4:]), rtol=1e-12)
+    one = Model(Network(3, [Maxout(4, 3)]), "mean_squared_error", dtype="float64", seed=1)
+    z = (X @ one.W[0, 1] + one.b[1]).reshape(N, 3, 4)
+    np.testing.assert_allclose(one.predict(X), z.max(axis=1), rtol=1e-12)
+    for made, said in (
+        (lambda: Maxout(4, 1), "Maxout: pieces must be a whole number from 2 on, not 1"),
+        (lambda: Gated(4, "prelu"), "Gated: the gate 'prelu' is one that learns"),
+        (lambda: Gated(0), "Gated: units must be a whole number from 1 on, not 0"),
+        (lambda: Activation("prelu"), "Activation: 'prelu' learns, which is for Dense"),
+    ):
+        with pytest.raises(InputError, match=said):
+            made()
 
 
 def test_nets_side_by_side_are_nets():

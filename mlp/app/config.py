@@ -392,6 +392,7 @@ class OtherLayer(Section):
 # Types of settings that layers of several kinds have, where a file's are others than Python's.
 LAYER_TYPES: dict[str, Any] = {
     "activation": Annotated[Spec, named(ACTIVATIONS, get_activation)],
+    "gate": Annotated[Spec, named(ACTIVATIONS, get_activation)],
     "initializer": Annotated[Spec, named(INITIALIZERS, _initializer)],
     "units": int | None,
 }

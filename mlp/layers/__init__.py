@@ -10,6 +10,9 @@ scale.py        a factor for each column
 batch_norm.py   normalisation over the rows of a batch
 embedding.py    a row of a table for each value of a column
 ensemble.py     units of several members, by adapters or on their own
+affine.py       what dense, gated and maxout layers begin with
+gated.py        units with a gate: GLU, SwiGLU
+maxout.py       the largest of several affine functions
 layer_norm.py   normalisation of each row, by mean and variance or by root mean square
 """
 
@@ -20,8 +23,10 @@ from mlp.layers.dense import Dense
 from mlp.layers.dropout import Dropout
 from mlp.layers.embedding import Embedding
 from mlp.layers.ensemble import Ensemble
+from mlp.layers.gated import Gated
 from mlp.layers.layer import ROLES, Columns, Layer, Parameter, Place, Role, Statistic
 from mlp.layers.layer_norm import LayerNorm, RMSNorm
+from mlp.layers.maxout import Maxout
 from mlp.layers.scale import Scale
 
 __all__ = [
@@ -35,8 +40,10 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Ensemble",
+    "Gated",
     "Layer",
     "LayerNorm",
+    "Maxout",
     "Parameter",
     "Place",
     "RMSNorm",
@@ -54,7 +61,9 @@ LAYERS: dict[str, type[Layer]] = {
     "dropout": Dropout,
     "embedding": Embedding,
     "ensemble": Ensemble,
+    "gated": Gated,
     "layer_norm": LayerNorm,
+    "maxout": Maxout,
     "rms_norm": RMSNorm,
     "scale": Scale,
 }

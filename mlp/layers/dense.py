@@ -18,10 +18,7 @@ and b, of the role "slope"; their derivatives come from the kernel that makes δ
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
-
-import numpy as np
 
 from backends import Array
 from mlp.errors import check_whole
@@ -34,6 +31,7 @@ from mlp.formulas.activations import (
     meant_before,
 )
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
+from mlp.layers.affine import affine_parameters, products, products_back
 from mlp.layers.dropout import check_rate, drop, strengths
 from mlp.layers.layer import Layer, Parameter, Place, check_flag, check_penalties, check_sources
 
@@ -85,16 +83,8 @@ class Dense(Layer):
     def parameters(self, inputs: Mapping[int, int]) -> Iterator[Parameter]:
         """W[k, l], (units_k, units_l) for each source k, b[l], (units_l,), and what the activation
         learns, by its names."""
-        draw, fan_in = get_initializer(self.initializer, self.activation), sum(inputs.values())
-        for k, width in inputs.items():
-            shape = (width, self.units)
-
-            def start(rng: np.random.Generator, shape: tuple[int, int] = shape) -> np.ndarray:
-                return draw(rng, fan_in, self.units, shape)
-
-            yield Parameter("W", shape, "weight", start, source=k)
-        if self.bias:
-            yield Parameter("b", (self.units,), "bias")
+        draw = get_initializer(self.initializer, self.activation)
+        yield from affine_parameters(inputs, self.units, draw, self.bias)
         for name, (size, first) in self._learned().items():
             yield Parameter(name, (size,), "slope", first)
 
@@ -114,8 +104,7 @@ class Dense(Layer):
     def forward(self, at: Place) -> None:
         """Eq. (1) and (2); of the last layer the products alone."""
         z, b = at.buffer("z"), [at.p["b"]] if self.bias else []
-        terms = [(x, at.p["W", k]) for k, x in at.x.items()]
-        at.tape.products(terms, z, partial(at.buffer, "part"))  # (1)
+        products(at, z)  # (1)
         if at.last:
             at.y, at.ending = z, tuple(b)
             return
@@ -144,12 +133,7 @@ class Dense(Layer):
         """Eq. (4), (5) and (6); of the last layer Δ is δ already, by the objective's kernel."""
         if not at.last:
             self._chain_rule(at)
-        for k, x in at.x.items():
-            at.tape.product(x.T, at.delta, at.g["W", k])  # (5)
-        for k, out in at.back():
-            at.tape.product(at.delta, at.p["W", k].T, out)  # (4), Σ
-        if self.bias:
-            at.tape.total(at.delta, at.g["b"])  # (6)
+        products_back(at, at.delta)  # (5), (4), (6)
 
     def _chain_rule(self, at: Place) -> None:
         """δ <- f'ᵀ(z) · (v ⊙ m), over v, with the mask m of dropout; and the derivatives by what f
