@@ -46,7 +46,7 @@ HOUSE = [
     ),
     ("layers", ["tape", "layer", "noise", "affine", "dropout", "dense", *OTHER_LAYERS]),
     ("network", ["graph", "backpropagation", "objective"]),
-    ("parallel", ["group", "nccl", "mpi", "launch"]),
+    ("parallel", ["group", "nccl", "mpi", "launch", "cost"]),
     (
         "data",
         [
@@ -87,7 +87,7 @@ HOUSE = [
             *("terminal", "plots", "progress", "config", "prepare"),
             *("run_folder", "endings", "fingerprint", "standing", "runs", "run_list"),
             *("prediction_table", "table_report"),
-            *("backend_times", "backend_report", "cli"),
+            *("backend_times", "backend_report", "backend_ranks", "cli"),
         ],
     ),
     ("", ["__init__", "__main__"]),

@@ -543,18 +543,35 @@ def backends(
     """List the backends: usable or why not. With --check one report to paste into an issue.
 
     The report compares kernels, products, gradient and training with NumPy, and says how fast
-    products and training steps are. Exit code 1 if a check fails.
+    products and training steps are; under mpiexec also from how many rows on several processes
+    gain. Exit code 1 if a check fails.
     """
     from backends import available, get_backend
     from mlp.memory import megabytes
 
     if check:
+        from mlp.app.backend_ranks import NETS, lines
         from mlp.app.backend_report import QUICK, BackendCheck
+        from mlp.app.prepare import on_own_device
+        from mlp.parallel import world
+        from mlp.parallel.group import ending_all
+        from mlp.threads import limited
 
-        report = BackendCheck(get_backend(name or "auto"), QUICK if quick else None)
-        for line in report.lines():
-            say(line)
-        raise typer.Exit(1 if report.failed else 0)
+        group = world()
+        backend = on_own_device(get_backend(name or "auto"), group)
+        failed: list[str] = []
+        if group.rank == 0:
+            report = BackendCheck(backend, QUICK if quick else None)
+            for line in report.lines():
+                say(line)
+            failed = report.failed
+        with ending_all(group), backend.scope(), limited():
+            group.wait()
+            about = ((((16, 12, 4), 16),), 2) if quick else (NETS, 20)
+            for line in lines(group, backend, *about):
+                if group.rank == 0:
+                    say(line)
+        raise typer.Exit(1 if failed else 0)
     rows = [["backend", "usable", "device", "free", "total", "version"]]
     reasons = []
     for info in available((name,)) if name else available():

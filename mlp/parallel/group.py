@@ -58,6 +58,9 @@ class Group:
         """The reason of the lowest rank that has one, on all of them; "" if none has."""
         return reason
 
+    def wait(self) -> None:
+        """Until all ranks are here, without keeping a core busy."""
+
     def abort(self, code: int) -> None:
         """End all ranks now, this one too. One alone goes on to its own end."""
 

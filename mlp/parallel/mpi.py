@@ -16,6 +16,7 @@ Arrays on a device go through host memory, page-locked where the backend has suc
 """
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -85,6 +86,11 @@ class MpiGroup(Group):
         self.comm.Allreduce(self.mine, self.least, self.lowest)
         first = int(self.least[0])
         return self.comm.bcast(reason, first) if first < self.size else ""
+
+    def wait(self) -> None:
+        here = self.comm.Ibarrier()
+        while not here.Test():
+            time.sleep(0.005)
 
     def abort(self, code: int) -> None:
         sys.stdout.flush()

@@ -54,6 +54,9 @@ class NcclGroup(Group):
     def agree(self, reason: str) -> str:
         return self.mpi.agree(reason)
 
+    def wait(self) -> None:
+        self.mpi.wait()
+
     def abort(self, code: int) -> None:
         self.mpi.abort(code)
 
