@@ -136,6 +136,8 @@ def collected(kind: str) -> list[Found]:
         t = np.eye(layers[-1].units)[:ROWS] if layers[-1].units >= ROWS else np.zeros((ROWS, 2))
         if model.objective.targets == "counts":
             t = np.ones((ROWS, layers[-1].units))
+        if model.objective.heads > 1:
+            t = np.arange(ROWS * model.objective.columns).reshape(ROWS, -1) % 2
         train(
             model,
             np.zeros((ROWS, 3), np.uint8),  # scaled on the device

@@ -48,6 +48,9 @@ __all__ = ["Dense", "Evaluator", "Model", "Network"]
 
 SCALE = 2.0**10  # of the deltas of a single gradient in mixed precision; training adapts its own
 DTYPES = ("float32", "float64")
+UNORDERED = (
+    "their order is not known; number them, as 0, 1, 2, or give the model's classes in order"
+)
 SIZES = 8  # numbers of rows whose evaluations a predictor keeps
 
 
@@ -93,10 +96,14 @@ class Model:
         self.precision, self.dtype = _precision(precision, dtype)
         self.backend.require(self.precision)
         self.classes = None if classes is None else as_labels(classes, "classes")
-        if self.classes is not None and len(self.classes) != max(network.outputs, 2):
+        if self.classes is not None and self.objective.heads > 1 and not self.objective.ordered:
             raise InputError(
-                f"there are {len(self.classes)} classes for {network.outputs} outputs; name one "
-                "for each, or two for a single one"
+                "a loss with several outputs for each target is for numbers: no classes"
+            )
+        if self.classes is not None and len(self.classes) != self.objective.classes:
+            cure = "one more" if self.objective.ordered else "one for each, or two for a single one"
+            raise InputError(
+                f"there are {len(self.classes)} classes for {network.outputs} outputs; name {cure}"
             )
         self.preprocessing = preprocessing
         if preprocessing is not None:
@@ -111,7 +118,10 @@ class Model:
                 )
         self.columns = _columns(columns, network.inputs)
         self.input_scaling = _fitting(input_scaling, "input_scaling", network.inputs, "inputs")
-        self.target_scaling = _fitting(target_scaling, "target_scaling", network.outputs, "outputs")
+        self.target_scaling = _fitting(
+            target_scaling, "target_scaling", self.objective.columns, "outputs"
+        )
+        self._answer_scaling()  # there is one
         self._check_codes()
         self._predictors: list[Predictor] = []  # those that no thread is using
         if isinstance(self.backend, Count):  # nothing to draw: the model is to be planned with
@@ -135,6 +145,18 @@ class Model:
             self.backend.copy(given, self._w)
             self._statistics = self.backend.empty((network.statistics,), self.dtype)
             self.statistics = network.initial_statistics() if statistics is None else statistics
+
+    def _answer_scaling(self) -> Scaling | None:
+        """The scaling of the targets, for the columns of predictions."""
+        heads, spreads = self.objective.heads, getattr(self.objective.loss, "spreads", None)
+        if self.target_scaling is None or heads == 1 or self.objective.ordered:
+            return self.target_scaling
+        return self.target_scaling.repeated(spreads or (False,) * heads)
+
+    def in_units(self, y: np.ndarray) -> np.ndarray:
+        """Predictions in the user's units, of outputs (n, outputs) in scaled ones, on the host."""
+        scaling, found = self._answer_scaling(), np.asarray(self.objective.answer(np, y))
+        return found if scaling is None else scaling.invert(found.astype(np.float64))
 
     def __repr__(self) -> str:
         """The widths, what is between them, the loss, and where it computes in what."""
@@ -305,9 +327,11 @@ class Model:
 
     def predict(self, X: Any, members: bool = False) -> Array:
         """The outputs for X, (n, outputs): class shares, probabilities, or numbers in the units of
-        the targets. A data frame, or what `mlp.read` gives, goes by the names of its columns, in
-        any order. A host array gives a host array; one on the device stays there. Threads may
-        predict at once; on a CUDA device in the order of one stream, CuPy's usual one.
+        the targets; of ordered classes their shares, of a loss with several outputs for each target
+        what it says they are, as a mean and a deviation. A data frame, or what `mlp.read` gives,
+        goes by the names of its columns, in any order. A host array gives a host array; one on the
+        device stays there. Threads may predict at once; on a CUDA device in the order of one
+        stream, CuPy's usual one.
 
         members: of a net of several (`mlp.Ensemble`), whose mean the outputs are, each member's in
         place of it, (n, members, outputs); their deviation over axis 1 is their spread.
@@ -320,7 +344,7 @@ class Model:
         if self.network.members[-1] == 1:
             raise InputError("predict: members are those of an ensemble, which this network is not")
         y = self._predict(X, members)
-        shape = -1, self.network.members[-1], self.network.outputs
+        shape = -1, self.network.members[-1], y.shape[-1]
         return (
             np.reshape(y, shape) if isinstance(y, np.ndarray) else self.backend.xp.reshape(y, shape)
         )
@@ -354,17 +378,17 @@ class Model:
                 self._predictors.append(predictor)
             if not (given_on_device or isinstance(y, np.ndarray)):
                 y = backend.to_numpy(y)
-            if isinstance(y, np.ndarray) and not is_finite(y):
+            if not isinstance(y, np.ndarray):
+                y, scaling = self.objective.answer(backend.xp, y), self._answer_scaling()
+                return y if scaling is None else invert_on_device(backend, y, scaling)
+            if not is_finite(y):
                 raise self._overflow(X, y.reshape(X.shape[0], -1), given)
-            if self.target_scaling is None:
-                return y
-            if isinstance(y, np.ndarray):
-                with np.errstate(over="ignore"):
-                    y = self.target_scaling.invert(y.astype(np.float64))
-                if not (self.target_scaling.affine or is_finite(y)):  # of logarithms
-                    raise self._overflow(X, y.reshape(X.shape[0], -1), given)
-                return y
-            return invert_on_device(backend, y, self.target_scaling)
+            with np.errstate(over="ignore"):
+                y = self.in_units(y)
+            plain = self.target_scaling is None or self.target_scaling.affine
+            if not (plain and self.objective.heads == 1) and not is_finite(y):  # of logarithms
+                raise self._overflow(X, y.reshape(X.shape[0], -1), given)
+            return y
 
     def classify(self, X: Any) -> np.ndarray:
         """The label of each row, (n,) on the host: the class of the largest output, or with one
@@ -390,7 +414,7 @@ class Model:
             )
         if kind == "labels" and outputs > 1:
             return (y > 0.5).astype(np.int64)
-        index = y.argmax(axis=1) if outputs > 1 else (y[:, 0] > 0.5).astype(np.int64)
+        index = y.argmax(axis=1) if y.shape[1] > 1 else (y[:, 0] > 0.5).astype(np.int64)
         return index if self.classes is None else self.classes[index]
 
     def _overflow(self, X: Array, y: np.ndarray, given: Any) -> InputError:
@@ -415,9 +439,8 @@ class Model:
         """What to say of targets, as in `Samples`, on which the loss is not finite while the
         outputs y, (n, outputs), are."""
         where = ""
-        if t.ndim == 2:
-            y = y.astype(np.float64)
-            y = y if self.target_scaling is None else self.target_scaling.invert(y)
+        if t.ndim == 2 and not self.objective.ordered:
+            y = np.asarray(self.objective.point(self.in_units(y.astype(np.float64))))
             row, k = np.unravel_index(np.abs(t - y).argmax(), t.shape)
             where = f", as in row {row}, column {k}: {t[row, k]:.3g}, predicted as {y[row, k]:.3g}"
         return InputError(
@@ -450,7 +473,7 @@ class Model:
         """
         found = self._checked(X, t, sample_weight, what)
         if found.t is None:
-            raise InputError(f"{what}t is missing: give the targets, (n, {self.network.outputs})")
+            raise InputError(f"{what}t is missing: give the targets, (n, {self.objective.columns})")
         return found
 
     def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
@@ -485,12 +508,14 @@ class Model:
                 return self
             t = labels_of(t, source)
         numbers = not are_text(t)
-        if numbers and (data is None or are_numbers(np.asarray(t), max(outputs, 2))):
+        if self.objective.ordered and not numbers:
+            raise InputError(f"{source} holds labels in words: {UNORDERED}")
+        if numbers and (data is None or are_numbers(np.asarray(t), self.objective.classes)):
             return self
         classes = learned_classes(t, kind, source)
         if classes is None:
             return self
-        if len(classes) != max(outputs, 2):
+        if len(classes) != self.objective.classes:
             raise InputError(
                 f"{source} holds {len(classes)} classes, the last layer has {outputs} units: give "
                 "it one for each class, or name them all in the model's classes"
@@ -811,10 +836,10 @@ class Evaluator:
 
     def _measure(self, measures: Iterable[Measures], y: Any, rows: slice) -> None:
         """Take these predictions, in scaled units, of these rows into account."""
-        if self.model.target_scaling is not None:
-            y = self.model.target_scaling.invert(y.astype(np.float64))
+        y = self.model.objective.point(self.model.in_units(y))
         assert self.t is not None  # there is no loss without
         t = self.t[rows]
+        t = t[:, 0].astype(np.int64) if self.model.objective.ordered else t
         for measured in measures:
             measured.add(y, t)
 

@@ -80,17 +80,27 @@ def spec(table: Mapping[str, Any], thing: Any, kind: str) -> Any:
         return thing
     if isinstance(thing, Mapping):
         made = make(table, thing, kind)  # whose numbers are plain
-        return {key: value if key == "name" else getattr(made, key) for key, value in thing.items()}
+        return {
+            key: value if key == "name" else _listed(getattr(made, key))
+            for key, value in thing.items()
+        }
     for name, entry in table.items():
         if thing == entry and not isinstance(entry, type):
             return name
     for name, entry in table.items():
         if type(thing) is (entry if isinstance(entry, type) else type(entry)):
-            return {"name": name} | {key: getattr(thing, key) for key in settings_of(thing)}
+            return {"name": name} | {
+                key: _listed(getattr(thing, key)) for key in settings_of(thing)
+            }
     raise InputError(
         f"{kind} {thing!r} is an object of your own and cannot be written to a file (files hold "
         "data, never code); keep the weights, `model.w`, and build the network in your program"
     )
+
+
+def _listed(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 # Intervals that are better said in words.

@@ -31,6 +31,9 @@ SAME = {
     "mean_absolute_error": "mae, L1Loss, l1_loss, absolute_error, absolute_loss",
     "huber": "HuberLoss, huber_loss",
     "log_cosh": "LogCoshLoss, log_cosh_loss, logcosh",
+    "quantile": "pinball, pinball_loss, quantile_loss, mean_pinball_loss, quantile_regression",
+    "gaussian": "GaussianNLLLoss, gaussian_nll, gaussian_nll_loss, heteroscedastic, mean_variance",
+    "ordinal": "cumulative_link, coral, corn, proportional_odds, ordinal_regression, ordered_logit",
     "cosine_distance": "cosine_similarity, CosineEmbeddingLoss, cosine_embedding_loss, cosine_loss",
     "binary_cross_entropy": (
         "BCELoss, BCEWithLogitsLoss, bce, binary_crossentropy, sigmoid_cross_entropy, "
@@ -142,6 +145,7 @@ SAME = {
     "pos_weight": "positive_weight, scale_pos_weight",
     "power": "variance_power, tweedie_variance_power",
     "precision": "dtype",
+    "q": "quantiles, tau, quantile_levels, levels",
     "rate": "p, dropout_rate",
     "restore_best": "restore_best_weights",
     "sam_radius": "sam, rho",

@@ -27,6 +27,7 @@ from mlp import (
     train,
 )
 from mlp.data.scaling import Scaling
+from mlp.formulas import losses
 from mlp.formulas.activations import ACTIVATIONS, Elu, LeakyRelu
 from mlp.formulas.initializers import INITIALIZERS, Normal
 from mlp.formulas.losses import LOSSES
@@ -38,7 +39,7 @@ X = rng.normal(size=(10, 3))
 
 
 def outputs_for(loss):
-    return 3 if getattr(LOSSES[loss], "targets", "") == "classes" else 2
+    return losses.outputs_for(LOSSES[loss], 3 if LOSSES[loss].targets == "classes" else 2)
 
 
 def small_model(backend="numpy", **options):

@@ -14,7 +14,7 @@ from backends.blocks import BLOCK
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
 from backends.numpy_backend import NumpyBackend
 from mlp.formulas.activations import ACTIVATIONS, learned
-from mlp.formulas.losses import LOSSES
+from mlp.formulas.losses import LOSSES, rows_of
 from mlp.formulas.optimizers import OPTIMIZERS
 
 SHAPES = [(7, 5), (1, 5), (7, 1), (1, 1), (BLOCK // 4 + 1, 4), (3, BLOCK - 1), (2, BLOCK + 1)]
@@ -36,7 +36,7 @@ def further(name, shape):
     loss = name.partition(".")[0]
     if loss in ("multiclass_hinge", "multiclass_squared_hinge"):
         return max(1.0, 4.0 * shape[-1] ** 0.5)  # the sum stands as it is, not under a log
-    return 2.0 if loss == "focal" else 1.0
+    return 2.0 if loss in ("focal", "gaussian") else 1.0
 
 
 def table_formulas():
@@ -64,6 +64,7 @@ formulas = pytest.mark.parametrize("name", FORMULAS)
 def arrays_for(name, shape, dtype):
     """Arrays of order one for the array arguments of a formula, as training has them."""
     formula, into, _ = FORMULAS[name]
+    shape = (shape[0], 2) if name.startswith("gaussian") else shape  # a mean and a variance
     rng = np.random.default_rng(5)
     names = list(inspect.signature(formula).parameters)[1:]
     count = 1 + len(into) if name in OPTIMIZERS else len(names)  # w, g, the state vectors
@@ -77,6 +78,8 @@ def arrays_for(name, shape, dtype):
         if getattr(loss, "targets", None) == "classes":  # shares, of which there is one at least
             arrays["t"][..., 0] = 1.0
             arrays["t"] /= arrays["t"].sum(axis=-1, keepdims=True)
+        for key, row in zip(names[2:], rows_of(loss, shape[1]), strict=False):
+            arrays[key] = np.array(row)
         if getattr(loss, "positive", False):
             arrays["t"] += 0.1
     for key in ("step", *(("v", "u") if name in OPTIMIZERS else ())):

@@ -13,7 +13,7 @@ import pytest
 
 from backends import get_backend
 from mlp.formulas.activations import ACTIVATIONS, learned
-from mlp.formulas.losses import LOSSES
+from mlp.formulas.losses import LOSSES, get_loss, outputs_for
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena
 from mlp.network.graph import Network
@@ -66,7 +66,7 @@ def draw(case):
         numbers = Numbers(
             w,
             rng.standard_normal((N, network.inputs)),
-            draw_targets(rng, LOSSES[case.loss], network.outputs),
+            draw_targets(rng, get_loss(case.loss), case.objective),
             rng.uniform(0.0, 2.0, N) if case.weighted else None,
             dict(masks(network, case.seed)),
         )
@@ -86,8 +86,15 @@ def masks(network, seed):
         yield l, (u[:, : layer.units] >= rate) / (1.0 - rate)
 
 
-def draw_targets(rng, loss, c):
-    kind = loss.targets
+def width(loss):
+    """Of the last layer, for three targets or classes."""
+    return outputs_for(LOSSES[loss], 3)
+
+
+def draw_targets(rng, loss, objective):
+    kind, c = loss.targets, objective.columns
+    if objective.ordered:
+        return rng.integers(0, objective.classes, (N, 1)).astype(float)
     if kind == "numbers":
         return rng.standard_normal((N, c))
     if kind == "counts":
@@ -108,7 +115,7 @@ class Plain:
 
 def plain(case, numbers, w=None, dropout=True):
     """E by its definition, one sample, source and layer after another."""
-    network, loss, objective = case.network, LOSSES[case.loss], case.objective
+    network, loss, objective = case.network, get_loss(case.loss), case.objective
     views = network.views(numbers.w if w is None else w)
     W, b = views["W"], views.get("b", {})
     h, clear, penalty = {0: numbers.X}, np.inf, 0.0
@@ -130,8 +137,12 @@ def plain(case, numbers, w=None, dropout=True):
     y = h[network.depth]
     s = np.ones(N) if numbers.s is None else numbers.s
     r = s / s.sum() if objective.reduction == "mean" else s
-    cost = loss.cost(np, y, numbers.t)
-    cost = cost.mean(axis=1) if getattr(loss, "average", False) else cost.sum(axis=1)
+    pairs, rows = (y, numbers.t), [np.array(row) for row in objective.rows]
+    if objective.heads > 1:  # a row for each target
+        pairs = (y.reshape(-1, objective.heads), numbers.t.reshape(-1, 1))
+    cost = loss.cost(np, *pairs, *rows).reshape(N, -1).sum(axis=1)
+    if getattr(loss, "average", False):
+        cost /= objective.columns
     if case.shared_penalties and objective.reduction == "mean":
         penalty /= s.sum()
     return Plain(float((r * cost).sum()), float(penalty), y, clear)
@@ -205,7 +216,8 @@ PAIRS = [
 
 @pytest.mark.parametrize(("hidden", "loss", "output"), PAIRS)
 def test_every_activation_and_loss(hidden, loss, output):
-    layers = [Dense(4, hidden), Dense(3, hidden, sources=(0, 1)), Dense(3, output, sources=(1, 2))]
+    last = Dense(width(loss), output, sources=(1, 2))
+    layers = [Dense(4, hidden), Dense(3, hidden, sources=(0, 1)), last]
     assert_is_the_derivative(Case(Network(2, layers), loss))
 
 
@@ -229,7 +241,9 @@ def random_case(depth, seed):
         fed |= sources
         layers.append(
             Dense(
-                int(rng.integers(2, 4)),
+                outputs_for(LOSSES[loss], int(rng.integers(2, 4)))
+                if last
+                else int(rng.integers(2, 4)),
                 output if last else str(rng.choice(HIDDEN)),
                 sources=tuple(sorted(sources)),
                 bias=bool(rng.random() < 0.7),
@@ -283,6 +297,11 @@ OPTIONS = {
     "sum": Case(Network(2, SKIPS), "binary_cross_entropy", "sum"),
     "mean": Case(Network(2, SKIPS), "half_squared_error", "mean"),
     "shared penalties": Case(Network(2, SKIPS), "poisson", shared_penalties=True),
+    "levels": Case(
+        Network(2, [Dense(3, "tanh"), Dense(6)]), {"name": "quantile", "q": [0.1, 0.5, 0.8]}
+    ),
+    "mean and deviation": Case(Network(2, [*SKIPS[:3], Dense(4)]), "gaussian", weighted=True),
+    "ordered": Case(Network(2, [Dense(3, "tanh"), Dense(4)]), "ordinal", "sum", weighted=True),
     "weighted shared": Case(Network(2, SKIPS), "poisson", weighted=True, shared_penalties=True),
 }
 options = pytest.mark.parametrize("name", OPTIONS)
@@ -320,7 +339,7 @@ def test_measure_has_no_dropout(backend, dtype, name):
     assert value == pytest.approx(expected.value, rel=allowed)
     assert penalty == pytest.approx(expected.penalty, rel=allowed)
     unit = case.objective.unit if case.objective.unit != case.objective.inner else None
-    prediction = unit.f(np, expected.y) if unit else expected.y
+    prediction = unit.f(np, expected.y) if unit else expected.y  # before it is answered
     np.testing.assert_allclose(y, prediction, rtol=allowed, atol=allowed)
 
 
@@ -345,7 +364,7 @@ def test_the_output_unit_may_be_written_or_not(loss):
     """Softmax with cross-entropy is the raw output with cross-entropy, bit for bit."""
     found = []
     for output in (LOSSES[loss].unit, "identity"):
-        case = Case(Network(2, [Dense(4, "tanh"), Dense(3, output)]), loss)
+        case = Case(Network(2, [Dense(4, "tanh"), Dense(width(loss), output)]), loss)
         found.append(library(get_backend("numpy"), "float64", case, draw(case)))
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -354,7 +373,7 @@ def test_the_output_unit_may_be_written_or_not(loss):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_whole_sample_weights_repeat_samples(loss):
     """A weight of 2 counts as the sample twice, a weight of 0 as its absence."""
-    network = Network(2, [Dense(4, "tanh", l2=0.1), Dense(3)])
+    network = Network(2, [Dense(4, "tanh", l2=0.1), Dense(width(loss))])
     case = Case(network, loss, "mean", shared_penalties=True)
     numbers = draw(case)
     weighted = replace(numbers, s=np.array([2.0, 0.0, 1.0, 1.0, 1.0]))
@@ -381,8 +400,8 @@ def test_a_batch_whose_weights_are_all_zero(backend, reduction, shared):
 
 
 def test_sum_is_the_mean_times_the_samples():
-    network = Network(2, [Dense(4, "tanh"), Dense(3)])
     for loss in LOSSES:
+        network = Network(2, [Dense(4, "tanh"), Dense(width(loss))])
         total, mean = (Case(network, loss, reduction) for reduction in ("sum", "mean"))
         numbers = draw(total)
         (E, _, g, _), (e, _, h, _) = (

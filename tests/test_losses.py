@@ -7,20 +7,33 @@ from functools import cache
 import numpy as np
 import pytest
 
+from mlp import Ensemble, Model, Scaling, load, train
 from mlp.errors import InputError
 from mlp.formulas.activations import ACTIVATIONS
-from mlp.formulas.losses import LOSSES, fits, fitting, get_loss, rows_of
+from mlp.formulas.losses import LOSSES, fits, fitting, get_loss, outputs_for, rows_of
 from mlp.formulas.target_kinds import TARGET_KINDS
 from mlp.layers.dense import Dense
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
 
 losses = pytest.mark.parametrize("name", LOSSES)
+bounded = pytest.mark.parametrize("name", [name for name in LOSSES if name != "gaussian"])
+alone = [name for name, x in LOSSES.items() if getattr(x, "heads", 1) == 1]  # outputs with targets
 N, C = 30, 4
 
 
-def outputs(scale=3.0):
-    return scale * np.random.default_rng(1).standard_normal((N, C))
+def rows_for(name, outputs=None, dtype="float64"):
+    """The further arguments of a formula."""
+    return [np.array(row, dtype) for row in rows_of(LOSSES[name], outputs or width(name))]
+
+
+def outputs(scale=3.0, columns=C):
+    return scale * np.random.default_rng(1).standard_normal((N, columns))
+
+
+def width(name):
+    """Outputs of a formula's row."""
+    return 2 if name == "gaussian" else C
 
 
 def kind_of(name):
@@ -35,8 +48,10 @@ def targets(name):
     """Targets of the kind that the loss takes, with the extremes of their range among them."""
     rng = np.random.default_rng(2)
     kind = kind_of(name)
+    if name == "ordinal":
+        return rng.integers(0, C + 1, (N, 1)).astype(float)
     if kind == "numbers":
-        return rng.standard_normal((N, C))
+        return rng.standard_normal((N, 1 if name == "gaussian" else C))
     if kind == "counts":
         t = np.where(rng.random((N, C)) < 0.5, rng.poisson(2.0, (N, C)), 3.0 * rng.random((N, C)))
         return t + 0.01 if positive(name) else t
@@ -47,11 +62,11 @@ def targets(name):
     return np.where(np.arange(N)[:, None] % 2, shares, np.eye(C)[rng.integers(0, C, N)])
 
 
-@losses
+@bounded
 def test_cost_is_not_negative(name, dtype):
     for scale in (1e-3, 1.0, 10.0) if kind_of(name) == "counts" else (1e-3, 1.0, 30.0, 1e4):
-        y, t = outputs(scale).astype(dtype), targets(name).astype(dtype)
-        cost = LOSSES[name].cost(np, y, t)
+        y, t = outputs(scale, width(name)).astype(dtype), targets(name).astype(dtype)
+        cost = LOSSES[name].cost(np, y, t, *rows_for(name, dtype=dtype))
         assert cost.dtype == dtype
         assert (cost >= 0.0).all()
 
@@ -60,7 +75,8 @@ def test_cost_is_not_negative(name, dtype):
 
 
 def wide(name, dtype, n):
-    """(y, t), (n, 3): targets over their kind's whole range, up to 1e9 and down to 1e-9; outputs at
+    """(y, t), (n, 3); targets (n, 1) of a loss that has a row for each. Targets are over their
+    kind's whole range, up to 1e9 and down to 1e-9; outputs at
     the optimum as it rounds, about it by 1e-9 to 10, and anywhere else."""
     rng, shape, kind = np.random.default_rng(4), (n, 3), kind_of(name)
 
@@ -71,6 +87,9 @@ def wide(name, dtype, n):
         return np.where(rng.random(shape) < 0.5, a, b)
 
     sign, hard = one_of(-1.0, 1.0), rng.random((n, 1)) < 0.4
+    if name == "ordinal":
+        y = sign * np.where(rng.random((n, 1)) < 0.2, sizes(-3, 1.94), sizes(-9, 1))
+        return y.astype(dtype), rng.integers(0, 4, (n, 1)).astype(dtype)
     if kind == "numbers":
         t = sign * sizes(-9, 9)
         best = t
@@ -91,26 +110,28 @@ def wide(name, dtype, n):
         best[: n // 20] = best[: n // 20, :1]  # ties
     y = best + sign * one_of(0.0, sizes(-9, 1))
     y = np.where(rng.random((n, 1)) < 0.2, sign * sizes(-3, 1.94), y)
+    if name == "gaussian":  # a mean and the logarithm of a variance
+        y, t = np.stack([y[:, 0], rng.uniform(-20.0, 20.0, n)], axis=1), t[:, :1]
     t = t.astype(dtype)  # a share that rounds to 1 is a 1
     return y.astype(dtype), t
 
 
 def on(backend, name, y, t):
     """(cost, derivative) by the backend's kernel, as training runs it."""
-    loss = LOSSES[name]
+    loss, rows = LOSSES[name], rows_for(name, y.shape[1], y.dtype)
 
-    def both(xp, y, t):
-        return loss.cost(xp, y, t), loss.derivative(xp, y, t)
+    def both(xp, y, slope, t, *rows):
+        return loss.cost(xp, y, t, *rows), loss.derivative(xp, y, t, *rows)
 
-    arrays = [backend.asarray(x.copy()) for x in (y, t)]
+    arrays = [backend.asarray(x.copy()) for x in (y, y, t, *rows)]
     backend.fuse(both, into=(0, 1)).bind(*arrays)()
-    return [backend.to_numpy(x) for x in arrays]
+    return [backend.to_numpy(x) for x in arrays[:2]]
 
 
-@losses
+@bounded
 def test_no_cost_is_below_zero(backend, dtype, name):
     y, t = wide(name, dtype, 20_000)
-    low, high = TARGET_KINDS[kind_of(name)]
+    low, high = (0, 3) if name == "ordinal" else TARGET_KINDS[kind_of(name)]
     assert low <= t.min()
     assert t.max() <= high
     cost, derivative = on(backend, name, y, t)
@@ -199,6 +220,29 @@ def multiclass_hinge(power):
     return cost, derivative
 
 
+def gaussian():
+    def cost(y, t):
+        return [(t[0] - y[0]) ** 2 * (-y[1]).exp() / 2, y[1] / 2]
+
+    def derivative(y, t):
+        d = t[0] - y[0]
+        return [-d * (-y[1]).exp(), (1 - d**2 * (-y[1]).exp()) / 2]
+
+    return cost, derivative
+
+
+def ordinal():
+    def cost(y, t):
+        return [softplus(-z if t[0] > k else z) if t[0] >= k else 0 for k, z in enumerate(y)]
+
+    def derivative(y, t):
+        return [
+            (-sigmoid(-z) if t[0] > k else sigmoid(z)) if t[0] >= k else 0 for k, z in enumerate(y)
+        ]
+
+    return cost, derivative
+
+
 def cosine_distance():
     def unit(y):
         return [z / sum(x * x for x in y).sqrt() for z in y]
@@ -229,6 +273,9 @@ PAPER = {
         lambda z, b: abs(z - b) + ((1 + (-2 * abs(z - b)).exp()) / 2).ln(),
         lambda z, b: sign(z - b) * (2 / (1 + (-2 * abs(z - b)).exp()) - 1),
     ),
+    "quantile": each(lambda z, b: abs(z - b) / 2, lambda z, b: sign(z - b) / 2),
+    "gaussian": gaussian(),
+    "ordinal": ordinal(),
     "cosine_distance": cosine_distance(),
     "binary_cross_entropy": each(lambda z, b: softplus(z) - b * z, lambda z, b: sigmoid(z) - b),
     "binary_focal": binary_focal(),
@@ -265,17 +312,18 @@ def on_paper(name, dtype, which):
     formula, (y, t) = PAPER[name][which], wide(name, dtype, ROWS)
     move = ULPS * Decimal(float(np.finfo(dtype).eps))
     values, moved = np.empty(y.shape), np.zeros(y.shape)
-    apart = kind_of(name) != "classes" and name != "cosine_distance"  # each output for itself
+    apart = kind_of(name) != "classes" and name not in ("cosine_distance", "gaussian")
+    columns = range(y.shape[1])
     with localcontext(prec=80):
         for row, pair in enumerate(zip(y.tolist(), t.tolist(), strict=True)):
             z, b = ([Decimal(x) for x in part] for part in pair)
             found = formula(z, b)
             values[row] = [float(x) for x in found]
-            for some in [range(3)] if apart else [[0], [1], [2]]:
+            for some in [columns] if apart else [[k] for k in columns]:
                 against = [x if k in some else -x for k, x in enumerate(z)]
                 for by in (move, -move):
                     of_y = formula([x + by * d for x, d in zip(z, against, strict=True)], b)
-                    of_t = formula(z, [x + by * x for x in b])
+                    of_t = formula(z, b if name == "ordinal" else [x + by * x for x in b])
                     for k in some:
                         both = float(abs(of_y[k] - found[k]) + abs(of_t[k] - found[k]))
                         moved[row, k] = max(moved[row, k], both)
@@ -314,8 +362,8 @@ def test_is_exact_for_inputs_a_few_units_of_rounding_away(backend, dtype, name):
 @losses
 def test_what_is_not_a_number_stays_so(backend, dtype, name):
     """An output that is NaN is seen in the row's cost, whatever the target."""
-    t = wide(name, dtype, ROWS)[1]
-    cost, _ = on(backend, name, np.full_like(t, np.nan), t)
+    y, t = wide(name, dtype, ROWS)
+    cost, _ = on(backend, name, np.full_like(y, np.nan), t)
     assert np.isnan(cost.sum(axis=1)).all()
 
 
@@ -325,13 +373,13 @@ def test_what_is_not_a_number_stays_so(backend, dtype, name):
 @losses
 def test_derivative_equals_central_differences(name):
     """Of the cost summed over the row, by each output."""
-    loss, y, t, h = LOSSES[name], outputs(), targets(name), 1e-5
-    expected = np.empty_like(y)
-    for k in range(C):
-        step = h * (np.arange(C) == k)
-        up, down = (loss.cost(np, y + s, t).sum(axis=1) for s in (step, -step))
+    loss, y, t, h = LOSSES[name], outputs(columns=width(name)), targets(name), 1e-5
+    expected, rows = np.empty_like(y), rows_for(name)
+    for k in range(y.shape[1]):
+        step = h * (np.arange(y.shape[1]) == k)
+        up, down = (loss.cost(np, y + s, t, *rows).sum(axis=1) for s in (step, -step))
         expected[:, k] = (up - down) / (2.0 * h)
-    actual = loss.derivative(np, y, t)
+    actual = loss.derivative(np, y, t, *rows)
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6 * abs(expected).max())
 
 
@@ -343,7 +391,7 @@ RAW = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n, x in LOSSES.items() if getattr(x, "proper", True)])
+@pytest.mark.parametrize("name", [n for n in alone if getattr(LOSSES[n], "proper", True)])
 def test_cost_is_least_at_the_target(name):
     """Where the prediction is the target the derivative vanishes, and moving away costs."""
     loss = LOSSES[name]
@@ -582,6 +630,155 @@ def test_a_focal_loss_of_gamma_0_is_cross_entropy(name):
         np.testing.assert_allclose(getattr(focal, formula)(np, y, t), expected, atol=1e-13)
 
 
+# ------------------------------------------------------------------ several outputs for a target
+
+
+def test_quantiles_are_scikit_learns_pinball_loss():
+    metrics = pytest.importorskip("sklearn.metrics")
+    y, t, levels = outputs(columns=3), targets("mean_squared_error")[:, :1], (0.1, 0.5, 0.95)
+    cost = get_loss({"name": "quantile", "q": levels}).cost(np, y, t, np.array(levels))
+    for k, q in enumerate(levels):
+        one = get_loss({"name": "quantile", "q": q}).cost(np, y[:, k : k + 1], t).mean()
+        assert one == pytest.approx(metrics.mean_pinball_loss(t, y[:, k], alpha=q))
+        assert 3 * cost[:, k].mean() == pytest.approx(one)
+
+
+def test_gaussian_is_torchs_likelihood_of_a_variance():
+    torch = pytest.importorskip("torch")
+    y, t = outputs(columns=2), targets("gaussian")
+    mean, variance, of_t = (torch.tensor(x) for x in (y[:, :1], np.exp(y[:, 1:]), t))
+    expected = torch.nn.GaussianNLLLoss(reduction="none", eps=1e-12)(mean, of_t, variance)
+    found = LOSSES["gaussian"].cost(np, y, t, *rows_for("gaussian")).sum(axis=1)
+    np.testing.assert_allclose(found, expected.numpy()[:, 0], rtol=1e-12)
+
+
+def test_ordinal_is_the_log_likelihood_of_its_shares():
+    z, loss = outputs(), LOSSES["ordinal"]
+    shares = loss.answer(np, z)
+    assert shares.shape == (N, C + 1)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-14)
+    for k in range(C + 1):
+        cost = loss.cost(np, z, np.full((N, 1), float(k)), *rows_for("ordinal")).sum(axis=1)
+        np.testing.assert_allclose(cost, -np.log(shares[:, k]), rtol=1e-12)
+
+
+LEVELS = {"name": "quantile", "q": [0.1, 0.5, 0.9]}
+
+
+def of_targets(loss, targets=2, **options):
+    """A net of no hidden layer whose weights are 0 and whose biases are -2, -1.9, ..."""
+    outputs = outputs_for(get_loss(loss), targets)
+    w = np.append(np.zeros(2 * outputs), -2.0 + 0.1 * np.arange(outputs))
+    return Model(Network(2, [Dense(outputs)]), loss, w=w, dtype="float64", **options)
+
+
+def test_predictions_are_in_the_units_of_the_targets(backend):
+    scaling = Scaling(np.array([10.0, 0.0]), np.array([2.0, 5.0]))
+    X = np.zeros((3, 2))
+    levels = of_targets(LEVELS, target_scaling=scaling, backend=backend)
+    expected = [10 - 4.0, 10 - 3.8, 10 - 3.6, 5 * -1.7, 5 * -1.6, 5 * -1.5]
+    np.testing.assert_allclose(levels.predict(X), [expected] * 3, rtol=1e-14)
+    normal = of_targets("gaussian", target_scaling=scaling, backend=backend)
+    expected = [10 - 4.0, 2 * np.exp(-0.95), 5 * -1.8, 5 * np.exp(-0.85)]
+    np.testing.assert_allclose(normal.predict(X), [expected] * 3, rtol=1e-14)
+    if backend.name != "numpy":
+        on_device = normal.predict(backend.asarray(X))
+        np.testing.assert_allclose(backend.to_numpy(on_device), [expected] * 3, rtol=1e-14)
+
+
+def test_metrics_measure_the_level_nearest_to_one_half_and_the_mean():
+    X, t = np.zeros((4, 2)), np.arange(8.0).reshape(4, 2)
+    for loss, point in ((LEVELS, [-1.9, -1.6]), ("gaussian", [-2.0, -1.8])):
+        found = of_targets(loss).evaluate(X, t)
+        assert found["mse"] == pytest.approx(((t - point) ** 2).mean(), rel=1e-12)
+
+
+def test_quantiles_do_not_cross():
+    """Unless it is asked for; each target's for itself."""
+    y = np.array([[3.0, 1.0, 2.0, 0.0, 5.0, 4.0]])
+    assert get_loss(LEVELS).answer(np, y).tolist() == [[1.0, 2.0, 3.0, 0.0, 4.0, 5.0]]
+    assert get_loss(LEVELS | {"non_crossing": False}).answer(np, y) is y
+
+
+@pytest.mark.parametrize("loss", [LEVELS, "gaussian", "ordinal"])
+def test_losses_with_heads_are_trained_saved_and_loaded(loss, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    t = X + 0.1 * rng.normal(size=(60, 2))
+    t = np.digitize(t[:, 0], [-0.5, 0.5]) if loss == "ordinal" else t
+    model = Model(Network(2, [Dense(outputs_for(get_loss(loss), 3 if t.ndim == 1 else 2))]), loss)
+    result = train(model, X, t, epochs=20, learning_rate=0.05, validation=0.2)
+    assert result.history["loss"][-1] < result.history["loss"][0]
+    result.model.save(tmp_path / "net")
+    found = load(tmp_path / "net")
+    assert found.objective.loss == get_loss(loss)
+    np.testing.assert_array_equal(found.predict(X), result.model.predict(X))
+    if loss == "ordinal":
+        assert (found.classify(X) == t).mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: of_targets(LEVELS | {"q": [0.5, 0.1]}), "q must rise, as [0.1, 0.5, 0.9], not"),
+        (lambda: of_targets({"name": "quantile", "q": 1.0}), "q must lie between 0 and 1"),
+        (lambda: of_targets({"name": "quantile", "non_crossing": False}), "is for several q"),
+        (lambda: of_targets("gaussian", classes=["a", "b"]), "is for numbers: no classes"),
+        (lambda: of_targets("ordinal", classes=["a", "b"], targets=4), "3 outputs; name one more"),
+        (
+            lambda: Objective(Network(2, [Dense(3)]), "gaussian"),
+            "needs 2 outputs for each target (mean, deviation), the last layer has 3 units",
+        ),
+        (
+            lambda: Objective(Network(2, [Dense(6, "softmax")]), LEVELS),
+            "the last layer's activation must be 'identity'",
+        ),
+        (
+            lambda: Objective(Network(2, [Ensemble(2, 4)]), "gaussian"),
+            "use it on a network without an ensemble",
+        ),
+        (
+            lambda: of_targets("gaussian").evaluate(np.zeros((3, 2)), np.zeros((3, 4))),
+            "has 4 columns, the last layer has 4 units, 2 for each target",
+        ),
+        (
+            lambda: of_targets("ordinal", 3).evaluate(np.zeros((2, 2)), [0, 3]),
+            "3 is not a class number from 0 to 2 (the last layer has 2 units, one less than",
+        ),
+        (
+            lambda: of_targets("ordinal", 3).learns(np.zeros((3, 2)), ["low", "mid", "high"]),
+            "labels in words: their order is not known",
+        ),
+        (
+            lambda: of_targets(
+                "gaussian", target_scaling=Scaling.fit(np.ones((3, 2)), ["log1p", "log1p"])
+            ),
+            "a deviation has no scale of its own here",
+        ),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make()
+
+
+def test_samples_are_checked_again_by_a_loss_that_asks_for_others():
+    X, t = np.zeros((3, 2)), np.zeros((3, 2))
+    found = of_targets("poisson").samples(X, t)
+    assert of_targets("poisson").samples(found) is found
+    with pytest.raises(InputError, match="is not above 0"):
+        of_targets("gamma").samples(found)
+    found = of_targets("gaussian").samples(X, t)
+    with pytest.raises(InputError, match="has 2 columns, the last layer has 4 units"):
+        of_targets("mean_squared_error", 4).samples(found)
+
+
+def test_words_have_the_order_of_the_model_s_classes():
+    model = of_targets("ordinal", 3, classes=["low", "mid", "high"])
+    assert model.samples(np.zeros((3, 2)), ["mid", "high", "low"]).t.ravel().tolist() == [1, 2, 0]
+    assert model.classify(np.zeros((1, 2))).tolist() == ["low"]
+
+
 # ------------------------------------------------------------------ names and what fits
 
 
@@ -651,7 +848,7 @@ def test_targets_of_an_unknown_kind():
 def test_a_loss_with_a_unit_takes_no_other(name):
     unit = UNITS[name]
     for activation in ACTIVATIONS:
-        network = Network(2, [Dense(3, activation)])
+        network = Network(2, [Dense(outputs_for(LOSSES[name], 3), activation)])
         if activation in (unit, "identity"):
             objective = Objective(network, name)
             assert objective.unit == ACTIVATIONS[unit]

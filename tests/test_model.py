@@ -14,7 +14,7 @@ from backends import BackendError, get_backend
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, gradient_check, load, read, train
 from mlp.data.scaling import Scaling
-from mlp.formulas.losses import LOSSES
+from mlp.formulas.losses import LOSSES, outputs_for
 from mlp.model import Evaluator
 
 
@@ -662,7 +662,8 @@ UNITS = {name: loss.unit for name, loss in LOSSES.items() if getattr(loss, "unit
 
 def overflowing(loss, dtype, columns=None, scaled=False):
     """A model that predicts small inputs and overflows on large ones."""
-    net = Network(3, [Dense(8, "relu"), Dense(2, UNITS.get(loss, "identity"))])
+    outputs = outputs_for(LOSSES[loss], 2)
+    net = Network(3, [Dense(8, "relu"), Dense(outputs, UNITS.get(loss, "identity"))])
     w = np.ones(net.parameters)
     scaling = Scaling(np.zeros(3), np.full(3, 0.5)) if scaled else None
     return Model(net, loss, w=w, dtype=dtype, columns=columns, input_scaling=scaling)

@@ -283,6 +283,50 @@ def test_binary_labels_on_one_output_are_two_classes(here):
         assert label == ("fern" if float(fern) > float(moss) else "moss")
 
 
+@pytest.mark.parametrize(
+    ("loss", "heads"),
+    [
+        ('{name = "quantile", q = [0.1, 0.5, 0.9]}', ["q0.1", "q0.5", "q0.9"]),
+        ('"gaussian"', ["mean", "deviation"]),
+    ],
+)
+def test_several_outputs_for_each_target_have_columns_with_their_names(here, loss, heads):
+    text = PRICES.replace('"mean_squared_error"', loss).replace("epochs = 100", "epochs = 5")
+    Path("prices.toml").write_text(text)
+    model, config = load_run(train_run(load("prices.toml")).folder)
+    assert model.network.outputs == 2 * len(heads)
+    header, rows = table(model, read("prices.csv", target=["low", "high"]).X, config.data.target)
+    assert header == [f"{name}_{head}" for name in ("low", "high") for head in heads]
+    values = np.array(rows, float)
+    assert (values > 0.0).all()  # thousands, and deviations
+    if len(heads) == 3:
+        assert (np.diff(values.reshape(-1, 3), axis=1) >= 0.0).all()
+    Path("prices.toml").write_text(text.replace("[[layers]]\n[", "[[layers]]\nunits = 12\n["))
+    with pytest.raises(InputError, match=f"units: 12, but this loss needs {2 * len(heads)} for"):
+        train_run(load("prices.toml"))
+
+
+def test_ordered_classes(here):
+    Path("prices.toml").write_text(
+        PRICES.replace('["low", "high"]', '"rank"')
+        .replace('"mean_squared_error"', '"ordinal"')
+        .replace("standard", "none")
+        .replace("epochs = 100", "epochs = 5")
+    )
+    lines = Path("prices.csv").read_text().splitlines()[1:]
+    X = [line.split(",")[:2] for line in lines]
+    rows = [f"{a},{b},{1 + (float(a) > -0.5) + (float(a) > 0.5)}" for a, b in X]
+    Path("prices.csv").write_text("\n".join(["a,b,rank", *rows]))
+    model, _ = load_run(train_run(load("prices.toml")).folder)
+    assert (model.network.outputs, model.classes.tolist()) == (2, [1, 2, 3])
+    header, found = table(model, read("prices.csv", target="rank").X, ["rank"])
+    assert header == ["label", "probability_1", "probability_2", "probability_3"]
+    assert {row[0] for row in found} <= {"1", "2", "3"}
+    Path("prices.csv").write_text("\n".join(["a,b,rank", *(f"{row}st" for row in rows)]))
+    with pytest.raises(InputError, match=r"labels in words .'1st', '2st', .* order is not known"):
+        train_run(load("prices.toml"))
+
+
 def test_several_labels_a_row(here):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(60, 3))

@@ -55,12 +55,12 @@ from mlp.errors import InputError, did_you_mean
 from mlp.files import checked_path, open_regular
 from mlp.formulas.activations import ACTIVATIONS, get_activation, meant_before
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
-from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss
+from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss, outputs_for
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES, get_schedule
 from mlp.layers import LAYERS, Columns, Dense, Embedding, Layer
 from mlp.memory import size_of
-from mlp.names import make
+from mlp.names import Numbers, make
 from mlp.network.graph import Network
 from mlp.network.objective import Objective
 from mlp.spellings import ours
@@ -91,7 +91,8 @@ def named(table: Mapping[str, Any], make_it: Callable[[Any], Any]) -> PlainValid
         entry = table.get(str(settings.get("name")))
         for field in fields(entry) if is_dataclass(entry) else ():
             if field.name in settings:
-                _check_type(field.type, field.name, settings[field.name])
+                kind = float | list[float] if field.type == Numbers else field.type
+                _check_type(kind, field.name, settings[field.name])
         make_it(value)
         return value
 
@@ -527,7 +528,8 @@ class Config(Section):
         with _under("layers"):
             made = [layer.layer(2) for layer in self.layers]
             named = [k for layer in made for k in getattr(layer, "columns", None) or ()]
-            network = self.network(inputs=2 + max(named, default=0), outputs=2)
+            outputs = outputs_for(get_loss(self.training.loss), 2)
+            network = self.network(inputs=2 + max(named, default=0), outputs=outputs)
         with _under("training.loss"):
             Objective(network, self.training.loss, self.training.reduction)
         return self

@@ -23,7 +23,7 @@ def table(model: Model, X: Any, target: Sequence[str] | None) -> tuple[list[str]
     """
     y = model.predict(X)
     if model.objective.targets in ("numbers", "counts"):
-        return _names(target, y.shape[1]), [[str(value) for value in row] for row in y]
+        return _columns(model, target), [[str(value) for value in row] for row in y]
     share = "probability" if getattr(model.objective.loss, "proper", True) else "score"
     if model.objective.targets == "labels" and y.shape[1] > 1:
         names = _names(target, y.shape[1])
@@ -64,6 +64,13 @@ def check_new(path: Path) -> None:
         raise InputError(f"{path} is there already and stays as it is; name another --out")
     if path.suffix.lower() not in (".csv", ".npy"):
         raise InputError(f"{path}: predictions are written as .csv or .npy; name it so")
+
+
+def _columns(model: Model, target: Sequence[str] | None) -> list[str]:
+    """Names of predictions of numbers: of the targets, and of the heads of each."""
+    names, loss = _names(target, model.objective.columns), model.objective.loss
+    heads = getattr(loss, "names", None) if model.objective.heads > 1 else None
+    return [f"{name}_{head}" for name in names for head in heads] if heads else names
 
 
 def _names(target: Sequence[str] | None, outputs: int) -> list[str]:

@@ -29,10 +29,10 @@ from mlp.data.stored_tables import code_stored, fit_stored, scaled
 from mlp.data.tables import Column, Table
 from mlp.errors import InputError, Note
 from mlp.files import check_stamp, reading, stamp_of
-from mlp.formulas.losses import get_loss
+from mlp.formulas.losses import get_loss, heads_of, outputs_for
 from mlp.layers import Columns
 from mlp.memory import check_host
-from mlp.model import Model
+from mlp.model import UNORDERED, Model
 from mlp.parallel.group import Group
 
 LOOKED_AT = 4096  # rows of a part on disk that are looked for among those to train on
@@ -119,7 +119,7 @@ def read_parts(config: Config) -> Parts:
         validation=parts.get("validation"),
         test=parts.get("test"),
         classes=classes,
-        outputs=len(classes) if kind == "classes" and classes is not None else _width(t),
+        outputs=_outputs(config, classes, _width(t)),
     )
 
 
@@ -176,7 +176,7 @@ def _stored_parts(config: Config) -> Parts:
         validation=parts.get("validation"),
         test=parts.get("test"),
         classes=classes,
-        outputs=len(classes) if kind == "classes" and classes is not None else len(targets),
+        outputs=_outputs(config, classes, len(targets)),
         preprocessing=scaled(found, parts["train"].X, about.scale_inputs),
     )
 
@@ -207,6 +207,16 @@ def _check_stored(config: Config) -> None:
 
 def _kind(config: Config) -> str:
     return str(getattr(get_loss(config.training.loss), "targets", "numbers"))
+
+
+def _outputs(config: Config, classes: np.ndarray | None, columns: int) -> int:
+    """Units of the last layer, for these classes, or else columns of targets."""
+    loss = get_loss(config.training.loss)
+    by_class = _kind(config) == "classes" and classes is not None
+    if getattr(loss, "ordered", False) and classes is not None and classes.dtype.kind == "U":
+        shown = ", ".join(map(repr, classes[:5].tolist()))
+        raise InputError(f"{target_source(config)} holds labels in words ({shown}): {UNORDERED}")
+    return outputs_for(loss, len(classes) if by_class and classes is not None else columns)
 
 
 def _beside(config: Config) -> list[str]:
@@ -567,6 +577,13 @@ def _check_outputs(config: Config, parts: Parts) -> None:
     units = getattr(config.layers[config.output], "units", None)
     if units in (None, parts.outputs):
         return
+    loss = get_loss(config.training.loss)
+    if heads_of(loss, 2) > 1:
+        what = "for the targets" if parts.classes is None else f"for {len(parts.classes)} classes"
+        raise InputError(
+            f"{config.path}: layers.{config.output}.units: {units}, but this loss needs "
+            f"{parts.outputs} {what} of {target_source(config)}; leave the last layer's units out"
+        )
     what = "columns of targets" if parts.classes is None else "classes"
     if parts.classes is not None and parts.outputs == 1:
         what = "output for its two classes"

@@ -96,7 +96,7 @@ def checked(
     columns : names of the inputs.  what : stands before X and t in messages, as "validation ".
     Nothing that is on the host is copied, nor sent to the device.
     """
-    network, fits = objective.network, (objective.targets, objective.network.outputs)
+    network, fits = objective.network, objective.asked
     name, of_t, searched = f"{what}X", f"{what}t", False
     if isinstance(X, Samples):
         if t is not None or sample_weight is not None:

@@ -172,6 +172,23 @@ class Scaling:
         logs = self.logs is not None and self.logs[k]
         return bool(plain and not logs and (self.limits is None or np.isinf(self.limits[k])))
 
+    def repeated(self, spreads: Sequence[bool]) -> "Scaling":
+        """Each column once for each of ``spreads``, without its shift where that is True: of
+        widths, which a shift leaves as they are. InputError where widths have no scale.
+
+        >>> of_both = Scaling(np.array([5.0]), np.array([2.0])).repeated([False, True])
+        >>> of_both.invert(np.ones((1, 2)))
+        array([[7., 2.]])
+        """
+        if any(spreads) and not self.affine:
+            raise InputError("a deviation has no scale of its own here: use 'standard' or 'range'")
+        k = len(spreads)
+        shift, scale = np.repeat(self.shift, k), np.repeat(self.scale, k)
+        shift = np.where(np.tile(spreads, len(self.shift)), 0.0, shift)
+        logs, limits = (None if x is None else np.repeat(x, k) for x in (self.logs, self.limits))
+        knots = {k * j + i: x for j, x in self.knots.items() for i in range(k)}
+        return Scaling(shift, scale, logs, limits, knots)
+
     def __repr__(self) -> str:
         """How many columns, and the range of what they are shifted and divided by."""
         low, high, narrow, wide = (

@@ -44,7 +44,7 @@ from mlp.estimators.models import ACTIVATION_NAMES, RATE_MODES, load, save
 from mlp.estimators.stochastic import SolverState, fit_stochastic
 from mlp.files import PathLike
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned, meant_before
-from mlp.formulas.losses import LOSSES
+from mlp.formulas.losses import LOSSES, get_loss, heads_of
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
 from mlp.layers.dense import Dense
@@ -388,6 +388,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         network = Network(int(inputs), layers)
         loss = self._loss()
         _try_out(loss, ("cost", "derivative"), LOSSES, "loss")
+        if heads_of(get_loss(loss), 2) > 1:
+            raise InputError(
+                f"loss {loss!r} has several outputs for a target, an estimator predicts what y is: "
+                "train an mlp.Model by it"
+            )
         return network, loss
 
     def _for_each_layer(self, name: str, hidden: int) -> list[Any]:

@@ -28,7 +28,7 @@ from mlp.data.labels import as_labels
 from mlp.errors import InputError
 from mlp.files import MOST, PathLike, content_of
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned
-from mlp.formulas.losses import LOSSES
+from mlp.formulas.losses import LOSSES, get_loss
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
 from mlp.layers.dense import Dense
@@ -102,7 +102,7 @@ def load(cls: Any, path: PathLike, backend: Any = None) -> Any:
             classes = np.array(found["values"], dtype)
             _take_classes(estimator, classes, found["kind"], model.network.outputs)
         network, loss = estimator._design(estimator.alpha)
-        if network.layers != model.network.layers or loss != model.loss:
+        if network.layers != model.network.layers or get_loss(loss) != model.objective.loss:
             raise InputError("the parameters of the estimator are not those of the net")
         return estimator.set_params(backend=backend)
 
@@ -195,6 +195,10 @@ def classifies(model: Model) -> bool:
 
 def from_model(cls: Any, model: Model, backend: Any = None) -> Any:
     """An estimator that predicts what the model does; InputError for a net that none can have."""
+    if model.objective.heads > 1:
+        raise InputError(
+            f"loss {model.loss!r} has several outputs for a target; an estimator predicts what y is"
+        )
     layers = _chain(model.network)
     hidden = layers[:-1]
     settings: dict[str, Any] = {

@@ -22,6 +22,10 @@ away: terms that would cancel further are not subtracted. Where a cost has a kin
 A loss whose settings hold a number for each output gets them as ``rows``: further arguments (m,) of
 `cost` and `derivative`, that stand beside the columns of y.
 
+A loss may need several outputs for each target, its *heads* (levels of a quantile, a mean and a
+deviation). Its formulas then see y (rows, heads) and t (rows, 1), a row for each target of each
+sample, and ``rows`` has a number for each head. `answer` makes of the outputs what is predicted.
+
 A loss for labels or classes predicts shares. Those of a *proper* loss are probabilities: its mean
 is least where they are the true ones (Gneiting and Raftery, JASA 102 (2007) 359, section 2). Of the
 others (``proper = False``) the order counts, and the side of 1/2: they are scores.
@@ -43,6 +47,7 @@ array([[2.]])
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -67,6 +72,12 @@ class Loss(Protocol):
     above 0, default False), ``proper`` (its shares are probabilities, default True), ``fewest``
     (outputs that it needs, default 1), and a method ``rows(outputs)``: for each further argument of
     the formulas a number for each output.
+
+    Of a loss with heads: ``heads`` (how many, or "all" outputs, default 1), ``names`` of them,
+    ``point`` (the number of the head that metrics of numbers measure, default 0), ``spreads``
+    (whether each is a width, which a shift of the targets leaves as it is), ``ordered`` (t are
+    numbers of classes in their order, one more than heads), and a method ``answer(xp, y)``: the
+    predictions (n, columns) of the outputs (n, outputs), by functions of the array standard.
     """
 
     @property
@@ -161,6 +172,114 @@ class LogCosh:
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
         return xp.tanh(y - t)
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """c = max(q (t - y), (q - 1) (t - y)): its least is at the quantile q of t, 0 < q < 1.
+
+    The derivative is 1 - q where y > t, -q where y < t. q: a level, or several that rise, each with
+    an output of its own (c is their mean); predictions are called q0.1, q0.5 and so on.
+    non_crossing: predictions of several levels are put in rising order in each row, which brings
+    none of them further from the true quantiles (Chernozhukov, Fernández-Val and Galichon,
+    Econometrica 78 (2010) 1093, section 2.2). Metrics measure the level nearest to ½.
+
+    Source: Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978) 33, eq. (3.1);
+    scikit-learn's `mean_pinball_loss`.
+    """
+
+    q: Numbers = 0.5
+    non_crossing: bool = True
+    average = True
+    targets = "numbers"
+
+    def __post_init__(self) -> None:
+        check_settings(self, "quantile", q="(0, 1)")
+        if any(a >= b for a, b in pairwise(self._levels)):
+            raise InputError(f"quantile: q must rise, as [0.1, 0.5, 0.9], not {self.q!r}")
+        if self.heads == 1 and not self.non_crossing:
+            raise InputError("quantile: non_crossing = False is for several q; leave it out")
+
+    @property
+    def _levels(self) -> tuple[float, ...]:
+        return self.q if isinstance(self.q, tuple) else (self.q,)
+
+    @property
+    def heads(self) -> int:
+        return len(self._levels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"q{q:g}" for q in self._levels)
+
+    @property
+    def unit(self) -> str | None:
+        return None if self.heads == 1 else "identity"  # no unit may mix levels
+
+    @property
+    def point(self) -> int:
+        return min(range(self.heads), key=lambda k: abs(self._levels[k] - 0.5))
+
+    def rows(self, outputs: int) -> Rows:
+        return (self.q,) if isinstance(self.q, tuple) else ()
+
+    def cost(self, xp: Any, y: Array, t: Array, *q: Array) -> Array:
+        d, level = t - y, self._level(*q)
+        return xp.maximum(level * d, (level - 1.0) * d) / self.heads
+
+    def derivative(self, xp: Any, y: Array, t: Array, *q: Array) -> Array:
+        side, level = xp.sign(y - t), self._level(*q)
+        return (0.5 * side + (0.5 - level) * xp.abs(side)) / self.heads
+
+    def _level(self, *q: Array) -> Any:
+        return q[0] if q else self._levels[0]
+
+    def answer(self, xp: Any, y: Array) -> Array:
+        if self.heads == 1 or not self.non_crossing:
+            return y
+        return xp.reshape(xp.sort(xp.reshape(y, (-1, self.heads)), axis=1), y.shape)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """c = ½ (s + (t - μ)² exp(-s)), the outputs μ and s = log σ² of each target: minus the log
+    of a normal density, but for ½ log 2π. Half of c is each head's.
+
+    ∂c/∂μ = -(t - μ) exp(-s), ∂c/∂s = ½ - ½ (t - μ)² exp(-s). Predictions are the mean μ and the
+    standard deviation σ = exp(s/2), both in the units of t; metrics measure the mean. c may be
+    below 0, and has no least where all t are met exactly: then σ goes to 0.
+
+    Source: Nix and Weigend, "Estimating the mean and variance of the target probability
+    distribution", ICNN 1994, eq. (5); s in place of σ²: Kendall and Gal, arXiv:1703.04977, eq. (8).
+    """
+
+    average = True
+    targets = "numbers"
+    unit = "identity"
+    heads = 2
+    names = ("mean", "deviation")
+    spreads = (False, True)
+
+    def rows(self, outputs: int) -> Rows:
+        return ((1.0, 0.0),)
+
+    def cost(self, xp: Any, y: Array, t: Array, of_mean: Array) -> Array:
+        d, s = self._parts(xp, y, t, of_mean)
+        return xp.where(of_mean > 0.0, 0.5 * d * (d * xp.exp(-s)), 0.5 * s)
+
+    def derivative(self, xp: Any, y: Array, t: Array, of_mean: Array) -> Array:
+        d, s = self._parts(xp, y, t, of_mean)
+        pull = d * xp.exp(-s)
+        return xp.where(of_mean > 0.0, -pull, 0.5 - 0.5 * d * pull)
+
+    def _parts(self, xp: Any, y: Array, t: Array, of_mean: Array) -> tuple[Array, Array]:
+        mean = xp.sum(y * of_mean, axis=1, keepdims=True)
+        return t - mean, xp.sum(y * (1.0 - of_mean), axis=1, keepdims=True)
+
+    def answer(self, xp: Any, y: Array) -> Array:
+        pairs = xp.reshape(y, (-1, 2))
+        mean, deviation = pairs[:, :1], xp.exp(0.5 * pairs[:, 1:])
+        return xp.reshape(xp.concat([mean, deviation], axis=1), y.shape)
 
 
 @dataclass(frozen=True)
@@ -385,6 +504,49 @@ class MulticlassHinge:
 
 
 @dataclass(frozen=True)
+class Ordinal:
+    """Ordered classes 0..K: c_k = -log P(t > k | t >= k) or -log P(t = k | t >= k), for k <= t.
+
+    K outputs for K + 1 classes, P(t > k | t >= k) = σ(z_k): a class is passed or not, one after
+    another. The sum of c over the row is -log P(t), with
+
+        P(t = k) = σ(-z_k) Π_{j<k} σ(z_j)        ∂c_k/∂z_k = σ(z_k) - [t > k] where k <= t, else 0
+
+    so P(t > k) falls with k whatever the net is, without ordered cut points. Predictions are the
+    shares of the K + 1 classes, `classify` gives the most likely one. t are class numbers, or
+    labels that are numbers; labels in words have no order.
+
+    Source: Shi, Cao and Raschka, "Deep neural networks for rank-consistent ordinal regression based
+    on conditional probabilities" (CORN), arXiv:2111.08851, section 3; the continuation-ratio logits
+    of Agresti, "Analysis of Ordinal Categorical Data", 2nd edition, section 4.2.
+    """
+
+    targets = "classes"
+    unit = "identity"
+    heads = "all"
+    ordered = True
+
+    def rows(self, outputs: int) -> Rows:
+        return (tuple(map(float, range(outputs))),)
+
+    def cost(self, xp: Any, y: Array, t: Array, k: Array) -> Array:
+        of_one = xp.where(t > k, softplus(xp, -y), softplus(xp, y))
+        return xp.where(t >= k, of_one, 0.0)
+
+    def derivative(self, xp: Any, y: Array, t: Array, k: Array) -> Array:
+        of_one = xp.where(t > k, -sigmoid(xp, -y), sigmoid(xp, y))
+        return xp.where(t >= k, of_one, 0.0)
+
+    def answer(self, xp: Any, y: Array) -> Array:
+        passed, stopped = sigmoid(xp, y), sigmoid(xp, -y)
+        reached, shares = xp.ones_like(y[:, :1]), []
+        for k in range(y.shape[1]):
+            shares.append(reached * stopped[:, k : k + 1])
+            reached = reached * passed[:, k : k + 1]
+        return xp.concat([*shares, reached], axis=1)
+
+
+@dataclass(frozen=True)
 class Poisson:
     """c = t log(t/h) - t + h with h = exp(z), for counts and other t >= 0: half the deviance.
 
@@ -507,6 +669,8 @@ LOSSES: dict[str, Loss] = {
     "mean_absolute_error": MeanAbsoluteError(),
     "huber": Huber(),
     "log_cosh": LogCosh(),
+    "quantile": Quantile(),
+    "gaussian": Gaussian(),
     "cosine_distance": CosineDistance(),
     "binary_cross_entropy": BinaryCrossEntropy(),
     "binary_focal": BinaryFocal(),
@@ -516,6 +680,7 @@ LOSSES: dict[str, Loss] = {
     "focal": Focal(),
     "multiclass_hinge": MulticlassHinge(),
     "multiclass_squared_hinge": MulticlassHinge(squared=True),
+    "ordinal": Ordinal(),
     "poisson": Poisson(),
     "gamma": Gamma(),
     "tweedie": Tweedie(),
@@ -527,6 +692,8 @@ LossName = Literal[
     "mean_absolute_error",
     "huber",
     "log_cosh",
+    "quantile",
+    "gaussian",
     "cosine_distance",
     "binary_cross_entropy",
     "binary_focal",
@@ -536,6 +703,7 @@ LossName = Literal[
     "focal",
     "multiclass_hinge",
     "multiclass_squared_hinge",
+    "ordinal",
     "poisson",
     "gamma",
     "tweedie",
@@ -556,6 +724,7 @@ def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
         )
     if type(made) not in map(type, LOSSES.values()):
         y, t = np.array([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]]), np.array([[0.0, 0, 1], [1, 0, 0]])
+        y, t = (y, t[:, :1]) if heads_of(made, 3) > 1 else (y, t)
         rows = [np.asarray(row) for row in rows_of(made, 3)]
         said = "xp, y, t" + "".join(f", row {k}" for k in range(len(rows)))
         try_formula(made, "cost", (np, y, t, *rows), said, of_rows=True)
@@ -577,6 +746,23 @@ def rows_of(loss: Loss, outputs: int) -> Rows:
                 "or one for all"
             )
     return made
+
+
+def heads_of(loss: Loss, outputs: int) -> int:
+    """How many of so many outputs belong to one target."""
+    heads = getattr(loss, "heads", 1)
+    return outputs if heads == "all" else int(heads)
+
+
+def outputs_for(loss: Loss, targets: int) -> int:
+    """The outputs that a net needs for so many columns of targets, or classes.
+
+    >>> outputs_for(Quantile([0.1, 0.9]), 3), outputs_for(Ordinal(), 5), outputs_for(Poisson(), 3)
+    (6, 4, 3)
+    """
+    if getattr(loss, "ordered", False):
+        return max(targets - 1, 1)
+    return targets * heads_of(loss, targets)
 
 
 def fits(loss: Loss, output: Activation) -> bool:

@@ -24,7 +24,16 @@ import numpy as np
 from backends import Array, Backend
 from mlp.errors import InputError
 from mlp.formulas.activations import Activation, Identity, get_activation, learned
-from mlp.formulas.losses import Loss, LossName, Reduction, fits, fitting, get_loss, rows_of
+from mlp.formulas.losses import (
+    Loss,
+    LossName,
+    Reduction,
+    fits,
+    fitting,
+    get_loss,
+    heads_of,
+    rows_of,
+)
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers.dense import shifted
 from mlp.layers.layer import Place
@@ -107,8 +116,24 @@ class Objective:
         # The output unit f_L in training and in predictions.
         self.inner: Activation = last if unit is None else Identity()
         self.unit: Activation = last if unit is None else get_activation(unit)
+        self.ordered = bool(getattr(self.loss, "ordered", False))
+        self.heads = heads_of(self.loss, network.outputs)
+        if network.outputs % self.heads:
+            names = ", ".join(getattr(self.loss, "names", ()))
+            raise InputError(
+                f"loss {name!r} needs {self.heads} outputs for each target ({names}), the last "
+                f"layer has {network.outputs} units; give it {self.heads} times the targets"
+            )
+        if self.heads > 1 and network.members[-1] > 1:
+            raise InputError(
+                f"loss {name!r} makes its predictions of several outputs, and the mean of members' "
+                "outputs is none of them; use it on a network without an ensemble"
+            )
+        # Columns of t, and how many classes the outputs can tell apart.
+        self.columns = network.outputs // self.heads
+        self.classes = network.outputs + 1 if self.ordered else max(network.outputs, 2)
         try:
-            self.rows = rows_of(self.loss, network.outputs)
+            self.rows = rows_of(self.loss, network.outputs if self.heads == 1 else self.heads)
         except InputError as error:
             raise InputError(f"the last layer has {network.outputs} units: {error}") from error
         fewest = getattr(self.loss, "fewest", 1)
@@ -117,7 +142,7 @@ class Objective:
                 f"loss {name!r} compares the outputs of a row and needs at least {fewest}, the "
                 f"last layer has {network.outputs}"
             )
-        if self.targets == "classes" and network.outputs < 2:
+        if self.targets == "classes" and network.outputs < 2 and not self.ordered:
             raise InputError(
                 f"loss {name!r} needs one output for each class, the last layer has "
                 f"{network.outputs}; for two classes on one output use 'binary_cross_entropy'"
@@ -265,11 +290,12 @@ class Objective:
         whole: int | None = None,
     ) -> tuple[Array, Array, Array | None, Array, Array | None]:
         """The last layer's kernel on the tape; (sums, t, s, what the formula gives first, Σ s)."""
-        n, c, last = network.n, self.network.outputs, network.last
+        n, c, last = network.n, self.columns, network.last
         tape, arena, members = network.tape, network.arena, last.members
         backend = tape.backend
         t = arena.get(("t",), n, c)
-        cost = arena.get(("cost",), n, 1, members=members)
+        apart = c if self.heads > 1 else 1  # rows of the formula for each row of the output
+        cost = arena.get(("cost",), n, 1, members=members * apart)
         sums = backend.full((1, 2), 0.0, arena.dtype)
         s = weight = None
         if weighted:
@@ -289,6 +315,8 @@ class Objective:
             return output(xp, None, cost, z, *rest)
 
         arrays = [*(repeated(tape, x, members) for x in (t, r)), *rows]
+        if apart > 1:
+            return sums, t, s, self._apart(network, formula, arrays, cost, sums), weight
         if last.ending is not None and not keeps:
             y = last.y
             tape.apply(output_over_z, (0, 1), y, cost, *arrays, *last.ending)
@@ -298,9 +326,40 @@ class Objective:
         tape.total(cost, sums[0, :1])
         return sums, t, s, y, weight
 
+    def _apart(
+        self,
+        network: Pass,
+        formula: Callable[..., Any],
+        arrays: list[Array],
+        cost: Array,
+        sums: Array,
+    ) -> Array:
+        """`_output` of several targets with heads each, what the formula gives first. y (rows,
+        targets · heads) is the same memory as (rows · targets, heads): a row for each target."""
+        last, tape, reshape = network.last, network.tape, network.tape.backend.xp.reshape
+        t, r, *rows = arrays
+
+        def biased(xp: Any, out: Array, z: Array, *b: Array) -> Array:
+            return shifted(z, *b)
+
+        def output(xp: Any, y: Array, cost: Array, t: Array, r: Array, *rows: Array) -> Any:
+            return formula(xp, y, t, r, *rows)
+
+        y = last.buffer("output", wide=True)
+        tape.apply(biased, (0,), y, last.y, *(last.ending or ()))
+        if r.shape[0] > 1:
+            index = np.repeat(np.arange(r.shape[0]), self.columns)
+            each = tape.backend.empty((len(index), 1), network.arena.dtype)
+            tape.take(r, tape.backend.asarray(index, "int64"), each)
+            r = each
+        flat = (y.shape[0] * self.columns, self.heads)
+        tape.apply(output, (0, 1), reshape(y, flat), cost, reshape(t, (-1, 1)), r, *rows)
+        tape.total(cost, sums[0, :1])
+        return y
+
     def _share(self, members: int = 1) -> float:
         """What a sample's cost is divided by beside the samples: outputs and members."""
-        averaged = self.network.outputs if getattr(self.loss, "average", False) else 1
+        averaged = self.columns if getattr(self.loss, "average", False) else 1
         return 1.0 / (averaged * members)
 
     def _shares(
@@ -366,12 +425,36 @@ class Objective:
                 tape.apply(pull, (0,), g[part], w[part], shared_by, scalars=(l1, l2))
         tape.total(costs, sums[0, 1:])
 
+    # ------------------------------------------------------------------ answers
+
+    def answer(self, xp: Any, y: Array) -> Array:
+        """What is predicted, of the outputs (n, outputs), in scaled units."""
+        loss: Any = self.loss
+        return loss.answer(xp, y) if hasattr(loss, "answer") else y
+
+    def point(self, y: Array) -> Array:
+        """Of predictions those that metrics of numbers measure, (n, targets)."""
+        if self.heads == 1 or self.ordered:
+            return y
+        return y[:, getattr(self.loss, "point", 0) :: self.heads]
+
     # ------------------------------------------------------------------ targets
 
+    @property
+    def asked(self) -> tuple[str, int]:
+        """What `check_targets` asks for: targets that have passed fit any objective that asks the
+        same."""
+        if self.ordered:
+            return "ordered classes", self.classes
+        above = " above 0" * bool(getattr(self.loss, "positive", False))
+        return f"{self.targets}{above}", self.columns
+
     def check_targets(self, t: np.ndarray, what: str = "t") -> np.ndarray:
-        """Host targets as (n, outputs) numbers, or (n,) int64 class numbers; InputError if they do
-        not fit the loss."""
-        c, kind = self.network.outputs, self.targets
+        """Host targets as (n, targets) numbers, or class numbers, (n,) int64 or (n, 1) where they
+        are ordered; InputError if they do not fit the loss."""
+        if self.ordered:
+            return self._check_ranks(np.asarray(t), what)
+        c, kind = self.columns, self.targets
         t = np.asarray(t)
         if t.dtype.kind not in "biuf":
             shown = repr(t.ravel()[0].tolist()) if t.dtype.kind == "U" and t.size else t.dtype
@@ -394,7 +477,9 @@ class Objective:
             raise InputError(f"{what} has shape {t.shape}, expected (rows, {c} columns)")
         if t.shape[1] != c:
             cure = f"; give class numbers as one axis, {what}[:, 0]" if kind == "classes" else ""
-            raise InputError(f"{what} has {t.shape[1]} columns, the last layer has {c} units{cure}")
+            units = f"the last layer has {self.network.outputs} units"
+            units += f", {self.heads} for each target" * (self.heads > 1)
+            raise InputError(f"{what} has {t.shape[1]} columns, {units}{cure}")
         if not np.isfinite(t).all():
             raise InputError(f"{what}: {int((~np.isfinite(t)).sum())} values are NaN or infinite")
         least, most = TARGET_KINDS[kind]
@@ -420,3 +505,16 @@ class Objective:
                 "class numbers"
             )
         return t
+
+    def _check_ranks(self, t: np.ndarray, what: str) -> np.ndarray:
+        """Numbers of ordered classes as (n, 1)."""
+        ranks = t[:, 0] if t.ndim == 2 and t.shape[1] == 1 else t
+        if ranks.ndim != 1 or ranks.dtype.kind not in "biuf":
+            raise InputError(f"{what}: this loss needs the number of each row's class, (rows,)")
+        wrong = ranks[~((ranks >= 0) & (ranks < self.classes) & (ranks == np.floor(ranks)))]
+        if len(wrong):
+            raise InputError(
+                f"{what}: {wrong[0]} is not a class number from 0 to {self.classes - 1} (the last "
+                f"layer has {self.network.outputs} units, one less than there are classes)"
+            )
+        return ranks.astype(np.float64)[:, None]

@@ -158,8 +158,9 @@ def plan(
         raise InputError(f"data_dtype must be a dtype of numbers, as 'uint8', not {data_dtype!r}")
 
     def rows(n: int, weighted: bool = False) -> Samples:
-        classes = model.objective.targets == "classes"
-        t = shaped((n,), "int64") if classes else shaped((n, model.network.outputs), "float64")
+        about = model.objective
+        classes = about.targets == "classes" and not about.ordered
+        t = shaped((n,), "int64") if classes else shaped((n, about.columns), "float64")
         s = shaped((n,), "float64") if weighted else None
         return Samples(shaped((n, model.network.inputs), data_dtype), t, s)
 
