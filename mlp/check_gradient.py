@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp.errors import InputError, check_is, is_finite
+from mlp.errors import InputError, check_is, check_whole, is_finite
 from mlp.layers.tape import Arena
 from mlp.model import Model, draw
 from mlp.seeds import generator
@@ -77,6 +77,9 @@ def gradient_check(
     backend, network = model.backend, model.network
     if not (is_finite(h) and is_finite(tolerance) and h > 0 and tolerance > 0):
         raise InputError("gradient_check: h and tolerance must be above 0")
+    check_whole("gradient_check: seed", seed, 0)
+    if most is not None:
+        check_whole("gradient_check: most", most, 1)
     samples = model.samples(X, t, sample_weight)
     network.check_rows(samples.n, "X")
     with backend.scope():

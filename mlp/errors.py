@@ -1,10 +1,11 @@
 """The one error for a user's mistake, and the nearest valid name to put into it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from difflib import get_close_matches
 from inspect import signature
 from numbers import Integral, Real
+from typing import Any
 
 from mlp.spellings import NEAR, fold, ours
 
@@ -78,6 +79,36 @@ def check_is(name: str, value: object, kind: type) -> None:
     """
     if not isinstance(value, kind):
         raise InputError(f"{name} must be a {kind.__name__}, not {value!r:.60}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """InputError for what is neither on nor off: True, False, or NumPy's.
+
+    >>> check_switch("header", "no")
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: header must be True or False, not 'no'
+    """
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise InputError(f"{name} must be True or False, not {value!r:.60}")
+
+
+def check_names(name: str, value: object) -> tuple[str, ...]:
+    """Several texts, or one, as a tuple; none for None. InputError for what is neither.
+
+    >>> check_names("target", "kind"), check_names("target", None)
+    (('kind',), ())
+    >>> check_names("target", 3)
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: target is a name or a list of names, not 3
+    """
+    if value is None or isinstance(value, str):
+        return () if not value else (value,)
+    texts: list[Any] = list(value) if isinstance(value, (Sequence, Set)) else [None]
+    if isinstance(value, bytes) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{name} is a name or a list of names, not {value!r:.60}")
+    return tuple(texts)
 
 
 def check_takes(name: str, function: object, *arguments: str) -> None:

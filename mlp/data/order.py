@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlp.data.labels import as_labels
-from mlp.errors import InputError
+from mlp.errors import InputError, check_whole, is_finite
 from mlp.seeds import generator
 
 
@@ -86,8 +86,10 @@ def split(
     >>> len(train), len(held_out), sorted([*train.tolist(), *held_out.tolist()]) == list(range(10))
     (7, 3, True)
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"the held-out fraction must lie between 0 and 1, not be {fraction}")
+    check_whole("split: n", n, 1)
+    check_whole("split: seed", seed, 0)
+    if not (is_finite(fraction) and 0 < fraction < 1):
+        raise InputError(f"the held-out fraction must lie between 0 and 1, not be {fraction!r:.60}")
     size = round(n * fraction)
     if not 0 < size < n:
         raise InputError(

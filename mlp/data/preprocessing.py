@@ -84,8 +84,8 @@ class ColumnPlan:
             ("scaling", self.scaling, SCALINGS),
             ("coding", self.coding, get_args(Coding)),
         ):
-            if value is not None and value not in known:
-                raise InputError(f"{what}: unknown {value!r}{did_you_mean(value, known)}")
+            if value is not None and not (isinstance(value, str) and value in known):
+                raise InputError(f"{what}: unknown {value!r:.60}{did_you_mean(value, known)}")
 
 
 @dataclass(frozen=True)

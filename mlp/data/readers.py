@@ -18,7 +18,7 @@ from mlp.data.finite import check_finite
 from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number
-from mlp.errors import InputError, Note
+from mlp.errors import InputError, Note, check_is, check_names, check_switch
 from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 
 Given = str | Sequence[str] | None
@@ -167,6 +167,10 @@ def read_rows(
     columns that are no inputs and are kept. weights_needed: whether the column of weights must be
     there."""
     path = checked_path(path)
+    check_switch("need_targets", need_targets)
+    check_switch("drop_rows_without_target", drop_rows_without_target)
+    if sample_weight is not None:
+        check_is("sample_weight, a column,", sample_weight, str)
     given, targets, left_out = map(names_of, (inputs, target, exclude))
     own = () if targets_file is not None else targets
     others = (*beside, *([sample_weight] if sample_weight else []))
@@ -263,7 +267,7 @@ def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
 
 def names_of(given: Given) -> Names:
     """What is given by name: one name, several, or none."""
-    return (given,) if isinstance(given, str) else tuple(given or ())
+    return check_names("what names columns", given)
 
 
 def chosen(

@@ -29,6 +29,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
 from statistics import NormalDist
 from typing import Any, Literal, get_args
 
@@ -37,7 +38,7 @@ from numpy.typing import DTypeLike
 
 from backends import Array, Backend
 from mlp.data.finite import all_finite
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, check_is, did_you_mean
 
 AT_ONCE = 1 << 15  # values that are scaled together on the host: 256 kB, which stay in its cache
 ON_DEVICE = 1 << 20  # and on a device
@@ -96,8 +97,9 @@ class Scaling:
                 k = int(np.argmin(good))
                 x = getattr(self, name)[k]
                 raise InputError(f"scaling: {name} must be {must}, not {x} as in column {k}")
+        check_is("scaling: knots", self.knots, Mapping)
         for k, knots in self.knots.items():
-            if not (0 <= k < len(self.shift) and _are_knots(knots)):
+            if not (isinstance(k, Integral) and 0 <= k < len(self.shift) and _are_knots(knots)):
                 raise InputError(f"scaling: the quantiles of column {k} are none that rise")
 
     @classmethod
@@ -303,8 +305,10 @@ FITTED: dict[str, Callable[[np.ndarray], tuple[float, float]]] = {
 }
 
 
-def _are_knots(x: np.ndarray) -> bool:
+def _are_knots(x: object) -> bool:
     """Whether these are what `_knots` gives."""
+    if not isinstance(x, np.ndarray):
+        return False
     table = x.dtype.kind == "f" and x.ndim == 2 and x.shape[0] == 2 and x.shape[1] > 0
     return table and bool(np.isfinite(x).all() and (np.diff(x[0]) > 0).all())
 

@@ -23,7 +23,7 @@ from mlp.data.packed import fill, packing, start_of, unpack, unpacked
 from mlp.data.sparse_files import read_libsvm
 from mlp.data.tables import Column, Table, known
 from mlp.data.text_tables import read_text_table
-from mlp.errors import InputError, check_is
+from mlp.errors import InputError, check_is, check_names, check_switch
 from mlp.files import (
     PathLike,
     checked_path,
@@ -145,6 +145,10 @@ def read_table(
     (('x_0', 'x_1'), [1.0, 3.0, 5.0])
     """
     path = checked_path(path)
+    if header is not None:
+        check_switch("header", header)
+    wanted, as_text = check_names("wanted", wanted), check_names("as_text", as_text)
+    missing = None if missing is None else check_names("missing", missing)
     with reading(path), open_regular(path) as file, unchanged(file.fileno(), str(path)):
         try:
             return _read(path, file, wanted, array, header=header, missing=missing, as_text=as_text)

@@ -31,6 +31,7 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     5
     """
     check_is("save_state: state", state, State)
+    check_is("save_state: backend", backend, Backend)
     write_atomically(path, state_bytes(on_host(state, backend)))
 
 

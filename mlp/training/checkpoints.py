@@ -141,7 +141,7 @@ def parsed(every: object) -> tuple[float, str] | None:
     >>> parsed("10 min"), parsed("5 epochs"), parsed("none")
     ((600.0, 's'), (5.0, 'epoch'), None)
     """
-    if every == "none":
+    if isinstance(every, str) and every == "none":
         return None
     parts = EVERY.fullmatch(every) if isinstance(every, str) else None
     number, unit = (float(parts[1]), parts[2].removesuffix("s") or "s") if parts else (0.0, "")

@@ -44,7 +44,7 @@ from mlp.data.readers import Dataset
 from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
 from mlp.durations import seconds_of
-from mlp.errors import InputError
+from mlp.errors import InputError, check_is, is_finite
 from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, device_lost, enough_memory, megabytes, shortage, shortages
@@ -99,8 +99,16 @@ def train(
     the last finite weights and warns what to try. If memory runs out in the middle, the run ends as
     by Ctrl-C.
     """
+    check_is("train: model", model, Model)
     Settings.check_names(options)
+    if settings is not None:
+        check_is("train: settings", settings, Settings)
     settings = replace(settings or Settings(), **options)
+    check_is("train: group", group, Group)
+    try:
+        callbacks = list(callbacks)
+    except TypeError as error:
+        raise InputError(f"train: callbacks is a list of them, not {callbacks!r:.60}") from error
     kept = None
     if checkpoint is not None:
         kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
@@ -120,7 +128,7 @@ def train(
         if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU
             model.w = group.broadcast(model.backend.to_numpy(model.w))
         with group.together(), enough_memory(model.backend, "training, before its first step"):
-            trainer = Trainer(model, settings, *parts, list(callbacks), state, plan, kept, group)
+            trainer = Trainer(model, settings, *parts, callbacks, state, plan, kept, group)
         with interruptible(trainer.run):
             return trainer.train()
 
@@ -168,6 +176,8 @@ def _checked(
 ) -> tuple[Samples, Samples | None]:
     """The samples to train on, and those to watch; InputError if they do not fit the model."""
     share = isinstance(validation, (int, float, np.number))
+    if share and not is_finite(validation):
+        raise InputError("validation is the share of the rows to hold out, between 0 and 1")
     if isinstance(X, StoredDataset) and share:
         X, validation = X.split(float(validation), seed)
     samples = model.samples(X, t, sample_weight)

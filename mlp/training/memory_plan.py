@@ -18,7 +18,7 @@ import numpy as np
 from backends import Memory
 from backends.counting_backend import Count, shaped
 from mlp.data.samples import Samples
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_is, check_switch, check_whole
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.memory import megabytes
 from mlp.model import Model
@@ -148,11 +148,18 @@ def plan(
     Nothing is allocated, nothing is refused for its size: see `Plan.fits`, `Plan.check`,
     `str(plan)`.
     """
+    check_is("plan: model", model, Model)
     check_whole("samples", samples, 1)
     check_whole("validation", validation, 0)
+    for name, value in (
+        ("patience", patience),
+        ("target_loss", target_loss),
+        ("sample_weight", sample_weight),
+    ):
+        check_switch(f"plan: {name}", value)
     try:
         numbers = np.dtype(data_dtype).kind in "biuf"
-    except TypeError:  # no dtype at all
+    except (TypeError, ValueError):  # no dtype at all
         numbers = False
     if not numbers:
         raise InputError(f"data_dtype must be a dtype of numbers, as 'uint8', not {data_dtype!r}")
