@@ -1,7 +1,7 @@
 """The one error for a user's mistake, and the nearest valid name to put into it."""
 
 import math
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable
 from difflib import get_close_matches
 from inspect import signature
 from numbers import Integral, Real
@@ -105,7 +105,10 @@ def check_names(name: str, value: object) -> tuple[str, ...]:
     """
     if value is None or isinstance(value, str):
         return () if not value else (value,)
-    texts: list[Any] = list(value) if isinstance(value, (Sequence, Set)) else [None]
+    try:
+        texts: list[Any] = list(value)  # type: ignore[call-overload]
+    except TypeError:  # nothing to go through
+        texts = [None]
     if isinstance(value, bytes) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{name} is a name or a list of names, not {value!r:.60}")
     return tuple(texts)

@@ -81,3 +81,9 @@ def test_an_odd_argument_is_used_or_answered(name, argument, tmp_path, monkeypat
                 continue
             except Exception as error:
                 raise AssertionError(f"{name}({argument}={odd!r:.60}): {error!r:.300}") from error
+
+
+def test_names_may_come_in_whatever_holds_texts(tmp_path):
+    (tmp_path / "d.csv").write_text("a,b,y\n1,2,3\n4,5,6\n")
+    for names in (["a"], ("a",), np.array(["a"]), {"a": 1}.keys(), iter(["a"]), "a"):
+        assert mlp.read(tmp_path / "d.csv", inputs=names, target="y").columns == ("a",)
