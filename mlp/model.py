@@ -35,7 +35,7 @@ from mlp.data.stored import StoredDataset, labels_of
 from mlp.errors import InputError, check_is
 from mlp.files import PathLike, content_of
 from mlp.formulas.losses import Loss, LossName, Reduction
-from mlp.formulas.metrics import METRICS, Measures
+from mlp.formulas.metrics import METRICS, Measures, MetricSpec, fitting
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, check_precision
 from mlp.memory import enough_memory
@@ -623,13 +623,21 @@ class Model:
         delta[last] = host(evaluation.y).copy()
         return Trace(z, a, delta)
 
-    def evaluate(self, X: Any, t: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": E without penalties, and the metrics (`mlp.formulas.metrics`)} on these rows.
+    def evaluate(
+        self,
+        X: Any,
+        t: Any = None,
+        sample_weight: Any = None,
+        metrics: Iterable[MetricSpec] | None = None,
+    ) -> dict[str, float]:
+        """{"loss": E without penalties, and the metrics} on these rows, weighted where weights are
+        given. metrics: names of `mlp.formulas.metrics.METRICS`, mappings or own objects; None are
+        the usual ones.
 
         Raises InputError naming a row on which the network or the loss overflows.
         """
         samples = self.samples(X, t, sample_weight)
-        found, y = measure(self, samples)
+        found, y = measure(self, samples, metrics)
         if y is None and not math.isfinite(found["loss"]):
             raise InputError("the network or the loss overflows on some of these rows")
         if y is not None and not is_finite(y):
@@ -639,11 +647,16 @@ class Model:
         return found
 
 
-def measure(model: Model, samples: Samples) -> tuple[dict[str, float], np.ndarray | None]:
+def measure(
+    model: Model,
+    samples: Samples,
+    metrics: Iterable[MetricSpec] | None = None,
+    also: Iterable[MetricSpec] = (),
+) -> tuple[dict[str, float], np.ndarray | None]:
     """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs), but
     for rows on disk."""
     with enough_memory(model.backend, "evaluate"), model.backend.scope():
-        evaluator = Evaluator(model, model.feed(samples), samples)
+        evaluator = Evaluator(model, model.feed(samples), samples, metrics, also)
         return evaluator(), evaluator.predictions
 
 
@@ -756,12 +769,26 @@ class Evaluator:
     samples: of the feed. The predictions and the losses of the chunks come to the host
     once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
     the last call, (n, outputs), in scaled units. Of rows on disk they are not kept: metrics are
-    taken chunk by chunk. group: ranks that share the chunks, each of which gets what all find.
+    taken chunk by chunk. metrics, also: as of `mlp.formulas.metrics.fitting`. group: ranks that
+    share the chunks, each of which gets what all find.
     """
 
-    def __init__(self, model: Model, feed: Feed, samples: Samples, group: Group = ALONE):
+    def __init__(
+        self,
+        model: Model,
+        feed: Feed,
+        samples: Samples,
+        metrics: Iterable[MetricSpec] | None = None,
+        also: Iterable[MetricSpec] = (),
+        group: Group = ALONE,
+    ):
         self.model, self.feed, self.t, self.s = model, feed, samples.t, samples.s
         self.group = group
+        kinds: list[str] = [model.objective.targets]
+        if model.classes is not None and kinds[0] not in METRICS["accuracy"].targets:
+            kinds.append("classes" if model.network.outputs > 1 else "labels")
+        proper = getattr(model.objective.loss, "proper", True)
+        self.metrics = fitting(kinds, model.network.outputs, metrics, also, proper)
         backend, objective = model.backend, model.objective
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
@@ -780,10 +807,7 @@ class Evaluator:
     def __call__(self, penalty: bool = False) -> dict[str, float]:
         """{"loss": ..., metrics}; with ``penalty`` the loss includes the penalties."""
         model, copy_to, host = self.model, self.model.backend.copy, self.model.backend.to_numpy
-        kinds = [model.objective.targets]
-        if model.classes is not None and kinds[0] not in METRICS["accuracy"].targets:
-            kinds.append("classes" if model.network.outputs > 1 else "labels")
-        measures = [Measures(kind) for kind in kinds]
+        measures = [Measures(kind, chosen) for kind, chosen in self.metrics.items()]
         if self.group.size > 1:
             sums = self._together(measures)
         else:
@@ -838,10 +862,10 @@ class Evaluator:
         """Take these predictions, in scaled units, of these rows into account."""
         y = self.model.objective.point(self.model.in_units(y))
         assert self.t is not None  # there is no loss without
-        t = self.t[rows]
+        t, s = self.t[rows], None if self.s is None else self.s[rows]
         t = t[:, 0].astype(np.int64) if self.model.objective.ordered else t
         for measured in measures:
-            measured.add(y, t)
+            measured.add(y, t, s)
 
 
 def save_model(model: Model, path: PathLike, beside: Any = None) -> None:

@@ -325,9 +325,9 @@ FIELDS = {
     ),
     train: (
         *("batch_size", "optimizer", "learning_rate", "schedule", "warmup", "shuffle", "seed"),
-        *("target_loss", "patience", "min_delta", "restore_best", "watch", "record_steps"),
-        *("weight_decay", "weight_decay_schedule", "decay_factors", "clip_norm", "clip_value"),
-        *("accumulate", "sam_radius", "average", "time"),
+        *("target_loss", "patience", "min_delta", "restore_best", "best", "watch", "metrics"),
+        *("record_steps", "weight_decay", "weight_decay_schedule", "decay_factors", "clip_norm"),
+        *("clip_value", "accumulate", "sam_radius", "average", "time"),
         *("rate_factors", "initialize", "validation", "sample_weight", "state", "threads"),
     ),
 }

@@ -303,6 +303,7 @@ VALUES = {  # as in the file, as in Python
         ("{name = 'step', every = 2}", {"name": "step", "every": 2}),
     ],
     "watch": [("loss", "loss")],
+    "metrics": [("['f1']", ["f1"])],
     "initialize": [("data", "data")],
     "parallel": [("{shards = 4}", {"shards": 4})],
     "rate_factors": [

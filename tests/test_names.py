@@ -28,6 +28,7 @@ from mlp.training.settings import Settings
 TABLES = {
     "activation": ACTIVATIONS,
     "average": AVERAGES,
+    "metric": METRICS,
     "initializer": INITIALIZERS,
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
@@ -143,7 +144,6 @@ def test_what_is_not_a_specification(given, message):
 CHOICES = {
     **{kind: list(table) for kind, table in TABLES.items()},
     "layer": list(LAYERS),
-    "metric": list(METRICS),
     "top level": list(Config.model_fields),
     "[data]": list(Data.model_fields),
     "[[layers]]": list(DenseLayer.model_fields),

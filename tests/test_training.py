@@ -448,7 +448,7 @@ BAD_SETTINGS = {
     "target_loss=math.nan": r"target_loss must be a number, not nan",
     "min_delta=-1": r"min_delta must be 0 or above, not -1",
     "warmup=-1": r"warmup must be 0 epochs or more, not -1",
-    "watch='accuracy'": r"watch must be 'loss' or 'validation_loss', not 'accuracy'",
+    "watch='acuracy'": r"watch is a loss or a metric, not 'acuracy'; did you mean 'accuracy'",
     "watch='validation_loss'": r"watch = 'validation_loss' needs validation data",
     "optimizer='adamm'": r"unknown optimizer 'adamm'; did you mean 'adam'\?",
     "optimizer={'name': 'adam', 'beta1': 0}": r"no setting 'beta1'; did you mean 'beta_1'\?",

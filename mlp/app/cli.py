@@ -401,6 +401,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="The targets of DATA, if they are in another file."),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="What to measure; default: as the run did. May be repeated."
+        ),
+    ] = None,
     inputs: ArrayName = None,
     backend: BackendFlag = None,
     threads: ThreadsFlag = None,
@@ -418,7 +424,8 @@ def evaluate(
         raise InputError(f"{run} is a model alone: name the column to predict by --target NAME")
     rows = read_evaluated(config, data, model, targets_file, target, inputs)
     with limited(threads or (config.threads if config else None)):
-        measured = {"rows": len(rows)} | model.evaluate(rows)
+        chosen: Any = metric or (config.training.metrics if config else None)
+        measured = {"rows": len(rows)} | model.evaluate(rows, metrics=chosen)
     say(_metrics_table({printable(data.name): measured}))
     if config is not None and is_file_of(config, data):
         say(f"mlp: note: {data.name} is the file that the run was trained on", err=True)

@@ -30,7 +30,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -169,6 +169,11 @@ def _average(spec: Any) -> Any:
     if spec is not None:
         Settings(average=spec)
     return spec
+
+
+def _as_it_is(value: Any) -> Any:
+    """Whatever `Settings` has to say of it."""
+    return value
 
 
 def _initializer(spec: Any) -> Any:
@@ -449,7 +454,9 @@ class Training(Section):
     patience: int | None = Settings.patience
     min_delta: float = Settings.min_delta
     restore_best: bool = Settings.restore_best
-    watch: Literal["loss", "validation_loss"] | None = None
+    best: Literal["first", "last"] = Settings.best
+    watch: Annotated[Spec | None, PlainValidator(_as_it_is)] = None
+    metrics: Annotated[list[Spec] | None, PlainValidator(_as_it_is)] = None
     record_steps: bool = Settings.record_steps
     initialize: Literal["data"] | None = Settings.initialize
     parallel: dict[str, int] = {}
@@ -479,6 +486,7 @@ class Training(Section):
     @field_validator(
         *("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors", "parallel"),
         *("clip_norm", "clip_value", "accumulate", "sam_radius", "time"),
+        *("watch", "metrics"),
     )
     @classmethod
     def _as_settings_say(cls, value: Any, info: ValidationInfo) -> Any:
@@ -521,9 +529,10 @@ class Config(Section):
                 raise InputError(
                     f"layers.{index}.units: missing; only the last layer's units may be left out"
                 )
-        if self.training.watch == "validation_loss" and not self.validates:
+        watch = self.training.watch
+        if watch not in (None, "loss") and not self.validates:
             raise InputError(
-                "training.watch: 'validation_loss' needs data.validation or data.validation_file"
+                f"training.watch: {watch!r} needs data.validation or data.validation_file"
             )
         with _under("layers"):
             made = [layer.layer(2) for layer in self.layers]
@@ -562,8 +571,9 @@ class Config(Section):
         return Network(inputs, layers)
 
     def settings(self) -> Settings:
-        """How to train."""
-        return self.training.settings(self.seed)
+        """How to train. Without validation data the metrics are those of the other parts."""
+        settings = self.training.settings(self.seed)
+        return settings if self.validates else replace(settings, metrics=None)
 
 
 SECTIONS: dict[str, type[Section]] = {"data": Data, "layers": DenseLayer, "training": Training}

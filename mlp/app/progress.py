@@ -31,13 +31,15 @@ def progress(quiet: bool = False, stream: TextIO | None = None) -> Iterator[list
 
 
 def describe(run: Run, short: bool = False) -> str:
-    """Losses, the first metric of validation and samples per second of the epoch that has ended."""
+    """Losses, the watched or first metric of validation, and samples per second of the epoch that
+    has ended."""
     last, digits = run.last, 3 if short else 4
     speed = run.samples / max(last["seconds"], 1e-9)
     text = f"loss {last['loss']:.{digits}g}"
     if "validation_loss" in last:
         text += f"  validation {last['validation_loss']:.{digits}g}"
-        scores = (metric.name for metric in METRICS.values() if metric.greater_is_better)
+        scores = [m.name for m in METRICS.values() if m.greater_is_better]
+        scores = [*(m.name for m in run.settings.watched), *scores]
         first = next((name for name in scores if f"validation_{name}" in last), None)
         if first is not None:
             text += f" ({first} {last[f'validation_{first}']:.{digits}f})"

@@ -121,6 +121,9 @@ def train_run(
     if group.rank:
         _take_part(config, model, samples, group)
         return None
+    measured = dict(samples)
+    if config.training.class_weight is not None:  # which is for training, not for measuring
+        measured["train"] = model.samples(parts.train)
     data = fingerprint(config, samples)
     if resume is not None and out is None:
         folder = take(resume)
@@ -166,7 +169,7 @@ def train_run(
         where, fault = _save(folder, result, files)
         metrics: dict[str, Any] = {}
         try:
-            metrics = _metrics(result, samples, seconds, state.epoch if state else 0)
+            metrics = _metrics(result, measured, seconds, state.epoch if state else 0, config)
         except InputError as error:  # of rows on disk that are no longer there
             fault = fault or str(error)
         if not fault:
@@ -279,11 +282,13 @@ class _History:
 
 
 def _metrics(
-    result: Result, parts: dict[str, Samples], seconds: float, before: int
+    result: Result, parts: dict[str, Samples], seconds: float, before: int, config: Config
 ) -> dict[str, Any]:
     """What metrics.json holds; ``before``: epochs of the run that this one went on from."""
     model, state = result.model, result.state
-    measured = {name: {"rows": part.n} | _measured(result, part) for name, part in parts.items()}
+    measured = {
+        name: {"rows": part.n} | _measured(result, part, config) for name, part in parts.items()
+    }
     in_epochs = sum(result.history.get("seconds", [])[before:])
     samples = parts["train"].n * (state.epoch - before)
     return {
@@ -309,12 +314,13 @@ def _metrics(
     }
 
 
-def _measured(result: Result, part: Samples) -> dict[str, float]:
+def _measured(result: Result, part: Samples, config: Config) -> dict[str, float]:
     """How good the model is on these rows; nothing where memory does not suffice to find out."""
     if result.out_of_memory:
         return {}
     try:
-        return measure(result.model, part)[0]
+        settings = config.training.settings(config.seed)
+        return measure(result.model, part, settings.metrics, settings.watched)[0]
     except InputError as error:
         if isinstance(error.__cause__, shortages(result.model.backend)):
             return {}  # what was learned is written all the same

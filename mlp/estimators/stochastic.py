@@ -435,7 +435,7 @@ class Watch:
     def __init__(self, estimator: Any, model: Model, data: FitRows):
         self.estimator, self.model, self.data = estimator, model, data
         samples, feed = data.fed_to(model, "y_val")
-        self.evaluate = Evaluator(model, feed, samples)
+        self.evaluate = Evaluator(model, feed, samples, metrics=())
         self.over = estimator.n_outputs_ if estimator._is_squared_error() else 1
         self.scorer = estimator.scoring
         if isinstance(self.scorer, str):

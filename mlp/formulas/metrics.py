@@ -1,36 +1,66 @@
-"""How good predictions are: accuracy, mean squared error and R², on the host in float64.
+"""How good predictions are, on the host in float64.
 
 y are predictions (n, c) in the user's units; t their targets, (n,) class numbers or (n, c); s are
 sample weights (n,), not all of them 0, or None. A mean over rows is weighted by s.
 
+Of classes and labels, from the largest output, or from outputs above 1/2:
+
     accuracy   share of rows whose class, or whose labels all, are right
     balanced_accuracy   mean over the classes that occur of the share of their rows that are right
-    mse        1/(cN) ΣΣ (y - t)²
-    r2         1 - Σ (y - t)² / Σ (t - mean t)², the mean over outputs
+    top_k      share of rows whose class is among the k largest outputs
+    f1         2 TP / (2 TP + FP + FN), of each class or output, and their mean
+    mcc        Matthews' correlation of predictions and targets
 
-Your own is any object with the attributes and the call of a `Metric`; one that is measured in every
-run is a row of `METRICS` and of `MetricName`. Those are made of `terms` of some rows at a time
-(`Measures`), so that not all rows have to be in memory.
+from the order of the outputs, NaN where a class has no rows or all of them:
 
->>> class MeanAbsoluteError:
-...     name, label, targets = "mae", "mean absolute error", ("numbers", "counts")
+    roc_auc    how often a row of the class has a larger output than another row, ties half
+    average_precision   Σ (R_i - R_i-1) P_i over thresholds, with recall R and precision P
+
+from probabilities, of losses that make them:
+
+    log_loss   mean of -log y of the class that it is
+    brier      mean of Σ (y - t)² over the classes; half of it where there are two
+    calibration_error   Σ share of a bin |mean of y - share that is right| over bins of y
+
+Of numbers and counts, the mean over outputs:
+
+    mse, rmse, mae, median_error    of y - t: mean square, its root, mean size, median size
+    r2         1 - Σ (y - t)² / Σ (t - mean t)²
+    pinball    mean of q (t - y) where t > y, else (1 - q)(y - t)
+    poisson_deviance, gamma_deviance, tweedie_deviance    of counts, amounts, both
+
+Each is scikit-learn's where it has one. Your own is any object with the attributes and the call of
+a `Metric`; one with a name is a row of `METRICS` and of `MetricName`. One that is made of `terms`
+of some rows at a time does not need all rows in memory (`Measures`).
+
+>>> class Bias:
+...     name, label, targets = "bias", "mean error", ("numbers", "counts")
 ...     greater_is_better = False
 ...     def __call__(self, y, t, s=None):
-...         return float(np.average(abs(y - t), axis=0, weights=s).mean())
->>> evaluate("numbers", np.array([[1.0], [5.0]]), np.array([2, 2]), metrics=[MeanAbsoluteError()])
-{'mae': 2.0}
+...         return float(abs(np.average(y - t, axis=0, weights=s)).mean())
+>>> evaluate("numbers", np.array([[1.0], [5.0]]), np.array([2, 2]), metrics=[Bias(), "mae"])
+{'bias': 1.0, 'mae': 2.0}
 >>> evaluate("classes", np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
 {'accuracy': 0.5, 'balanced_accuracy': 0.5}
 """
 
-from collections.abc import Iterable
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from mlp.errors import InputError, check_takes
+from mlp.names import check_settings, make
+
 
 class Metric(Protocol):
-    """What is asked of a metric."""
+    """What is asked of a metric.
+
+    Optional attributes, False where they are missing: ``usual`` (it is measured where no others are
+    asked for) and ``probabilities`` (its y must be some).
+    """
 
     @property
     def name(self) -> str:
@@ -56,7 +86,7 @@ Terms = tuple[np.ndarray, ...]
 
 
 class Summed(Metric, Protocol):
-    """A metric of terms that are taken of some rows at a time. The first term is their weight."""
+    """A metric of terms that are taken of some rows at a time."""
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Of some rows."""
@@ -85,23 +115,43 @@ def _joined_mean(a: Terms, b: Terms) -> Terms:
     return weight, a[1] + (b[1] - a[1]) * (b[0] / (weight or 1.0))
 
 
-class Accuracy:
-    """The share of rows whose largest output is their class; of labels, an output above 1/2 being
-    a 1, the share of rows that are right in all."""
+def _added(a: Terms, b: Terms) -> Terms:
+    """Sums over rows."""
+    return tuple(x + y for x, y in zip(a, b, strict=True))
 
-    name, label, targets = "accuracy", "accuracy", ("classes", "labels")
-    greater_is_better = True
+
+class _Mean(ABC):
+    """A metric that is the weighted mean over rows of a number for each, or for each output."""
+
     join = staticmethod(_joined_mean)
+
+    @abstractmethod
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """(n,) or (n, c)."""
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
         return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
-        right = y.argmax(axis=1) == t if t.ndim == 1 else ((y > 0.5) == (t > 0.5)).all(axis=1)
-        return _weight(len(t), s), _mean(right, s)
+        return _weight(len(t), s), _mean(self.each(y, t), s)
 
     def of(self, terms: Terms) -> float:
-        return float(terms[1])
+        return float(terms[1].mean())
+
+
+# ------------------------------------------------------------------ what is decided
+
+
+@dataclass(frozen=True)
+class Accuracy(_Mean):
+    """The share of rows whose largest output is their class; of labels, an output above 1/2 being
+    a 1, the share of rows that are right in all."""
+
+    name, label, targets = "accuracy", "accuracy", ("classes", "labels")
+    greater_is_better = usual = True
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return y.argmax(axis=1) == t if t.ndim == 1 else ((y > 0.5) == (t > 0.5)).all(axis=1)
 
 
 class BalancedAccuracy:
@@ -110,7 +160,8 @@ class BalancedAccuracy:
     K. H. Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010."""
 
     name, label, targets = "balanced_accuracy", "balanced accuracy", ("classes", "labels")
-    greater_is_better = True
+    greater_is_better = usual = True
+    join = staticmethod(_added)
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
         return self.of(self.terms(y, t, s))
@@ -126,10 +177,6 @@ class BalancedAccuracy:
         whole, kept = (np.stack([s @ (x & ~label), s @ (x & label)]) for x in (True, right))
         return _weight(len(t), s), whole, kept
 
-    def join(self, a: Terms, b: Terms) -> Terms:
-        """All of them are sums."""
-        return tuple(x + y for x, y in zip(a, b, strict=True))
-
     def of(self, terms: Terms) -> float:
         _, whole, right = terms
         there = whole > 0.0
@@ -137,21 +184,307 @@ class BalancedAccuracy:
         return float((recall.sum(axis=0) / there.sum(axis=0)).mean())
 
 
-class MeanSquaredError:
-    """The mean squared error over rows and outputs."""
+@dataclass(frozen=True)
+class TopK(_Mean):
+    """The share of rows whose class is among the k largest outputs; of equal ones the later counts
+    as larger, as in scikit-learn."""
 
-    name, label, targets = "mse", "mean squared error", ("numbers", "counts")
-    greater_is_better = False
-    join = staticmethod(_joined_mean)
+    k: float = 5
+    targets, greater_is_better = ("classes",), True
+
+    def __post_init__(self) -> None:
+        check_settings(self, "top_k", k="[1, inf)")
+        if self.k != int(self.k):
+            raise InputError(f"top_k: k must be a whole number, not {self.k!r}")
+
+    @property
+    def name(self) -> str:
+        return f"top_{self.k:g}"
+
+    @property
+    def label(self) -> str:
+        return f"class among the {self.k:g} largest"
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        if self.k >= y.shape[1]:
+            raise InputError(
+                f"top_k: all rows are right with k = {self.k:g} of {y.shape[1]} classes"
+            )
+        largest = np.argsort(y, axis=1, kind="stable")[:, -int(self.k) :]
+        return (largest == t[:, None]).any(axis=1)
+
+
+@dataclass(frozen=True)
+class F1:
+    """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall, of each class that occurs
+    in targets or predictions (of one output both its classes), or of each output of several labels.
+
+    average: "macro" is their mean, "weighted" that with the classes' rows as weights, "micro" that
+    of their sums; "binary" is that of the second of two classes.
+    """
+
+    average: Literal["macro", "micro", "weighted", "binary"] = "macro"
+    label, targets, greater_is_better = "F1", ("classes", "labels"), True
+    join = staticmethod(_added)
+
+    def __post_init__(self) -> None:
+        check_settings(self, "f1")
+
+    @property
+    def name(self) -> str:
+        return "f1" if self.average == "macro" else f"f1_{self.average}"
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
         return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
-        return _weight(len(t), s), _mean((y - t) ** 2, s)
+        """Weights of what is right, is predicted and is there, (c,) each, and which may count."""
+        if self.average == "binary" and y.shape[1] > (2 if t.ndim == 1 else 1):
+            raise InputError(f"f1: average 'binary' is for two classes, not {y.shape[1]} outputs")
+        said, there = _decisions(y, t)
+        s = np.ones(len(t)) if s is None else s
+        counts = s @ (said & there), s @ said, s @ there
+        return *counts, np.full(said.shape[1], float(t.ndim > 1 and t.shape[1] > 1))
 
     def of(self, terms: Terms) -> float:
-        return float(terms[1].mean())
+        right, said, there, always = terms
+        if self.average == "micro":
+            right, said, there = (np.asarray([x.sum()]) for x in (right, said, there))
+        either = said + there
+        f1 = 2.0 * right / np.where(either > 0.0, either, 1.0)
+        if self.average == "binary":
+            return float(f1[-1])
+        if self.average == "weighted":
+            return float((f1 * there).sum() / (there.sum() or 1.0))
+        counts = (either > 0.0) | (always > 0.0) if self.average == "macro" else either >= 0.0
+        return float(f1[counts].mean())
+
+
+@dataclass(frozen=True)
+class MatthewsCorrelation:
+    """The correlation of predictions and targets, 0 where either is always the same; of labels the
+    mean over outputs. Source: Gorodkin, "Comparing two K-category assignments by a K-category
+    correlation coefficient", Comput. Biol. Chem. 28, 2004, eq. (8)."""
+
+    name, label, targets = "mcc", "Matthews' correlation", ("classes", "labels")
+    greater_is_better = True
+    join = staticmethod(_added)
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return self.of(self.terms(y, t, s))
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """The weight of the rows of each class that are taken for each, (k, k), a table a column
+        of labels."""
+        s = np.ones(len(t)) if s is None else s
+        pairs = [(t, y.argmax(axis=1), y.shape[1])]
+        if t.ndim > 1:
+            pairs = [(a > 0.5, b > 0.5, 2) for a, b in zip(t.T, y.T, strict=True)]
+        tables = [np.bincount(a * k + b, s, k * k).reshape(k, k) for a, b, k in pairs]
+        return (np.stack(tables),)
+
+    def of(self, terms: Terms) -> float:
+        found = []
+        for table in terms[0]:
+            there, said, whole = table.sum(axis=1), table.sum(axis=0), table.sum()
+            both = np.trace(table) * whole - there @ said
+            spread = (whole**2 - there @ there) * (whole**2 - said @ said)
+            found.append(both / np.sqrt(spread) if spread > 0.0 else 0.0)
+        return float(np.mean(found))
+
+
+# ------------------------------------------------------------------ the order of the outputs
+
+
+@dataclass(frozen=True)
+class RocAuc:
+    """The share of pairs, of a row of the class and one of another, in which the first has the
+    larger output, ties half: the area under the curve of true against false positives. The mean
+    over the classes, each against all others, or over the outputs of labels; of two classes the
+    second's, which is both's. NaN where one has no rows, or all."""
+
+    name, label, targets = "roc_auc", "area under the ROC curve", ("classes", "labels")
+    greater_is_better = True
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return float(np.mean([_roc_auc(*column) for column in _against_others(y, t, s)]))
+
+
+def _roc_auc(score: np.ndarray, there: np.ndarray, s: np.ndarray) -> float:
+    of, others = _by_score(score, there, s)
+    below = np.cumsum(others) - 0.5 * others
+    pairs = of.sum() * others.sum()
+    return float(of @ below / pairs) if pairs > 0.0 else np.nan
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """Σ (R_i - R_i-1) P_i over the outputs as thresholds from the largest on: the precision P_i at
+    each step of the recall R_i. The mean over the classes or outputs, and NaN, as of `RocAuc`."""
+
+    name, label = "average_precision", "average precision"
+    targets, greater_is_better = ("classes", "labels"), True
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return float(np.mean([_precision(*column) for column in _against_others(y, t, s)]))
+
+
+def _precision(score: np.ndarray, there: np.ndarray, s: np.ndarray) -> float:
+    of, others = (x[::-1] for x in _by_score(score, there, s))
+    right, said = np.cumsum(of), np.cumsum(of + others)
+    precision = right / np.where(said > 0.0, said, 1.0)
+    return float(of @ precision / of.sum()) if of.sum() > 0.0 else np.nan
+
+
+def _against_others(
+    y: np.ndarray, t: np.ndarray, s: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(scores, whether it is the class, weights) of each class or output; of two classes of the
+    second alone."""
+    s = np.ones(len(t)) if s is None else s
+    which = [1] if t.ndim == 1 and y.shape[1] == 2 else range(y.shape[1])
+    return [(y[:, k], t == k if t.ndim == 1 else t[:, k] > 0.5, s) for k in which]
+
+
+def _by_score(score: np.ndarray, there: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of the class and of all others at each score, from the lowest on."""
+    if np.isnan(score).any():
+        return np.zeros(1), np.zeros(1)  # no order, so that what follows is NaN
+    scores, place = np.unique(score, return_inverse=True)
+    return tuple(np.bincount(place, s * x, len(scores)) for x in (there, ~there))  # type: ignore[return-value]
+
+
+# ------------------------------------------------------------------ probabilities
+
+
+@dataclass(frozen=True)
+class LogLoss(_Mean):
+    """The mean of -log y of the class that it is; of labels of -t log y - (1 - t) log(1 - y). y is
+    held to its dtype's eps from 0 and 1, as in scikit-learn."""
+
+    name, label, targets = "log_loss", "log-loss", ("classes", "labels")
+    greater_is_better, probabilities = False, True
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        eps = float(np.finfo(y.dtype).eps)
+        y = np.clip(y.astype(np.float64), eps, 1.0 - eps)
+        if t.ndim == 1:
+            return -np.log(y[np.arange(len(t)), t])
+        return -(t * np.log(y) + (1.0 - t) * np.log1p(-y))
+
+
+@dataclass(frozen=True)
+class Brier(_Mean):
+    """The mean of Σ_k (y_k - t_k)² with t_k 1 for the class that it is, else 0; of two classes half
+    of it, which is either's; of labels (y - t)²."""
+
+    name, label, targets = "brier", "Brier score", ("classes", "labels")
+    greater_is_better, probabilities = False, True
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        y = y.astype(np.float64)
+        if t.ndim > 1:
+            return (y - t) ** 2
+        y[np.arange(len(t)), t] -= 1.0
+        return (y**2).sum(axis=1) * (0.5 if y.shape[1] == 2 else 1.0)
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """Σ_b share of rows in bin b · |mean of y - share that is right|, over equal bins of the
+    largest y, right where its class is it; of labels of y, right where it is 1, the mean over
+    outputs.
+
+    Source: Guo et al., arXiv:1706.04599, eq. (3).
+    """
+
+    bins: float = 15
+    name, label, targets = "calibration_error", "calibration error", ("classes", "labels")
+    greater_is_better, probabilities = False, True
+    join = staticmethod(_added)
+
+    def __post_init__(self) -> None:
+        check_settings(self, "calibration_error", bins="[1, inf)")
+        if self.bins != int(self.bins):
+            raise InputError(f"calibration_error: bins must be a whole number, not {self.bins!r}")
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return self.of(self.terms(y, t, s))
+
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """Weight, and weighted sums of y - what is right, of each bin and output, (bins, c)."""
+        y, bins = y.astype(np.float64), int(self.bins)
+        if t.ndim == 1:
+            y, t = y.max(axis=1)[:, None], (y.argmax(axis=1) == t)[:, None]
+        s = np.ones(len(t)) if s is None else s
+        place = np.clip(np.ceil(np.nan_to_num(y) * bins).astype(np.int64) - 1, 0, bins - 1)
+        columns = list(zip(place.T, (y - t).T, strict=True))
+        weights = [np.bincount(b, s, bins) for b, _ in columns]
+        return np.stack(weights, 1), np.stack([np.bincount(b, s * d, bins) for b, d in columns], 1)
+
+    def of(self, terms: Terms) -> float:
+        weight, apart = terms
+        return float((abs(apart).sum(axis=0) / weight.sum(axis=0)).mean())
+
+
+# ------------------------------------------------------------------ numbers and counts
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_Mean):
+    """The mean squared error over rows and outputs."""
+
+    name, label, targets = "mse", "mean squared error", ("numbers", "counts")
+    greater_is_better, usual = False, True
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return (y - t) ** 2
+
+
+@dataclass(frozen=True)
+class RootMeanSquaredError(_Mean):
+    """The root of the mean squared error of each output, the mean over outputs."""
+
+    name, label, targets = "rmse", "root mean squared error", ("numbers", "counts")
+    greater_is_better = False
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return (y - t) ** 2
+
+    def of(self, terms: Terms) -> float:
+        return float(np.sqrt(terms[1]).mean())
+
+
+@dataclass(frozen=True)
+class MeanAbsoluteError(_Mean):
+    """The mean size of the error over rows and outputs."""
+
+    name, label, targets = "mae", "mean absolute error", ("numbers", "counts")
+    greater_is_better = False
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return abs(y - t)
+
+
+@dataclass(frozen=True)
+class MedianError:
+    """The median size of the error of each output, the mean over outputs; between two rows their
+    mean."""
+
+    name, label, targets = "median_error", "median absolute error", ("numbers", "counts")
+    greater_is_better = False
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        apart = abs(y - t)
+        if s is None:
+            return float(np.median(apart, axis=0).mean())
+        order = np.argsort(apart, axis=0)
+        apart, below = np.take_along_axis(apart, order, axis=0), np.cumsum(s[order], axis=0)
+        half, medians = 0.5 * s.sum(), []
+        for size, weight in zip(apart.T, below.T, strict=True):
+            low, high = (np.searchsorted(weight, half, side) for side in ("left", "right"))
+            medians.append(0.5 * (size[low] + size[min(high, len(size) - 1)]))
+        return float(np.mean(medians))
 
 
 class R2:
@@ -159,7 +492,7 @@ class R2:
     target 1 if all of it is right, else 0, as in scikit-learn."""
 
     name, label, targets = "r2", "R²", ("numbers", "counts")
-    greater_is_better = True
+    greater_is_better = usual = True
 
     def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
         return self.of(self.terms(y, t, s))
@@ -186,10 +519,183 @@ class R2:
         return float(np.mean(np.where(whole > 0.0, share, left == 0.0)))
 
 
-METRICS: dict[str, Summed] = {
-    metric.name: metric for metric in (Accuracy(), BalancedAccuracy(), MeanSquaredError(), R2())
+@dataclass(frozen=True)
+class Pinball(_Mean):
+    """The mean of q (t - y) where t is above y, else (1 - q) (y - t): least at the q-quantile."""
+
+    q: float = 0.5
+    targets, greater_is_better = ("numbers", "counts"), False
+
+    def __post_init__(self) -> None:
+        check_settings(self, "pinball", q="(0, 1)")
+
+    @property
+    def name(self) -> str:
+        return f"pinball_{self.q:g}"
+
+    @property
+    def label(self) -> str:
+        return f"pinball loss of the {self.q:g}-quantile"
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return np.maximum(self.q * (t - y), (1.0 - self.q) * (y - t))
+
+
+@dataclass(frozen=True)
+class Deviance(_Mean):
+    """The mean unit deviance of Tweedie's distribution of a power from 1 to 2, Poisson's at 1 and
+    the gamma distribution's at 2; y must be above 0, and t = 0 is infinitely far off at 2.
+
+    Source: Jorgensen, "The Theory of Dispersion Models", 1997, section 4.1; scikit-learn's
+    mean_tweedie_deviance.
+    """
+
+    power: float = 1.5
+    targets, greater_is_better = ("counts",), False
+
+    def __post_init__(self) -> None:
+        check_settings(self, "deviance", power="[1, 2]")
+
+    @property
+    def name(self) -> str:
+        known = {1.0: "poisson_deviance", 2.0: "gamma_deviance"}
+        return known.get(self.power, f"tweedie_deviance_{self.power:g}")
+
+    @property
+    def label(self) -> str:
+        return self.name.replace("_", " ")
+
+    def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        y, p = y.astype(np.float64), float(self.power)
+        with np.errstate(all="ignore"):
+            if p == 1.0:
+                return 2.0 * (np.where(t > 0.0, t * np.log(t / y), 0.0) - t + y)
+            if p == 2.0:
+                return 2.0 * (np.log(y / t) + t / y - 1.0)
+            first = t ** (2.0 - p) / ((1.0 - p) * (2.0 - p))
+            return 2.0 * (first - t * y ** (1.0 - p) / (1.0 - p) + y ** (2.0 - p) / (2.0 - p))
+
+
+# ------------------------------------------------------------------ by name
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Accuracy(),
+    "balanced_accuracy": BalancedAccuracy(),
+    "top_k": TopK(),
+    "f1": F1(),
+    "mcc": MatthewsCorrelation(),
+    "roc_auc": RocAuc(),
+    "average_precision": AveragePrecision(),
+    "log_loss": LogLoss(),
+    "brier": Brier(),
+    "calibration_error": CalibrationError(),
+    "mse": MeanSquaredError(),
+    "rmse": RootMeanSquaredError(),
+    "mae": MeanAbsoluteError(),
+    "median_error": MedianError(),
+    "r2": R2(),
+    "pinball": Pinball(),
+    "poisson_deviance": Deviance(1.0),
+    "gamma_deviance": Deviance(2.0),
+    "tweedie_deviance": Deviance(),
 }
-MetricName = Literal["accuracy", "balanced_accuracy", "mse", "r2"]
+MetricName = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "top_k",
+    "f1",
+    "mcc",
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+    "calibration_error",
+    "mse",
+    "rmse",
+    "mae",
+    "median_error",
+    "r2",
+    "pinball",
+    "poisson_deviance",
+    "gamma_deviance",
+    "tweedie_deviance",
+]
+MetricSpec = MetricName | Mapping[str, Any] | Metric
+
+
+def get_metric(metric: MetricSpec) -> Metric:
+    """The metric of a name or a mapping (`mlp.names`), or the object itself."""
+    made: Any = make(METRICS, metric, "metric")
+    wanted = ("name", "label", "targets", "greater_is_better")
+    if isinstance(made, type) or not callable(made) or not all(hasattr(made, w) for w in wanted):
+        raise InputError(
+            f"a metric is a name or an object with {', '.join(wanted)} that is called with "
+            f"(y, t, s), not {metric!r}"
+        )
+    check_takes(f"the metric {made.name}", made, "y", "t", "s")
+    return made
+
+
+def fitting(
+    kinds: Sequence[str],
+    outputs: int,
+    metrics: Iterable[MetricSpec] | None = None,
+    also: Iterable[MetricSpec] = (),
+    proper: bool = True,
+) -> dict[str, list[Metric]]:
+    """{kind of targets: what is measured of it}: those that are usual for these kinds, or the ones
+    that are asked for, and also those. proper: whether the predictions of the first kind are
+    probabilities, where it is classes or labels.
+
+    InputError for one that is for other targets or other predictions, and for two of one name.
+    """
+    usual = [m for m in METRICS.values() if getattr(m, "usual", False)]
+    chosen: list[Metric] = [m for m in usual if metrics is None and not _no_kind(m, kinds)]
+    chosen += map(get_metric, metrics or ())
+    named = {metric.name: metric for metric in chosen}
+    if len(named) < len(chosen):
+        raise InputError(f"metrics must have a name each, not {[m.name for m in chosen]}")
+    named |= {m.name: m for m in map(get_metric, also) if m.name not in named}
+    found: dict[str, list[Metric]] = {kind: [] for kind in kinds}
+    for metric in named.values():
+        if _no_kind(metric, kinds):
+            raise InputError(
+                f"metric {metric.name!r} is for {' and '.join(metric.targets)}, and the targets of "
+                f"this loss are {kinds[0]}{_others(kinds)}"
+            )
+        kind = next(kind for kind in kinds if kind in metric.targets)
+        if getattr(metric, "probabilities", False) and not (proper and kind == kinds[0]):
+            raise InputError(
+                f"metric {metric.name!r} is of probabilities, and what this loss predicts are none"
+            )
+        _try(metric, kind, outputs)
+        found[kind].append(metric)
+    return found
+
+
+def _no_kind(metric: Metric, kinds: Sequence[str]) -> bool:
+    return not any(kind in metric.targets for kind in kinds)
+
+
+def _others(kinds: Sequence[str]) -> str:
+    known = [m.name for m in METRICS.values() if not _no_kind(m, kinds)]
+    return f": {', '.join(known)}"
+
+
+def _try(metric: Metric, kind: str, outputs: int) -> None:
+    """InputError for a metric that does not take so many outputs, or fails or gives no number."""
+    rows = 2 * max(outputs, 2)
+    t: Any = np.arange(rows) % outputs
+    y = np.full((rows, outputs), 1.0 / outputs)
+    if kind != "classes":
+        t = (np.arange(rows) % 2)[:, None] + np.zeros(outputs)
+    try:
+        float(metric(y, t, np.ones(rows)))
+    except InputError:
+        raise
+    except Exception as error:  # of the user's code, whatever it is
+        raise InputError(f"the metric {metric.name} fails on {rows} rows: {error}") from error
 
 
 def evaluate(
@@ -197,43 +703,56 @@ def evaluate(
     y: np.ndarray,
     t: np.ndarray,
     s: np.ndarray | None = None,
-    metrics: Iterable[Metric] | None = None,
+    metrics: Iterable[MetricSpec] | None = None,
 ) -> dict[str, float]:
-    """The metrics for a kind of targets, by name; of `METRICS` if no others are given.
+    """The metrics for a kind of targets, by name: the usual ones, or those that are asked for.
 
     t : (n, c), one axis where c is 1, or (n,) class numbers.
     """
     t = _as_measured(targets, t)
-    chosen: Iterable[Metric] = METRICS.values() if metrics is None else metrics
-    return {metric.name: metric(y, t, s) for metric in chosen if targets in metric.targets}
+    chosen = fitting([targets], y.shape[1], metrics)[targets]
+    return {metric.name: metric(y, t, s) for metric in chosen}
 
 
 class Measures:
-    """`evaluate` for rows that come some at a time.
+    """`evaluate` for rows that come some at a time. Of a metric without `Summed.terms` all rows are
+    kept until the end.
 
-    >>> found = Measures("numbers")
+    >>> found = Measures("numbers", [METRICS["mse"], METRICS["median_error"]])
     >>> found.add(np.array([[1.0], [2.0]]), np.array([1.0, 2.0]))
     >>> found.add(np.array([[3.0]]), np.array([4.0]))
     >>> found.end()["mse"] == evaluate("numbers", np.array([[1.0], [2], [3]]), [1, 2, 4])["mse"]
     True
     """
 
-    def __init__(self, targets: str):
-        self.targets = targets
-        self.metrics = [metric for metric in METRICS.values() if targets in metric.targets]
+    def __init__(self, targets: str, metrics: Sequence[Metric]):
+        self.targets, self.metrics = targets, metrics
+        self.summed: list[Any] = [metric for metric in metrics if hasattr(metric, "terms")]
         self.terms: list[Terms] = []
+        self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
 
     def add(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> None:
         """These rows too."""
         t = _as_measured(self.targets, t)
-        terms = [metric.terms(y, t, s) for metric in self.metrics]
-        before = zip(self.metrics, self.terms, terms, strict=True) if self.terms else ()
+        terms = [metric.terms(y, t, s) for metric in self.summed]
+        before = zip(self.summed, self.terms, terms, strict=True) if self.terms else ()
         self.terms = [metric.join(a, b) for metric, a, b in before] or terms
+        if len(self.summed) < len(self.metrics):
+            self.rows.append((np.array(y), t, s))  # y may be a buffer of the evaluation
 
     def end(self) -> dict[str, float]:
         """The metrics by name."""
-        found = zip(self.metrics, self.terms, strict=True)
-        return {metric.name: metric.of(terms) for metric, terms in found}
+        terms: Any = {id(m): of for m, of in zip(self.summed, self.terms, strict=True)}
+        rows: Any = [_joined(parts) for parts in zip(*self.rows, strict=True)]
+        chosen: Sequence[Any] = self.metrics
+        return {m.name: m.of(terms[id(m)]) if id(m) in terms else m(*rows) for m in chosen}
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The rows of all pieces; None for none."""
+    if parts[0] is None or len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts)
 
 
 def _as_measured(targets: str, t: np.ndarray) -> np.ndarray:
@@ -242,3 +761,15 @@ def _as_measured(targets: str, t: np.ndarray) -> np.ndarray:
     if targets == "classes":
         return t if t.ndim == 1 else t.argmax(axis=1)
     return (t[:, None] if t.ndim == 1 else t).astype(np.float64)
+
+
+def _decisions(y: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is predicted and what is there, (n, c) of True and False; of one label whether it is not
+    and whether it is."""
+    if t.ndim > 1:
+        said, there = y > 0.5, t > 0.5
+        if t.shape[1] > 1:
+            return said, there
+        return np.hstack([~said, said]), np.hstack([~there, there])
+    classes = np.arange(y.shape[1])
+    return y.argmax(axis=1)[:, None] == classes, t[:, None] == classes

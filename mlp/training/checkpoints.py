@@ -98,16 +98,18 @@ class Checkpoints:
         path = next(self.whole(), None)
         return None if path is None else load_state(path / STATE_FILE)
 
-    def write(self, state: State, backend: Backend, watch: str) -> None:
+    def write(self, state: State, backend: Backend, watch: str, sign: float = 1.0) -> None:
         """One more, of arrays on this backend; then those are removed that do not stay. Weights
-        that are not finite are no checkpoint. OSError if it cannot be written."""
+        that are not finite are no checkpoint. sign: -1 where greater is better. OSError if it
+        cannot be written."""
         state = on_host(state, backend)
         if not is_finite(state):
             return
         before = self.found()
         number = int(before[0].name.partition("-")[0]) + 1 if before else 1
         about: dict[str, Any] = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
-        about |= {"watch": watch, "loss": repr((state.history.get(watch) or [math.inf])[-1])}
+        watched = (state.history.get(watch) or [math.inf])[-1]
+        about |= {"watch": watch, "loss": repr(sign * watched)}
         about |= {} if self.of is None else {"of": dict(self.of)}
         place = Path(self.folder) / f"{number:06d}-epoch-{state.epoch}"
         write_folder(place, {STATE_FILE: state_bytes(state)}, about)
@@ -165,9 +167,10 @@ class Writer:
         backend: Backend,
         copied: Callable[[State], State],
         watch: str,
+        sign: float = 1.0,
     ):
         self.checkpoints, self.backend, self.copied = checkpoints, backend, copied
-        self.every, self.watch = parsed(checkpoints.every), watch
+        self.every, self.watch, self.sign = parsed(checkpoints.every), watch, sign
         self.thread: Thread | None = None
         self.fault: Exception | None = None
         self.warned = False
@@ -235,7 +238,7 @@ class Writer:
                 folder = self.checkpoints.folder
                 if not os.path.samestat(os.stat(folder), self.folder):
                     raise OSError(errno.ESTALE, "another folder stands in its place")
-                self.checkpoints.write(state, self.backend, self.watch)
+                self.checkpoints.write(state, self.backend, self.watch, self.sign)
         except (OSError, InputError) as error:
             self.fault = error
         except shortages(self.backend) as error:

@@ -267,9 +267,15 @@ class Trainer:
         self.group = group
         if group.rank:
             callbacks = [x for x in callbacks if getattr(x, "every_rank", False)]
-        self.watch = settings.watch or ("validation_loss" if held_out else "loss")
-        if self.watch == "validation_loss" and not held_out:
-            raise InputError("watch = 'validation_loss' needs validation data")
+        usual = "validation_loss" if held_out else "loss"
+        self.watch, self.sign = str(settings.watch or usual), 1.0
+        for metric in settings.watched:
+            self.watch = f"validation_{metric.name}"
+            self.sign = -1.0 if metric.greater_is_better else 1.0
+        if self.watch != "loss" and not held_out:
+            raise InputError(f"watch = {settings.watch!r} needs validation data")
+        if settings.metrics and not held_out:
+            raise InputError("metrics are of validation data, and there are none: give validation")
         self.held = held = Setup(
             model,
             settings,
@@ -282,7 +288,7 @@ class Trainer:
         self.state = held.begin(state)
         self.writer = None
         if checkpoints is not None:
-            self.writer = Writer(checkpoints, held.backend, held.copied, self.watch)
+            self.writer = Writer(checkpoints, held.backend, held.copied, self.watch, self.sign)
             self.writer.begin(self.state)
         self.model, self.settings, self.backend = held.model, settings, held.backend
         self.batches, self.schedule = held.batches, settings.make_schedule()
@@ -295,6 +301,7 @@ class Trainer:
             held.step.load(self.batches[0])  # a full batch stays where it is
         self.run = Run(self.model, settings, self.state, samples.n, len(self.batches), plan)
         self.warned = False  # that the ranks' weights were not the same
+        self._check_watched()
         self.hooks = {name: hooks_of(callbacks, name) for name in EVENTS}
 
     # ------------------------------------------------------------------ the loop
@@ -438,9 +445,24 @@ class Trainer:
         """The learning rate of a step, counted from 0."""
         return self.state.learning_rate * self.now(step, self.steps)
 
+    def _watched(self) -> list[float]:
+        """The watched error of the epochs so far: a loss, or a metric, with the other sign where
+        greater is better."""
+        return [self.sign * x for x in self.state.history.get(self.watch, [])]
+
+    def _check_watched(self) -> None:
+        """InputError for a metric that is not defined on the validation data."""
+        for metric in self.settings.watched:
+            assert self.held.measure_held_out is not None
+            if math.isnan(self.held.measure_held_out()[metric.name]):
+                raise InputError(
+                    f"watch = {metric.name!r} is not a number on the validation data: a class may "
+                    "have no rows there, or all of them; hold out more rows, or watch another one"
+                )
+
     def _begin_schedules(self) -> None:
         """The schedules of the epoch, after what was watched in the epochs so far."""
-        watched = self.state.history.get(self.watch, [])
+        watched = self._watched()
         self.now, self.decay = following(self.schedule, watched), None
         if self.decay_schedule is not None:
             now = following(self.decay_schedule, watched)
@@ -503,7 +525,7 @@ class Trainer:
             column = state.history.setdefault(name, [math.nan] * before)
             column.append(row.get(name, math.nan))
         if settings.patience:
-            self._wait(row[self.watch])
+            self._wait(self.sign * row[self.watch])
         return True
 
     def _loss(self, sums: np.ndarray) -> float:
@@ -523,17 +545,18 @@ class Trainer:
             self.run.stop("the wanted loss is reached")
         return error
 
-    def _wait(self, loss: float) -> None:
+    def _wait(self, error: float) -> None:
         """Patience: remember the best weights, stop when they are too old."""
         state, settings = self.state, self.settings
-        if state.best_w is None or loss < state.best_loss - settings.min_delta:
+        error = math.inf if math.isnan(error) else error
+        better = state.best_w is None or error < state.best_loss - settings.min_delta
+        if better or (settings.best == "last" and error <= state.best_loss):
             assert self.held.best is not None  # there is patience
             self.held.keep(self.held.best, self.held.shown)
             state.best_w, statistics = self.held.best
             state.best_statistics = self.held.known(statistics)
-            state.best_loss, state.best_epoch, state.waited = loss, state.epoch, 0
-            return
-        state.waited += 1
+            state.best_loss, state.best_epoch = error, state.epoch
+        state.waited = 0 if better else state.waited + 1
         self._stop_on_patience()
 
     def _stop_on_patience(self) -> None:

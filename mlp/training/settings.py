@@ -1,7 +1,7 @@
 """How to train: one frozen record, checked when it is made."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any, Literal, TypedDict
@@ -11,11 +11,13 @@ import numpy as np
 from mlp.durations import seconds_of
 from mlp.errors import InputError, check_takes, check_whole, did_you_mean, is_finite
 from mlp.formulas.averages import AVERAGES, Average, AverageName
+from mlp.formulas.metrics import METRICS, Metric, MetricSpec, get_metric
 from mlp.formulas.optimizers import OPTIMIZERS, Averaged, Decayed, Optimizer, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup, get_schedule
 from mlp.layers.layer import ROLES
 from mlp.names import make
 
+WATCHED = ("loss", "validation_loss")  # beside metrics
 RENAMED = {"cuda_graphs": "record_steps"}
 
 
@@ -49,7 +51,9 @@ class Options(TypedDict, total=False):
     patience: int | None
     min_delta: float
     restore_best: bool
-    watch: Literal["loss", "validation_loss"] | None
+    best: Literal["first", "last"]
+    watch: Literal["loss", "validation_loss"] | MetricSpec | None
+    metrics: Sequence[MetricSpec] | None
     seed: int
     record_steps: bool
     initialize: Literal["data"] | None
@@ -89,9 +93,11 @@ class Settings:
     memory, in blocks where they are on disk (`mlp.data.order.BlockOrder`); "blocks": in blocks
     wherever they are. time: stop after so long, "10 min" or seconds, what a run before took
     included. target_loss: stop once E over the training set is not above it (eq. 1; costs
-    one more forward pass an epoch). patience: stop after so many epochs without the watched loss
-    falling by more than min_delta, and go back to the best weights (restore_best); watch:
-    "validation_loss" or "loss", None is the validation loss where there is one. seed: of the order,
+    one more forward pass an epoch). patience: stop after so many epochs in which what is watched
+    got no better by more than min_delta, and go back to the best weights (restore_best), of epochs
+    that are as good the "first" or the "last" (best); watch: "validation_loss", "loss", or a metric
+    of the validation data (`mlp.formulas.metrics`), None is the validation loss where there is one.
+    metrics: what is measured on the validation data, None are the usual ones. seed: of the order,
     the validation split and dropout. record_steps: record the step on the device once and replay
     it, which spares the time that starting its kernels takes; a learning rate that a callback
     changes then counts from the next epoch on. parallel: {"shards": 4} cuts each batch into so many
@@ -117,7 +123,9 @@ class Settings:
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = True
-    watch: Literal["loss", "validation_loss"] | None = None
+    best: Literal["first", "last"] = "first"
+    watch: Literal["loss", "validation_loss"] | MetricSpec | None = None
+    metrics: Sequence[MetricSpec] | None = None
     seed: int = 0
     record_steps: bool = False
     initialize: Literal["data"] | None = None
@@ -163,9 +171,7 @@ class Settings:
             raise InputError(f"min_delta must be 0 or above, not {self.min_delta!r}")
         if self.warmup < 0:
             raise InputError(f"warmup must be 0 epochs or more, not {self.warmup!r}")
-        watched = isinstance(self.watch, str) and self.watch in ("loss", "validation_loss")
-        if self.watch is not None and not watched:
-            raise InputError(f"watch must be 'loss' or 'validation_loss', not {self.watch!r}")
+        self._check_metrics()
         named = isinstance(self.initialize, str) and self.initialize == "data"
         if self.initialize is not None and not named:
             raise InputError(f"initialize must be 'data' or None, not {self.initialize!r}")
@@ -201,6 +207,28 @@ class Settings:
             if name not in cls.__dataclass_fields__:
                 hint = did_you_mean(name, cls.__dataclass_fields__)
                 raise InputError(f"train has no setting {name!r}{hint}")
+
+    def _check_metrics(self) -> None:
+        if not (isinstance(self.best, str) and self.best in ("first", "last")):
+            raise InputError(f"best must be 'first' or 'last', not {self.best!r}")
+        if self.best == "last" and not (self.patience and self.restore_best):
+            raise InputError("best = 'last' is of the epochs that patience compares; give patience")
+        if isinstance(self.watch, str) and self.watch not in (*WATCHED, *METRICS):
+            own = self.watch.removeprefix("validation_")
+            hint = f"; write {own!r}" if own in METRICS else None
+            hint = hint or did_you_mean(self.watch, (*WATCHED, *METRICS))
+            raise InputError(f"watch is a loss or a metric, not {self.watch!r}{hint}")
+        listed = isinstance(self.metrics, (list, tuple))
+        if self.metrics is not None and not listed:
+            raise InputError(f"metrics must be a list, as ['roc_auc'], not {self.metrics!r:.60}")
+        for metric in (*(self.metrics or ()), *self.watched):
+            get_metric(metric)
+
+    @property
+    def watched(self) -> list[Metric]:
+        """The metric that is watched; none, where it is a loss."""
+        loss = self.watch is None or (isinstance(self.watch, str) and self.watch in WATCHED)
+        return [] if loss else [get_metric(self.watch)]  # type: ignore[arg-type]
 
     def _check_factors(self) -> None:
         for what in ("rate_factors", "decay_factors"):

@@ -125,12 +125,17 @@ class Setup:
         with under("evaluation"):
             self.measure_train = None
             if settings.target_loss is not None:
-                self.measure_train = Evaluator(self.shown, self.feed, samples, group)
+                self.measure_train = Evaluator(
+                    self.shown, self.feed, samples, metrics=(), group=group
+                )
         with under("validation"):
             self.feed_held_out = self.measure_held_out = None
             if held_out is not None:
                 self.feed_held_out = self.model.feed(held_out, streamed[1])
-                self.measure_held_out = Evaluator(self.shown, self.feed_held_out, held_out, group)
+                chosen = settings.metrics, settings.watched
+                self.measure_held_out = Evaluator(
+                    self.shown, self.feed_held_out, held_out, *chosen, group
+                )
         self.room: dict[str, Array] = {}
         if copies:
             with under("checkpoint"):

@@ -17,7 +17,8 @@ class State:
     w, statistics (of layers), vectors (the optimizer's), batch_losses and best_w are on the device.
     step counts updates from the start, epoch completed epochs, batch the completed batches of the
     epoch under way, whose losses are in batch_losses, seconds the time that training took. best_w
-    and best_statistics are those at the lowest watched loss, waited the epochs since. loss_scale,
+    and best_statistics are those at the lowest watched error, best_loss: the loss, or the metric,
+    with the other sign where greater is better; waited: the epochs since it got better. loss_scale,
     (2,), is that of mixed precision (`mlp.formulas.loss_scaling`).
     """
 
