@@ -304,6 +304,7 @@ VALUES = {  # as in the file, as in Python
     ],
     "watch": [("loss", "loss")],
     "metrics": [("['f1']", ["f1"])],
+    "best": [("last", "last")],
     "initialize": [("data", "data")],
     "parallel": [("{shards = 4}", {"shards": 4})],
     "rate_factors": [
@@ -348,5 +349,7 @@ def test_a_value_is_the_same_in_the_file_and_in_python(here, name, text, value):
     path = settings_file("classes")
     given = {"epochs": 3, "learning_rate": 0.02}
     assert load(path).settings() == mlp.Settings(**given)
-    config = load(path, [f"training.{name}={text}"])
+    needed = {"best": ["training.patience=5"], "metrics": ["data.validation=0.2"]}.get(name, [])
+    given |= {"patience": 5} if name == "best" else {}
+    config = load(path, [f"training.{name}={text}", *needed])
     assert config.settings() == mlp.Settings(**given | {name: value}) != mlp.Settings(**given)
