@@ -613,7 +613,6 @@ def test_gated_and_maxout_units_are_as_the_papers_have_them():
         (lambda: Maxout(4, 1), "Maxout: pieces must be a whole number from 2 on, not 1"),
         (lambda: Gated(4, "prelu"), "Gated: the gate 'prelu' is one that learns"),
         (lambda: Gated(0), "Gated: units must be a whole number from 1 on, not 0"),
-        (lambda: Activation("prelu"), "Activation: 'prelu' learns, which is for Dense"),
     ):
         with pytest.raises(InputError, match=said):
             made()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from mlp.errors import InputError
 from mlp.formulas.activations import Activation as Formula
 from mlp.formulas.activations import (
     ActivationName,
@@ -42,8 +41,6 @@ class Activation(Layer):
 
     def __post_init__(self) -> None:
         check_activation(self.activation)
-        if learned(get_activation(self.activation), 1):
-            raise InputError(f"Activation: {self.activation!r} learns, which is for Dense")
         object.__setattr__(self, "sources", check_sources("Activation", self.sources, most=1))
 
     def parameters(self, inputs: Mapping[int, int]) -> Iterator[Parameter]:
