@@ -1,7 +1,7 @@
 """The benchmarks by name; without a name all of them.
 
-    python -m benchmarks [step|fit|predict|startup|memory|scaling|data ...] [--backend cupy]
-        [--out DIR]
+    python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint ...]
+        [--backend cupy] [--out DIR]
 
 Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import nets, report
 from benchmarks.worker import Timing
 
-BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling", "data")
+BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling", "data", "checkpoint")
 # The shortest run that goes through everything; its numbers mean nothing.
 QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}
 

@@ -396,8 +396,9 @@ def _within(seconds: int) -> Iterator[None]:
         signal.alarm(0)
 
 
-def one(bench: Bench, name: str, seed: int) -> str | None:
-    """The case of a seed: None if it was used, "" if it was refused, else what was found."""
+def one(bench: Bench, name: str, seed: int, again: bool = True) -> str | None:
+    """The case of a seed: None if it was used, "" if it was refused, else what was found. again:
+    what hangs hangs twice; once it may have been the machine that was busy."""
     bench.chance.seed(f"{name} {seed}")
     bench.case = ""
     try:
@@ -407,9 +408,12 @@ def one(bench: Bench, name: str, seed: int) -> str | None:
                 ENTRIES[name](bench)
     except (InputError, BackendError):
         return ""
-    except (Exception, Hang) as error:
-        trace = traceback.format_exception(error)
-        return f"{name}, seed {seed}: {bench.case}\n{''.join(trace)}"
+    except Hang as error:
+        if again:
+            return one(bench, name, seed, again=False)
+        return f"{name}, seed {seed}: {bench.case}\n{''.join(traceback.format_exception(error))}"
+    except Exception as error:
+        return f"{name}, seed {seed}: {bench.case}\n{''.join(traceback.format_exception(error))}"
     return None
 
 

@@ -98,27 +98,38 @@ class Checkpoints:
         path = next(self.whole(), None)
         return None if path is None else load_state(path / STATE_FILE)
 
-    def write(self, state: State, backend: Backend, watch: str, sign: float = 1.0) -> None:
+    def write(
+        self,
+        state: State,
+        backend: Backend,
+        watch: str,
+        sign: float = 1.0,
+        losses: dict[Path, float] | None = None,
+    ) -> None:
         """One more, of arrays on this backend; then those are removed that do not stay. Weights
-        that are not finite are no checkpoint. sign: -1 where greater is better. OSError if it
-        cannot be written."""
+        that are not finite are no checkpoint. sign: -1 where greater is better. losses: of those
+        before, as far as they are known; this one is added. OSError if it cannot be written."""
         state = on_host(state, backend)
         if not is_finite(state):
             return
         before = self.found()
         number = int(before[0].name.partition("-")[0]) + 1 if before else 1
         about: dict[str, Any] = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
-        watched = (state.history.get(watch) or [math.inf])[-1]
-        about |= {"watch": watch, "loss": repr(sign * watched)}
+        loss = sign * (state.history.get(watch) or [math.inf])[-1]
+        about |= {"watch": watch, "loss": repr(loss)}
         about |= {} if self.of is None else {"of": dict(self.of)}
         place = Path(self.folder) / f"{number:06d}-epoch-{state.epoch}"
         write_folder(place, {STATE_FILE: state_bytes(state)}, about)
-        self._prune()
+        losses = {} if losses is None else losses
+        losses[place] = math.inf if math.isnan(loss) else loss
+        self._prune([place, *before], losses)
 
-    def _prune(self) -> None:
-        """Remove all but the last ones and the best."""
-        found = self.found()
-        stay = {*found[: self.keep], min(reversed(found), key=_loss)}
+    def _prune(self, found: list[Path], losses: dict[Path, float]) -> None:
+        """Remove all but the last ones and the best of those found, the newest first."""
+        for path in found:
+            if path not in losses:
+                losses[path] = _loss(path)
+        stay = {*found[: self.keep], min(reversed(found), key=losses.__getitem__)}
         for path in found:
             if path not in stay:
                 remove_folder(path)
@@ -174,6 +185,7 @@ class Writer:
         self.thread: Thread | None = None
         self.fault: Exception | None = None
         self.warned = False
+        self.losses: dict[Path, float] = {}
 
     def begin(self, state: State) -> None:
         """Make the folder ready; from here on time, epochs and steps count."""
@@ -238,7 +250,7 @@ class Writer:
                 folder = self.checkpoints.folder
                 if not os.path.samestat(os.stat(folder), self.folder):
                     raise OSError(errno.ESTALE, "another folder stands in its place")
-                self.checkpoints.write(state, self.backend, self.watch, self.sign)
+                self.checkpoints.write(state, self.backend, self.watch, self.sign, self.losses)
         except (OSError, InputError) as error:
             self.fault = error
         except shortages(self.backend) as error:
