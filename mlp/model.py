@@ -999,5 +999,4 @@ def penalty_of_all(objective: Objective, values: np.ndarray, weights: np.ndarray
 def draw(evaluation: Evaluation, seed: int | None) -> None:
     """What an evaluation outside of training draws: step 0 of a seed; without one nothing."""
     if evaluation.noise is not None:
-        evaluation.noise.strengths([float(seed is not None)] * len(evaluation.noise.layers))
-        evaluation.noise.begin(seed or 0, 0)
+        evaluation.noise.begin(seed or 0, 0, factor=float(seed is not None))

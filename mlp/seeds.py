@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["weights", "order", "split", "dropout", "blocks", "data weights"]
+Purpose = Literal[
+    "weights", "order", "split", "dropout", "blocks", "data weights", "mixup", "balance"
+]
 _KEYS: dict[Purpose, int] = {
     "weights": 1,
     "order": 2,
@@ -17,6 +19,8 @@ _KEYS: dict[Purpose, int] = {
     "dropout": 4,
     "blocks": 5,
     "data weights": 6,
+    "mixup": 7,
+    "balance": 8,
 }
 
 

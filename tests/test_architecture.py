@@ -28,6 +28,7 @@ OTHER_LAYERS = [
     "add",
     "batch_norm",
     "embedding",
+    "gaussian_noise",
     "layer_norm",
     "scale",
     "ensemble",
@@ -69,7 +70,7 @@ HOUSE = [
         "training",
         [
             *("settings", "state", "checkpoint", "checkpoints"),
-            *("step", "setup", "memory_plan", "ranks", "run", "initial", "loop"),
+            *("mixup", "step", "setup", "memory_plan", "ranks", "run", "initial", "loop"),
         ],
     ),
     (

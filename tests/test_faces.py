@@ -323,8 +323,10 @@ VALUES = {  # as in the file, as in Python
     "learning_rate": [("0.5", 0.5)],
     "epochs": [("0", 0)],
     "warmup": [("1.5", 1.5)],
+    "dropout_schedule": [("flat_cosine", "flat_cosine")],
+    "mixup": [("0.2", 0.2)],
     "min_delta": [("0.1", 0.1)],
-    "shuffle": [("false", False)],
+    "shuffle": [("false", False), ("balanced", "balanced")],
     "restore_best": [("false", False)],
     "record_steps": [("true", True)],
 }

@@ -151,9 +151,12 @@ def _batch_size(value: Any) -> Any:
     return value
 
 
+Shuffle = bool | Literal["blocks", "balanced"]
+
+
 def _shuffle(value: Any) -> Any:
-    if not isinstance(value, bool) and value != "blocks":
-        raise InputError(f"expected true, false or 'blocks', not {value!r}")
+    if not isinstance(value, bool) and value not in ("blocks", "balanced"):
+        raise InputError(f"expected true, false, 'blocks' or 'balanced', not {value!r}")
     return value
 
 
@@ -449,7 +452,11 @@ class Training(Section):
     learning_rate: float | None = Settings.learning_rate
     schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
     warmup: float = Settings.warmup
-    shuffle: Annotated[bool | Literal["blocks"], PlainValidator(_shuffle)] = Settings.shuffle
+    dropout_schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
+    mixup: float | None = Settings.mixup
+    shuffle: Annotated[bool | Literal["blocks", "balanced"], PlainValidator(_shuffle)] = (
+        Settings.shuffle
+    )
     target_loss: float | None = Settings.target_loss
     patience: int | None = Settings.patience
     min_delta: float = Settings.min_delta
@@ -485,7 +492,7 @@ class Training(Section):
 
     @field_validator(
         *("epochs", "learning_rate", "warmup", "patience", "min_delta", "rate_factors", "parallel"),
-        *("clip_norm", "clip_value", "accumulate", "sam_radius", "time"),
+        *("mixup", "clip_norm", "clip_value", "accumulate", "sam_radius", "time"),
         *("watch", "metrics"),
     )
     @classmethod

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from backends.philox import Clock, fill
 from mlp.data.labels import as_labels
 from mlp.errors import InputError, check_whole, is_finite
-from mlp.seeds import generator
+from mlp.seeds import generator, key
 
 
 def order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -22,6 +23,59 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     (True, [0, 1, 2])
     """
     return generator(seed, "order", epoch).permutation(n).astype(np.int64, copy=False)
+
+
+def classes_of(t: Any) -> list[np.ndarray]:
+    """The rows of each class that occurs, (k,) int64, from targets on the host: class numbers (n,),
+    or (n, c) of 0 and 1, one 1 a row or a single column. InputError if they are anything else."""
+    t = np.asarray(t)
+    if t.ndim == 2:
+        one = (t.sum(axis=1) == 1.0).all() or t.shape[1] == 1
+        if not (one and np.isin(t, (0, 1)).all()):
+            raise InputError(
+                "shuffle = 'balanced' needs one class a row: class numbers, labels, or targets of "
+                "0 and 1 with a single 1 a row"
+            )
+        t = t[:, 0] if t.shape[1] == 1 else t.argmax(axis=1)
+    found, numbers = np.unique(t, return_inverse=True)
+    rows = np.argsort(numbers, kind="stable")
+    return np.split(rows, np.cumsum(np.bincount(numbers, minlength=len(found)))[:-1])
+
+
+def balanced(seed: int, epoch: int, classes: list[np.ndarray]) -> np.ndarray:
+    """An order in which the k classes come equally often, (n,) int64: a function of (seed, epoch).
+
+    classes: the n rows, by class. Rounds of one row a class, in random order, follow each other
+    through all epochs, n rows to an epoch; each class goes through its rows in random order, again
+    and again. So of any k rows in a batch each class has one, but for the two rounds at its ends,
+    and no row comes a second time more often than another of its class.
+
+    >>> classes = [np.arange(6), np.array([6, 7])]
+    >>> balanced(0, 0, classes).tolist()
+    [4, 6, 7, 5, 6, 2, 7, 1]
+    """
+    k, n = len(classes), sum(map(len, classes))
+    first, last = epoch * n // k, -(-(epoch + 1) * n // k)  # rounds
+    clock = Clock()
+    clock.set(key(seed, "balance"), 0, first)
+    who = _permutations(clock, 0, last - first, k)
+    rows = np.empty((last - first, k), np.int64)
+    for c, own in enumerate(classes):
+        size = len(own)
+        turns = range(first // size, -(-last // size))
+        clock.set(key(seed, "balance"), 0, turns.start)
+        drawn = own[_permutations(clock, c + 1, len(turns), size)].ravel()
+        start = turns.start * size
+        rows[:, c] = drawn[first - start : last - start]
+    start = epoch * n - first * k
+    return np.take_along_axis(rows, who, axis=1).ravel()[start : start + n]
+
+
+def _permutations(clock: Clock, stream: int, count: int, size: int) -> np.ndarray:
+    """(count, size): a permutation a row, each a function of its number."""
+    u = np.empty((count, size), np.float32)
+    fill(u, clock, stream)
+    return np.argsort(u, axis=1, kind="stable")
 
 
 BLOCK, BUFFER = 256, 64  # rows of a block, blocks of a buffer

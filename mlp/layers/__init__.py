@@ -1,19 +1,21 @@
 """Layers: what a layer is, and one file for each.
 
-layer.py        what a layer is, what it may hold, and where it stands in a pass
-tape.py         what layers write their calls on, and the buffers
-dense.py        affine, activation, dropout
-dropout.py      dropout as a layer of its own
-activation.py   an activation as a layer of its own
-add.py          the sum of earlier layers: residual connections
-scale.py        a factor for each column
-batch_norm.py   normalisation over the rows of a batch
-embedding.py    a row of a table for each value of a column
-ensemble.py     units of several members, by adapters or on their own
-affine.py       what dense, gated and maxout layers begin with
-gated.py        units with a gate: GLU, SwiGLU
-maxout.py       the largest of several affine functions
-layer_norm.py   normalisation of each row, by mean and variance or by root mean square
+layer.py          what a layer is, what it may hold, and where it stands in a pass
+tape.py           what layers write their calls on, and the buffers
+dense.py          affine, activation, dropout
+dropout.py        dropout as a layer of its own
+gaussian_noise.py normal noise added in training
+noise.py          what layers draw, and how strong it is
+activation.py     an activation as a layer of its own
+add.py            the sum of earlier layers: residual connections
+scale.py          a factor for each column
+batch_norm.py     normalisation over the rows of a batch
+embedding.py      a row of a table for each value of a column
+ensemble.py       units of several members, by adapters or on their own
+affine.py         what dense, gated and maxout layers begin with
+gated.py          units with a gate: GLU, SwiGLU
+maxout.py         the largest of several affine functions
+layer_norm.py     normalisation of each row, by mean and variance or by root mean square
 """
 
 from mlp.layers.activation import Activation
@@ -24,6 +26,7 @@ from mlp.layers.dropout import Dropout
 from mlp.layers.embedding import Embedding
 from mlp.layers.ensemble import Ensemble
 from mlp.layers.gated import Gated
+from mlp.layers.gaussian_noise import GaussianNoise
 from mlp.layers.layer import ROLES, Columns, Layer, Parameter, Place, Role, Statistic
 from mlp.layers.layer_norm import LayerNorm, RMSNorm
 from mlp.layers.maxout import Maxout
@@ -41,6 +44,7 @@ __all__ = [
     "Embedding",
     "Ensemble",
     "Gated",
+    "GaussianNoise",
     "Layer",
     "LayerNorm",
     "Maxout",
@@ -62,6 +66,7 @@ LAYERS: dict[str, type[Layer]] = {
     "embedding": Embedding,
     "ensemble": Ensemble,
     "gated": Gated,
+    "gaussian_noise": GaussianNoise,
     "layer_norm": LayerNorm,
     "maxout": Maxout,
     "rms_norm": RMSNorm,

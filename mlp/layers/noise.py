@@ -8,7 +8,7 @@ How strong a layer's noise is are numbers on the device, `Layer.strengths`; so w
 follows a schedule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from backends import Array, Backend
@@ -33,27 +33,24 @@ class Noise:
         entries = [self.values[0, i : i + 1] for i in range(self.values.shape[1])]
         into = tuple(range(len(entries)))
         self.write = backend.fuse(_given(len(entries)), into).bind(*entries, scalars=len(entries))
-        self.known: list[float] = []
-        self.strengths([1.0] * len(layers))
+        self.factor: float | None = None
+        self.strengthen(1.0)
 
     def of(self, number: int) -> list[Array]:
         """The strengths of a layer, each (1,)."""
         place = self.places[number]
         return [self.values[0, i : i + 1] for i in range(place.start, place.stop)]
 
-    def strengths(self, factors: Sequence[float]) -> None:
-        """Each drawing layer's strength multiplied by its factor from here on; 0: no noise."""
-        wanted = [
-            value
-            for layer, factor in zip(self.layers.values(), factors, strict=True)
-            for value in layer.strengths(factor)
-        ]
-        if wanted != self.known:
-            self.known = wanted
-            self.write(*wanted)
+    def strengthen(self, factor: float) -> None:
+        """Each layer's full strength multiplied by a factor from here on; 0: no noise."""
+        if factor != self.factor:
+            self.factor = factor
+            self.write(*(x for layer in self.layers.values() for x in layer.strengths(factor)))
 
-    def begin(self, seed: int, step: int, first_row: int = 0) -> None:
-        """The numbers of a step. first_row: the place in the batch of the first row here."""
+    def begin(self, seed: int, step: int, first_row: int = 0, factor: float = 1.0) -> None:
+        """The numbers of a step. first_row: the place in the batch of the first row here. factor:
+        on the strength of all layers."""
+        self.strengthen(factor)
         self.clock.set(key(seed, "dropout"), step, first_row)
 
 

@@ -117,7 +117,9 @@ class Network:
             if self.layer(number).strengths(1.0)
         }
         if self.depth in self.drawing:
-            raise InputError("the last layer is the output: its dropout must be 0")
+            raise InputError(
+                "the last layer is the output: its dropout must be 0, and no noise is added to it"
+            )
         units, members = [self.inputs], [1]
         for number in self.numbers():
             layer, sources = self.layer(number), self.sources[number]

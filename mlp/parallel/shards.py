@@ -117,10 +117,12 @@ class Shards:
         parts = cut(batch.stop - start, self.count)[self.own]
         return [slice(start + part.start, start + part.stop) for part in parts]
 
-    def run(self, n: int, rows: Sequence[Rows] | None, seed: int, number: int) -> None:
+    def run(
+        self, n: int, rows: Sequence[Rows] | None, seed: int, number: int, factor: float = 1.0
+    ) -> None:
         """A batch of n rows, of which these are this rank's shards; None: those that are loaded.
-        seed, number: of what layers draw, and of the step."""
-        self.of[n].run(rows, seed, number)
+        seed, number: of what layers draw, and of the step; factor: on its strength."""
+        self.of[n].run(rows, seed, number, factor)
 
 
 class Batch:
@@ -183,7 +185,7 @@ class Batch:
             if busy:
                 fill(part)
 
-    def run(self, rows: Sequence[Rows] | None, seed: int, number: int) -> None:
+    def run(self, rows: Sequence[Rows] | None, seed: int, number: int, factor: float = 1.0) -> None:
         """The passes, and eq. (1). What goes wrong in a shard goes wrong on all ranks: each comes
         to every meeting, and the error is raised by all before anything has changed."""
         error: Exception | None = None
@@ -192,7 +194,7 @@ class Batch:
                 self.load(rows)
             for part, e in zip(self.parts, self.evaluations, strict=True):
                 if e.noise is not None:
-                    e.noise.begin(seed, number, part.start)
+                    e.noise.begin(seed, number, part.start, factor)
         except Exception as found:
             error = found
         for k in range(len(self.segments[0])):

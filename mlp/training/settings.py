@@ -13,12 +13,27 @@ from mlp.errors import InputError, check_takes, check_whole, did_you_mean, is_fi
 from mlp.formulas.averages import AVERAGES, Average, AverageName
 from mlp.formulas.metrics import METRICS, Metric, MetricSpec, get_metric
 from mlp.formulas.optimizers import OPTIMIZERS, Averaged, Decayed, Optimizer, OptimizerName
-from mlp.formulas.schedules import SCHEDULES, Schedule, ScheduleName, Warmup, get_schedule
+from mlp.formulas.schedules import SCHEDULES, Constant, Schedule, ScheduleName, Warmup, get_schedule
 from mlp.layers.layer import ROLES
 from mlp.names import make
 
 WATCHED = ("loss", "validation_loss")  # beside metrics
 RENAMED = {"cuda_graphs": "record_steps"}
+
+
+def _share(schedule: Schedule) -> Schedule:
+    """The schedule; InputError where it is not from 0 to 1."""
+
+    def checked(step: int, steps_per_epoch: int) -> float:
+        factor = schedule(step, steps_per_epoch)
+        if not 0.0 <= factor <= 1.0:
+            raise InputError(
+                f"dropout_schedule: {schedule!r} gives {factor!r} in step {step}; a factor on "
+                "dropout is from 0 to 1"
+            )
+        return factor
+
+    return checked
 
 
 def _own(schedule: Any) -> Schedule:
@@ -46,7 +61,9 @@ class Options(TypedDict, total=False):
     learning_rate: float | None
     schedule: ScheduleName | Mapping[str, Any] | Schedule
     warmup: float
-    shuffle: bool | Literal["blocks"]
+    dropout_schedule: ScheduleName | Mapping[str, Any] | Schedule
+    mixup: float | None
+    shuffle: bool | Literal["blocks", "balanced"]
     target_loss: float | None
     patience: int | None
     min_delta: float
@@ -76,34 +93,37 @@ class Settings:
 
     epochs: passes over the data, at most. batch_size: 1 is stochastic, "full" (or None) the full
     batch. optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings,
-    or an object. learning_rate: None is the optimizer's usual one. rate_factors: what the
-    rate of some parameters is multiplied by, 0 freezes them: by role (`mlp.layers.ROLES`, as
-    "bias"), by name ("W[1, 2]") or by number of a layer; "ntk" is 1/√d for weights of layers with d
-    inputs. weight_decay: w <- (1 - rate weight_decay) w before each update, on weights and tables,
-    by any rule; its factor over the run is weight_decay_schedule; decay_factors as rate_factors, on
-    any parameters ("ntk" is √d). clip_norm, clip_value: the largest gradient, as a whole or each
-    number of it (`mlp.formulas.clipping`). accumulate: so many batches make one step, as if they
-    were one. sam_radius: of sharpness-aware minimisation, two gradients a step. average: "ema",
-    {"name": "swa", "start": 75}: what is predicted with, watched and saved is then the average of
-    the weights (`mlp.formulas.averages`).
-    initialize: "data" lets a fresh run start from weights with which each unit varies alike over
-    the rows (`mlp.training.initial`), whatever the model's are.
+    or an object. learning_rate: None is the optimizer's usual one. rate_factors: what the rate of
+    some parameters is multiplied by, 0 freezes them: by role (`mlp.layers.ROLES`, as "bias"), by
+    name ("W[1, 2]") or by number of a layer; "ntk" is 1/√d for weights of layers with d inputs.
+    weight_decay: w <- (1 - rate weight_decay) w before each update, on weights and tables, by any
+    rule; its factor over the run is weight_decay_schedule; decay_factors as rate_factors, on any
+    parameters ("ntk" is √d). clip_norm, clip_value: the largest gradient, as a whole or each number
+    of it (`mlp.formulas.clipping`). accumulate: so many batches make one step, as if they were one.
+    sam_radius: of sharpness-aware minimisation, two gradients a step. average: "ema", {"name":
+    "swa", "start": 75}: what is predicted with, watched and saved is then the average of the
+    weights (`mlp.formulas.averages`). initialize: "data" lets a fresh run start from weights with
+    which each unit varies alike over the rows (`mlp.training.initial`), whatever the model's are.
     schedule: a name of `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs
-    of linear warm-up before it. shuffle: a new order each epoch: of all rows where they are in
-    memory, in blocks where they are on disk (`mlp.data.order.BlockOrder`); "blocks": in blocks
-    wherever they are. time: stop after so long, "10 min" or seconds, what a run before took
-    included. target_loss: stop once E over the training set is not above it (eq. 1; costs
-    one more forward pass an epoch). patience: stop after so many epochs in which what is watched
-    got no better by more than min_delta, and go back to the best weights (restore_best), of epochs
-    that are as good the "first" or the "last" (best); watch: "validation_loss", "loss", or a metric
-    of the validation data (`mlp.formulas.metrics`), None is the validation loss where there is one.
-    metrics: what is measured on the validation data, None are the usual ones. seed: of the order,
-    the validation split and dropout. record_steps: record the step on the device once and replay
-    it, which spares the time that starting its kernels takes; a learning rate that a callback
-    changes then counts from the next epoch on. parallel: {"shards": 4} cuts each batch into so many
-    shards, a power of two, whose gradients are added in a fixed tree, so that 1, 2 and 4 processes
-    give the same weights to the last bit (with one thread each, on one kind of CPU); without it
-    they agree to rounding (docs/parallel.md).
+    of linear warm-up before it. dropout_schedule: as schedule, the factor on the rate of every
+    layer's dropout and on the deviation of its noise. mixup: α of `mlp.training.mixup`, as 0.2;
+    None: rows are not mixed. The loss of an epoch is then that of the mixes. shuffle: a new order
+    each epoch: of all rows where they are in memory, in blocks where they are on disk
+    (`mlp.data.order.BlockOrder`); "blocks": in blocks wherever they are; "balanced": all classes
+    equally often, in epochs of as many rows as there are (`mlp.data.order.balanced`). time: stop
+    after so long, "10 min" or seconds, what a run before took included. target_loss: stop once E
+    over the training set is not above it (eq. 1; costs one more forward pass an epoch). patience:
+    stop after so many epochs in which what is watched got no better by more than min_delta, and go
+    back to the best weights (restore_best), of epochs that are as good the "first" or the "last"
+    (best); watch: "validation_loss", "loss", or a metric of the validation data
+    (`mlp.formulas.metrics`), None is the validation loss where there is one. metrics: what is
+    measured on the validation data, None are the usual ones. seed: of the order, the validation
+    split and dropout. record_steps: record the step on the device once and replay it, which spares
+    the time that starting its kernels takes; a learning rate that a callback changes then counts
+    from the next epoch on. parallel: {"shards": 4} cuts each batch into so many shards, a power of
+    two, whose gradients are added in a fixed tree, so that 1, 2 and 4 processes give the same
+    weights to the last bit (with one thread each, on one kind of CPU); without it they agree to
+    rounding (docs/parallel.md).
 
     >>> settings = Settings(epochs=50, optimizer="rprop")
     >>> settings, settings.rate()
@@ -118,7 +138,9 @@ class Settings:
     learning_rate: float | None = None
     schedule: ScheduleName | Mapping[str, Any] | Schedule = "constant"
     warmup: float = 0.0
-    shuffle: bool | Literal["blocks"] = True
+    dropout_schedule: ScheduleName | Mapping[str, Any] | Schedule = "constant"
+    mixup: float | None = None
+    shuffle: bool | Literal["blocks", "balanced"] = True
     target_loss: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
@@ -153,9 +175,11 @@ class Settings:
         ):
             if value is not None or not optional:
                 check_whole(name, value, least)
-        in_blocks = isinstance(self.shuffle, str) and self.shuffle == "blocks"
-        if not (in_blocks or isinstance(self.shuffle, (bool, np.bool_))):
-            raise InputError(f"shuffle must be True, False or 'blocks', not {self.shuffle!r}")
+        by_name = isinstance(self.shuffle, str) and self.shuffle in ("blocks", "balanced")
+        if not (by_name or isinstance(self.shuffle, (bool, np.bool_))):
+            raise InputError(
+                f"shuffle must be True, False, 'blocks' or 'balanced', not {self.shuffle!r}"
+            )
         for name in ("record_steps", "restore_best"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -181,6 +205,8 @@ class Settings:
         self._check_decay()
         self._check_gradient()
         self.make_average()
+        self.make_dropout_schedule()
+        self._check_mixup()
         if self.time is not None:
             seconds_of(self.time)
         if getattr(self._rule(), "own_rate", False) and (
@@ -374,6 +400,30 @@ class Settings:
         if type(schedule) not in SCHEDULES.values():
             schedule = _own(schedule)
         return Warmup(self.warmup, schedule) if self.warmup else schedule
+
+    def make_dropout_schedule(self) -> Schedule | None:
+        """The factor on dropout and noise as a function of (step, steps per epoch); None: 1."""
+        schedule = get_schedule(self.dropout_schedule, max(self.epochs, 1), "dropout_schedule")
+        if hasattr(schedule, "after"):
+            raise InputError(
+                f"dropout_schedule: {self.dropout_schedule!r} depends on how training goes, which "
+                "is for the learning rate alone; use one that depends on the step"
+            )
+        if isinstance(schedule, Constant):
+            return None
+        return _share(schedule if type(schedule) in SCHEDULES.values() else _own(schedule))
+
+    def _check_mixup(self) -> None:
+        if self.mixup is None:
+            return
+        if not (is_finite(self.mixup) and self.mixup > 0):
+            raise InputError(
+                f"mixup must be above 0, as 0.2, or None for no mixes, not {self.mixup!r}"
+            )
+        if not self.shuffle:
+            raise InputError("mixup without shuffle mixes the same rows in each epoch: shuffle")
+        if self.parallel:
+            raise InputError("mixup mixes the rows of whole batches: it is not for shards")
 
     def rate(self) -> float:
         """The learning rate, or what is usual for the optimizer."""

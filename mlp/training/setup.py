@@ -8,13 +8,14 @@ takes.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from backends import PRECISIONS, Array, Backend
 from backends.counting_backend import Count, shaped
-from mlp.data.order import BlockOrder, order
+from mlp.data.order import BlockOrder, balanced, classes_of, order
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_is, check_whole
@@ -112,6 +113,7 @@ class Setup:
         self.batches, self.sizes = few(cut), cut.sizes
         if backend is None:  # else it is planned with, for any number of rows
             self._check_rows(model.network)
+            self._check_drawn(model)
         self.shuffle = bool(settings.shuffle) and len(self.batches) > 1
         with under("weights"):
             self._weights(model)
@@ -223,10 +225,53 @@ class Setup:
             self.settings,
             self.vectors.get("accumulated"),
             self.group,
+            self._strength(),
         )
         self.recorded = None
         if self.settings.record_steps:
             self.recorded = Recorded(self.step, self.feed, self.batches)
+
+    def _strength(self) -> Callable[[int], float] | None:
+        """The factor on dropout and noise, of the step counted from 0."""
+        schedule = self.settings.make_dropout_schedule()
+        steps = -(-len(self.batches) // self.settings.accumulate)
+        return schedule and partial(schedule, steps_per_epoch=steps)
+
+    def _check_drawn(self, model: Model) -> None:
+        """InputError if what is to be mixed, balanced or scheduled cannot be or is not there."""
+        settings, samples, network = self.settings, self.samples, model.network
+        ordered = getattr(model.objective.loss, "ordered", False)
+        if settings.dropout_schedule != "constant" and not network.drawing:
+            raise InputError("dropout_schedule has no effect: no layer has dropout or noise")
+        if settings.shuffle == "balanced":
+            if isinstance(samples.X, Part):
+                raise InputError("shuffle = 'balanced' is for rows in memory, these are on disk")
+            if len(self.batches) == 1:
+                raise InputError(
+                    "shuffle = 'balanced' has no effect with all rows in one batch; use a smaller "
+                    "batch_size"
+                )
+            t = np.asarray(samples.t)
+            self.classes = classes_of(t.ravel() if ordered else t)
+        if settings.mixup is None:
+            return
+        if len(self.batches) == 1:
+            raise InputError(
+                "mixup with all rows in one batch mixes the same ones each time; use a smaller "
+                "batch_size"
+            )
+        if samples.s is not None:
+            raise InputError("mixup takes no weights of rows: a mix of two has none of its own")
+        if self.group.size > 1:
+            raise InputError("mixup mixes the rows of whole batches: it is for one process")
+        if ordered:
+            raise InputError("mixup: between ordered classes there are no mixes")
+        for number in network.numbers():
+            if network.layer(number).integers:
+                raise InputError(
+                    f"mixup: layer {number} reads whole numbers, as codes of categories, which "
+                    "cannot be mixed"
+                )
 
     def _room(self) -> None:
         """Room for a copy of all that a state has on the device."""
@@ -286,6 +331,8 @@ class Setup:
         """The order of the samples in an epoch; None as they are."""
         if not self.shuffle:
             return None
+        if self.settings.shuffle == "balanced":
+            return balanced(self.settings.seed, epoch, self.classes)
         in_blocks = self.settings.shuffle == "blocks" or isinstance(self.samples.X, Part)
         return (BlockOrder if in_blocks else order)(self.settings.seed, epoch, self.samples.n)
 

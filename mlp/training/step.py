@@ -33,8 +33,10 @@ from mlp.formulas.optimizers import Optimizer
 from mlp.layers.tape import Arena, Tape
 from mlp.model import Model
 from mlp.network.graph import UpdatePart
+from mlp.network.objective import Evaluation
 from mlp.parallel.group import ALONE, Group
 from mlp.parallel.shards import Shards
+from mlp.training.mixup import Mixup
 from mlp.training.settings import Settings
 
 
@@ -58,8 +60,9 @@ class Step:
 
     The model's w is updated in place, and so are the optimizer's state vectors, one an entry of
     ``optimizer.state``, and with mixed precision ``loss_scale``, (2,): the scale and the good steps
-    (`mlp.formulas.loss_scaling`). settings: factors, clipping, `sam_radius`, `accumulate`; for the
-    last ``accumulated`` is the sum so far. ``g`` is the gradient of the last step; ``parts``: of w.
+    (`mlp.formulas.loss_scaling`). settings: factors, clipping, `sam_radius`, `accumulate`, `mixup`;
+    for `accumulate` ``accumulated`` is the sum so far. strength: the factor on noise in a step,
+    counted from 0. ``g`` is the gradient of the last step; ``parts``: of w.
     With several ranks in the group, or shards, each batch is cut into such (`mlp.parallel.shards`).
     """
 
@@ -74,7 +77,9 @@ class Step:
         settings: Settings | None = None,
         accumulated: Array | None = None,
         group: Group = ALONE,
+        strength: Callable[[int], float] | None = None,
     ):
+        self.strength, self.mixup = strength, None
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
         self.vectors = dict(zip(optimizer.state, vectors, strict=True))
         self.settings = settings = settings or Settings()
@@ -106,10 +111,15 @@ class Step:
             self.g = empty() if accumulated is None else accumulated
             self.batch_g = self.g if accumulated is None else empty()
             self.arena = Arena(backend, model.precision, sizes[0])
+            if settings.mixup is not None:
+                self.mixup = Mixup(backend, model.dtype, settings.mixup)
             for n in sizes:
                 arguments = backend, model.w, self.batch_g, self.arena, n, weighted, scale
                 evaluation = model.objective.gradient(*arguments, model.statistics)
                 self.evaluations[n], self.fill[n] = evaluation, feed.bind(evaluation)
+                if self.mixup is not None:
+                    mixing = self.mixup.bind(evaluation, self.arena)
+                    self.fill[n] = partial(_filled, self.fill[n], mixing)
                 self.gradients[n], self.sums[n] = [evaluation.run], evaluation.sums
                 if self.kept:
                     again = model.objective.gradient(*arguments, model._scratch())
@@ -247,14 +257,14 @@ class Step:
         """
         drawn = (number - 1) * self.settings.accumulate + turn.before + 1
         if self.shards is not None:
-            self.shards.run(n, rows, seed, drawn)  # loop eq. (2), of all ranks together
+            factor = self.factor(number)
+            self.shards.run(n, rows, seed, drawn, factor)  # loop eq. (2), of all ranks together
             self.backend.copy(self.shards.sums, losses)
         else:
             evaluation = self.evaluations[n]
+            self.begin(evaluation, number, drawn, seed)
             if rows is not None:
                 self.fill[n](rows)
-            if evaluation.noise is not None:
-                evaluation.noise.begin(seed, drawn)
             for call in self.gradients[n]:  # loop eq. (2)
                 call()
             self.backend.copy(self.sums[n], losses)
@@ -266,6 +276,18 @@ class Step:
             guard()
         for update, constants, factor, decayed in self.updates:
             update(*constants(factor * eta, number, decayed * decay))  # loop eq. (3)
+
+    def begin(self, evaluation: Evaluation, number: int, drawn: int, seed: int) -> None:
+        """What is drawn for a batch of step ``number``, the batch by the number ``drawn``, on its
+        way to the device by value."""
+        if self.mixup is not None:
+            self.mixup.begin(seed, drawn)
+        if evaluation.noise is not None:
+            evaluation.noise.begin(seed, drawn, factor=self.factor(number))
+
+    def factor(self, number: int) -> float:
+        """On the strength of noise in step ``number``."""
+        return 1.0 if self.strength is None else self.strength(number - 1)
 
 
 def added(xp: Any, g: Array, more: Array, begun: Array, share: Array) -> Array:
@@ -281,6 +303,12 @@ def joined(parts: Sequence[slice]) -> list[slice]:
             part = slice(found.pop().start, part.stop)
         found.append(part)
     return found
+
+
+def _filled(fill: Callable[[Rows], None], then: list[Callable[[], None]], rows: Rows) -> None:
+    fill(rows)
+    for call in then:
+        call()
 
 
 class Recorded:
@@ -374,10 +402,9 @@ class Recorded:
     ) -> None:
         """As `Step`, but that rates, and where it gathers the rows, are in the tables already."""
         evaluation = self.step.evaluations[n]
+        self.step.begin(evaluation, number, number, seed)
         if rows is not None and not self.gathers:
             self.step.fill[n](rows)
-        if evaluation.noise is not None:
-            evaluation.noise.begin(seed, number)
         if n in self.replays:
             self.replays[n]()
         elif n not in self.made:
