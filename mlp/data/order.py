@@ -52,7 +52,7 @@ def balanced(seed: int, epoch: int, classes: list[np.ndarray]) -> np.ndarray:
 
     >>> classes = [np.arange(6), np.array([6, 7])]
     >>> balanced(0, 0, classes).tolist()
-    [4, 6, 7, 5, 6, 2, 7, 1]
+    [4, 7, 6, 0, 5, 7, 2, 6]
     """
     k, n = len(classes), sum(map(len, classes))
     first, last = epoch * n // k, -(-(epoch + 1) * n // k)  # rounds

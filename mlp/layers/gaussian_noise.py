@@ -3,7 +3,7 @@
     y = x + deviation ξ        ∂E/∂x = Δ        ξ = Φ⁻¹(u + 2^-25)                            (1)
 
 with the standard normal distribution Φ and uniform numbers u (`Place.draw`), multiples of 2^-24: so
-|ξ| < 5.42. Its quantile is a quotient of polynomials, right to 1e-7 of itself (2e-6 in float32):
+|ξ| < 5.43. Its quantile is a quotient of polynomials, right to 1e-7 of itself (2e-6 in float32):
 with q = u + 2^-25 - 1/2
 
     Φ⁻¹ = q A(r) / B(r)          r = 0.425² - q²                     for |q| <= 0.425         (2)
@@ -27,7 +27,7 @@ def normal(xp: Any, u: Array) -> Array:
 
     >>> import numpy as np
     >>> normal(np, np.array([0.0, 0.025, 0.5, 0.975])).round(3).tolist()
-    [-5.419, -1.96, 0.0, 1.96]
+    [-5.42, -1.96, 0.0, 1.96]
     """
     q = u - 0.5 + 2.0**-25
     r = 0.180625 - q * q
