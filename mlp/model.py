@@ -788,8 +788,9 @@ class Evaluator:
         if model.classes is not None and kinds[0] not in METRICS["accuracy"].targets:
             kinds.append("classes" if model.network.outputs > 1 else "labels")
         proper = getattr(model.objective.loss, "proper", True)
-        self.metrics = fitting(kinds, model.network.outputs, metrics, also, proper)
         backend, objective = model.backend, model.objective
+        columns = objective.classes if objective.ordered else objective.columns
+        self.metrics = fitting(kinds, columns, metrics, also, proper)
         chunk = min(model._chunk(), feed.n)
         arena = Arena(backend, model.precision, chunk)
         self.rows = slices(feed.n, chunk)

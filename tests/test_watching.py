@@ -169,6 +169,22 @@ def test_a_metric_that_is_not_defined_is_refused_before_training():
     assert np.isnan(history["validation_roc_auc"]).all()
 
 
+def test_what_is_measured_are_the_predictions_whatever_the_outputs():
+    """Shares of ordered classes, one more than the outputs; of several outputs a target its own."""
+    t = TARGETS["classes"][1]
+    ordered = Model(Network(3, [Dense(2)]), "ordinal", dtype="float64")
+    names = ["log_loss", {"name": "top_k", "k": 2}, "roc_auc"]
+    found = ordered.evaluate(X, t, metrics=names)
+    found.pop("loss")
+    assert found == pytest.approx(evaluate("classes", ordered.predict(X), t, metrics=names))
+    with pytest.raises(InputError, match="all rows are right with k = 3 of 3 classes"):
+        ordered.evaluate(X, t, metrics=[{"name": "top_k", "k": 3}])
+    spread = Model(Network(3, [Dense(2)]), "gaussian", dtype="float64")
+    found = spread.evaluate(X, NOISY[:, 0], metrics=["mae", "median_error"])
+    expected = evaluate("numbers", spread.predict(X)[:, :1], NOISY[:, 0], metrics=["mae"])
+    assert found["mae"] == pytest.approx(expected["mae"])
+
+
 def test_weights_of_rows_count():
     model, t = model_of("classes"), TARGETS["classes"][1]
     s = rng.integers(0, 3, 60)
