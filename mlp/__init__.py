@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mlp.training.checkpoints import Checkpoints
     from mlp.training.loop import train
     from mlp.training.memory_plan import Plan, plan
+    from mlp.training.range_test import RateSearch, find_learning_rate
     from mlp.training.run import Result, Run
     from mlp.training.settings import Settings
     from mlp.training.state import State
@@ -82,6 +83,7 @@ __all__ = [
     "Plan",
     "Preprocessing",
     "RMSNorm",
+    "RateSearch",
     "Result",
     "Run",
     "Scale",
@@ -92,6 +94,7 @@ __all__ = [
     "Table",
     "available",
     "class_labels",
+    "find_learning_rate",
     "from_sklearn",
     "get_backend",
     "gradient_check",
@@ -138,6 +141,7 @@ _HOME = {
     "mlp.data.table_files": ("read_table", "write_table"),
     "mlp.data.tables": ("Column", "Table"),
     "mlp.training.loop": ("train",),
+    "mlp.training.range_test": ("RateSearch", "find_learning_rate"),
     "mlp.training.run": ("Result", "Run"),
     "mlp.training.settings": ("Settings",),
     "mlp.training.state": ("State",),

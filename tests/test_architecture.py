@@ -70,7 +70,17 @@ HOUSE = [
         "training",
         [
             *("settings", "state", "checkpoint", "checkpoints"),
-            *("mixup", "step", "setup", "memory_plan", "ranks", "run", "initial", "loop"),
+            *(
+                "mixup",
+                "step",
+                "setup",
+                "memory_plan",
+                "ranks",
+                "run",
+                "initial",
+                "loop",
+                "range_test",
+            ),
         ],
     ),
     (

@@ -477,7 +477,16 @@ def test_init_writes_a_file_that_trains_on_the_named_data(here):
 def test_version_and_help():
     assert run("--version") == f"array-mlp {mlp.__version__}\n"
     out = run("--help")
-    for command in ("train", "predict", "evaluate", "check", "backends", "init", "--debug"):
+    for command in (
+        "train",
+        "predict",
+        "evaluate",
+        "check",
+        "find-lr",
+        "backends",
+        "init",
+        "--debug",
+    ):
         assert command in out
     result = CliRunner().invoke(app, ["trian"])
     assert result.exit_code == 2

@@ -100,7 +100,8 @@ def test_a_public_name_says_what_it_is(name):
 # What functions give and raise, and what `load` and `Model.save` call: their examples show it
 # without its name.
 GIVEN = {
-    *("Dataset", "StoredDataset", "GradientCheck", "Plan", "Result", "Run", "State"),
+    *("Dataset", "StoredDataset", "GradientCheck", "Plan", "RateSearch", "Result", "Run"),
+    "State",
     *("InputError", "BackendError", "load_model", "save_model"),
 }
 

@@ -211,9 +211,9 @@ def test_stopped_between_the_batches_of_a_step_and_gone_on_with(batch):
 def test_each_batch_of_a_step_has_masks_of_its_own(monkeypatch):
     drawn, begin = [], Noise.begin
 
-    def noted(self, seed, step):
+    def noted(self, seed, step, **more):
         drawn.append(step)
-        begin(self, seed, step)
+        begin(self, seed, step, **more)
 
     monkeypatch.setattr(Noise, "begin", noted)
     train(model(dropout=0.5), X, T, batch_size=10, accumulate=3, epochs=2)

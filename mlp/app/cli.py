@@ -530,6 +530,34 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command("find-lr")
+def find_lr(
+    file: SettingsFile,
+    backend: BackendFlag = None,
+    threads: ThreadsFlag = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="The picture; default: NAME-learning-rate.png."),
+    ] = None,
+) -> None:
+    """Find a learning rate for FILE: a hundred steps in which it grows until the loss does.
+
+    No run is made or changed. The picture needs matplotlib (the extra plot).
+    """
+    from mlp.app.config import load
+    from mlp.app.plots import plot_rates
+    from mlp.app.runs import find_rate, run_name
+
+    found = find_rate(load(file, _with_threads(overrides, threads)), backend)
+    say(str(found))
+    picture = out or Path(f"{run_name(file)}-learning-rate.png")
+    if plot_rates(found.rates, found.losses, found.suggestion, picture):
+        say(f"the loss over the rate is in {picture}")
+    if found.suggestion is None:
+        raise typer.Exit(1)
+
+
 # ------------------------------------------------------------------------------ backends, init
 
 

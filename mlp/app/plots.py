@@ -47,6 +47,32 @@ def plot_history(
     return True
 
 
+def plot_rates(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    suggestion: float | None,
+    path: str | os.PathLike[str] | IO[bytes],
+) -> bool:
+    """Draw the loss over the learning rate of a range test into a PNG; False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(5.2, 3.6), dpi=144, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=TRAINING, lw=1.6)
+    if suggestion is not None:
+        axes.axvline(suggestion, color=BEST, lw=0.9, ls=(0, (4, 3)), label=f"{suggestion:.2g}")
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.grid(True, which="major", color="0.9", lw=0.7)
+    axes.set_axisbelow(True)
+    figure.savefig(path, format="png")
+    return True
+
+
 def _curve(
     axes: Any, epochs: Sequence[float], values: Sequence[float], label: str, color: str
 ) -> None:

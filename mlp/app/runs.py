@@ -60,6 +60,7 @@ from mlp.training.checkpoint import save_state
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
 from mlp.training.loop import plan_training, train
 from mlp.training.memory_plan import Plan
+from mlp.training.range_test import RateSearch, find_learning_rate
 from mlp.training.run import INTERRUPTED, Result, Run
 
 HISTORY, PICTURE = "history.csv", "loss.png"
@@ -216,6 +217,16 @@ def plan_run(config: Config, backend: str | None = None) -> Plan:
             settings=config.settings(),
             copies=config.training.checkpoint != "none",
         )
+
+
+def find_rate(config: Config, backend: str | None = None) -> RateSearch:
+    """A range test of the learning rate on the rows that `train_run` would train on."""
+    chosen = choose_backend(backend, config)
+    parts = read_parts(config)
+    with _naming(config), limited(config.threads):
+        model = new_model(config, parts, chosen)
+        rows = samples_of(model, parts, config)["train"]
+        return find_learning_rate(model, rows, settings=config.settings())
 
 
 def run_name(path: Path) -> str:

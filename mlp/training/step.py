@@ -135,7 +135,7 @@ class Step:
         if loss_scale is not None:
             self._guard(loss_scale)
         if settings.clip_norm is not None:
-            self._clip(settings.clip_norm)
+            self._clip(float(settings.clip_norm))
         for part, rule in zip(self.parts, self.rules, strict=True):
             if part.shape:
                 self._direct(part, rule)
@@ -167,7 +167,7 @@ class Step:
 
     def _ascend(self, n: int, again: Callable[[], None]) -> None:
         """The gradient of sharpness-aware minimisation: at w, then at the worst point near it."""
-        backend, radius = self.backend, self.settings.sam_radius
+        backend, radius = self.backend, float(self.settings.sam_radius or 0.0)
         total, norm = self._norm()
         first, self.sums[n] = self.sums[n], backend.empty((1, 2), self.model.dtype)
         far = backend.fuse(reach).bind(total, total, scalars=1)
@@ -219,7 +219,7 @@ class Step:
         part, rule = self.parts[i].part, self.rules[i]
         update, vectors = rule.update, len(rule.state)
         if self.settings.clip_value is not None:
-            update = clipped_by_value(update, self.settings.clip_value)
+            update = clipped_by_value(update, float(self.settings.clip_value))
         if self.shrink:
             update = clipped_by_norm(update, vectors)
         if self.fine:
