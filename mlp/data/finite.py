@@ -96,6 +96,22 @@ def unmasked(x: Any, what: str) -> Any:
     return np.asarray(x.data)
 
 
+def as_array(x: Any, what: str) -> np.ndarray:
+    """x as a host array; InputError for lists that are none.
+
+    >>> as_array([[1, 2], [3]], "X")
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: X is no array: its rows differ in length, or lists are nested too deep
+    """
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise InputError(
+            f"{what} is no array: its rows differ in length, or lists are nested too deep"
+        ) from error
+
+
 def is_gap(cell: Any) -> bool:
     """Whether a cell of an array of objects has no value: None, NaN, NaT, or NA of pandas.
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlp.data.finite import is_gap, unmasked
+from mlp.data.finite import as_array, is_gap, unmasked
 from mlp.errors import InputError, did_you_mean
 
 MANY, FEW = 50, 5  # classes, and rows for each, from where numbers seem to be no labels
@@ -239,7 +239,7 @@ def typed(t: Any, source: str) -> np.ndarray:
     ...
     mlp.errors.InputError: t: 1 of 2 values are missing; fill them in or leave these rows out
     """
-    array = np.asarray(unmasked(t, source))
+    array = as_array(unmasked(t, source), source)
     if isinstance(t, (list, tuple)) and array.ndim == 1 and len(t):
         # NumPy makes text of 1 beside "a".
         if any(hasattr(cell, "__dlpack__") for cell in t):  # numbers of other libraries

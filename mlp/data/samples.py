@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from backends import Array, Backend
-from mlp.data.finite import all_finite, check_finite, is_gap, unmasked
+from mlp.data.finite import all_finite, as_array, check_finite, is_gap, unmasked
 from mlp.data.labels import are_shares, targets_of, typed
 from mlp.data.readers import Dataset, targets_for
 from mlp.data.row_files import Part, RowFile, of_others
@@ -196,7 +196,7 @@ def check_inputs(
     """
     X = unmasked(X, what)
     if not backend.owns(X) and not is_sparse(X) and not isinstance(X, Part):
-        X = _where_it_is(backend, X)
+        X = _where_it_is(backend, X, what)
     if X.ndim != 2:
         one = f"; one row is {what}[None, :]" if X.ndim == 1 else ""
         raise InputError(
@@ -286,11 +286,11 @@ def _check_width(X: Array, inputs: int, what: str) -> None:
 HOST = 1  # DLPack's number for it
 
 
-def _where_it_is(backend: Backend, X: Any) -> Array:
+def _where_it_is(backend: Backend, X: Any, what: str) -> Array:
     """X for NumPy if it is on the host, else for the backend; without a copy where one can do."""
     if not hasattr(X, "__dlpack_device__") or int(X.__dlpack_device__()[0]) == HOST:
         with suppress(RuntimeError):  # array-api-strict's devices only say that they are the host
-            return np.asarray(X)
+            return as_array(X, what)
     return backend.asarray(X)
 
 
