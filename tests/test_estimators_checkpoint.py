@@ -76,7 +76,10 @@ def same(found, expected):
 
 
 KINDS = {
-    **{f"solver {name}": (classifier, {"solver": name}) for name in OPTIMIZERS},
+    **{
+        f"solver {name}": (classifier, {"solver": name, "hidden_layer_sizes": (4, 3)})
+        for name in OPTIMIZERS
+    },
     "early stopping": (classifier, {"early_stopping": True, "validation_fraction": 0.2}),
     "a scorer": (classifier, {"early_stopping": True, "scoring": "f1_macro"}),
     "adaptive": (classifier, {"solver": "sgd", "learning_rate": "adaptive", "tol": 9.0,

@@ -89,7 +89,7 @@ class Step:
         self.parts = network.update_parts(decays, *factors, matrices)
         if matrices and not any(part.shape for part in self.parts):
             raise InputError(
-                f"optimizer {settings.optimizer!r} is for matrices between hidden layers, of which "
+                f"optimizer {optimizer!r:.60} is for matrices between hidden layers, of which "
                 "this network trains none: use 'adamw'"
             )
         rule: Any = optimizer
@@ -170,9 +170,9 @@ class Step:
         backend, radius = self.backend, float(self.settings.sam_radius or 0.0)
         total, norm = self._norm()
         first, self.sums[n] = self.sums[n], backend.empty((1, 2), self.model.dtype)
-        far = backend.fuse(reach).bind(total, total, scalars=1)
+        far = partial(backend.fuse(reach).bind(total, total, scalars=1), float(radius or 0.0))
         calls: list[Callable[[], None]] = [*self.gradients[n]]
-        calls += [partial(backend.copy, first, self.sums[n]), *norm, partial(far, radius)]
+        calls += [partial(backend.copy, first, self.sums[n]), *norm, far]
         for part in self.parts:
             w, kept, g = (x[part.part] for x in (self.model.w, self.kept[0], self.batch_g))
             calls.append(backend.fuse(ascended, into=(0, 1)).bind(w, kept, g, total))
