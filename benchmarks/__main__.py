@@ -1,20 +1,26 @@
 """The benchmarks by name; without a name all of them.
 
-    python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint ...]
-        [--backend cupy] [--out DIR]
+    python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint|parallel
+        ...] [--backend cupy] [--out DIR]
 
 Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
 """
 
 import argparse
+import os
+import sys
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks import nets, report
 from benchmarks.worker import Timing
+from mlp.parallel.launch import launched
 
-BENCHMARKS = ("step", "fit", "predict", "startup", "memory", "scaling", "data", "checkpoint")
+BENCHMARKS = (
+    *("step", "fit", "predict", "startup", "memory", "scaling", "data", "checkpoint"),
+    "parallel",
+)
 # The shortest run that goes through everything; its numbers mean nothing.
 QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}
 
@@ -61,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         options = replace(options, **QUICK)
 
+    if launched(os.environ)[1]:  # rank 0 prints for all
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
     print(f"{report.device(options.backend)}, float32; {report.cpu()}")
     for variable, value in report.environment().items():
         print(f"the environment has {variable}={value}")

@@ -18,7 +18,7 @@ def _one_thread(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [x for x in BENCHMARKS if x != "parallel"])  # see test_mpi.py
 def test_a_benchmark_runs(name, tmp_path, capsys):
     # One peer, where it costs least: libraries need seconds to start.
     only = ["array-mlp", "scikit-learn"] if name == "fit" else ["array-mlp"]
