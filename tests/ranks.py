@@ -55,16 +55,16 @@ def mpiexec(*programs, timeout=120, start=False):
 
 def cases(quick):
     """(name, model, targets, options of `mlp.train`)."""
-    from tests.test_parallel import NORMALISED, TARGETS, S, model_of, targets_for
+    from tests.test_parallel import DEEP, NORMALISED, TARGETS, S, model_for, model_of, targets_for
 
     t, steps = TARGETS["numbers"], {"epochs": 2 if quick else 9}
     for name, rule in OPTIMIZERS.items():
         rate = {} if getattr(rule, "own_rate", False) else {"learning_rate": 0.01}
-        yield name, model_of(), t, {"optimizer": name, **rate, **steps}
+        yield name, model_of(layers=DEEP), t, {"optimizer": name, **rate, **steps}
     for name in LOSSES:
         about = {"learning_rate": 0.001, **steps}
-        yield name, model_of(name), targets_for(name), about
-        yield f"{name}, weights", model_of(name), targets_for(name), {"weights": S, **about}
+        yield name, model_for(name), targets_for(name), about
+        yield f"{name}, weights", model_for(name), targets_for(name), {"weights": S, **about}
     for size in (1, 3, 42, None):
         yield f"batch_size {size}", model_of(), t, {"batch_size": size, **steps}
     normalised = model_of(layers=NORMALISED)

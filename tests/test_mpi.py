@@ -58,6 +58,16 @@ def test_sums_over_any_number_of_ranks(ranks):
     assert answer(mpiexec((ranks, ["-m", "tests.ranks", "sums"]))) == {"ranks": ranks}
 
 
+def test_the_benchmark_and_the_report_run_on_two_ranks(tmp_path):
+    done = mpiexec((2, ["-m", "benchmarks", "parallel", "--quick", "--out", tmp_path]))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "parallel.json").read_text())["results"]
+    assert done.stdout.count("MODEL, not measured") == 1
+    done = mpiexec((2, ["-m", "mlp", "backends", "--check", "numpy", "--quick"]))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| fewest rows a rank |") == 1
+
+
 # --- the command line ----------------------------------------------------------------------------
 
 

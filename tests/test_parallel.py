@@ -60,15 +60,28 @@ def check_same(size, model, t, bound=1e-10, **options):
     return one
 
 
+def model_for(loss, **about):
+    heads = len(getattr(LOSSES[loss], "names", ())) if loss == "gaussian" else 1
+    layers = [mlp.Dense(6, "tanh", l2=0.01, dropout=0.3), mlp.Dense(C * heads, l1=0.001)]
+    return model_of(loss, layers, **about)
+
+
 def targets_for(loss):
     t = TARGETS[getattr(LOSSES[loss], "targets", "numbers")]
     return abs(t) + 0.5 if getattr(LOSSES[loss], "positive", False) else t
 
 
+DEEP = [  # with a matrix between hidden layers
+    mlp.Dense(6, "tanh", l2=0.01, dropout=0.3),
+    mlp.Dense(5, "tanh"),
+    mlp.Dense(C, l1=0.001),
+]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer(optimizer):
     rate = {} if getattr(OPTIMIZERS[optimizer], "own_rate", False) else {"learning_rate": 0.01}
-    check_same(3, model_of(), TARGETS["numbers"], optimizer=optimizer, epochs=9, **rate)
+    check_same(3, model_of(layers=DEEP), TARGETS["numbers"], optimizer=optimizer, epochs=9, **rate)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -76,7 +89,7 @@ def test_every_optimizer(optimizer):
 def test_every_loss(loss, weighted):
     t, weights = targets_for(loss), S if weighted else None
     for reduction in ("mean", "sum"):
-        model = model_of(loss, reduction=reduction)
+        model = model_for(loss, reduction=reduction)
         check_same(2, model, t, weights=weights, learning_rate=0.001, epochs=2)
 
 
@@ -137,6 +150,9 @@ def test_penalties_that_the_samples_share(weighted):
     {"optimizer": "sgd", "learning_rate": 1e300, "epochs": 5},
     {"shuffle": False, "rate_factors": {"bias": 0}},
     {"initialize": "data"},
+    {"accumulate": 3, "batch_size": 5, "clip_norm": 0.1},
+    {"average": "ema", "validation": 0.3},
+    {"time": 1e-9},
 ], ids=str)  # fmt: skip
 def test_one_decision_by_all(options):
     check_same(3, model_of(), TARGETS["numbers"], **options)
@@ -189,6 +205,23 @@ def test_the_shards_are_the_batch(shards):
 def test_shards_that_the_ranks_cannot_share(shards, size):
     with pytest.raises(InputError, match=f"not for {size}"):
         check_shards(shards, size)
+
+
+@pytest.mark.parametrize("options", [{"sam_radius": 0.1}, {"record_steps": True}], ids=str)
+def test_what_several_ranks_cannot_do(options):
+    def job(group):
+        with pytest.raises(InputError, match="one process"):
+            trained(group, model_of(), TARGETS["numbers"], **options)
+
+    on_ranks(2, job)
+
+
+def test_a_rate_and_weights_that_rank_0_changes_between_epochs_are_those_of_all():
+    def change(run):
+        run.state.learning_rate = 0.5 * run.state.learning_rate
+        run.model.w = 0.9 * run.model.w
+
+    check_same(2, model_of(), TARGETS["numbers"], callbacks=[change], optimizer="sgd", epochs=4)
 
 
 @pytest.mark.parametrize(("parallel", "said"), [

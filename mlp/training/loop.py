@@ -313,6 +313,7 @@ class Trainer:
         held.keep(held.finite)
         try:
             diverged = not self._epochs()
+            self._align(warned=True)
         except shortages(self.backend) as error:
             if self.group.size > 1 and not is_agreed(error):
                 raise
@@ -370,6 +371,7 @@ class Trainer:
             self._stop_on_patience()
         while state.epoch < settings.epochs and not self._stopping():  # (1)
             self._call("on_epoch_start")
+            self._follow()
             started = time.perf_counter()
             self._epoch()
             if state.batch < len(self.batches) and self._finite():
@@ -427,6 +429,12 @@ class Trainer:
         """Whether the run is to end: one answer for all ranks, in the same step."""
         self.run.stopping = self.group.agree(self.run.stopping)
         return bool(self.run.stopping)
+
+    def _follow(self) -> None:
+        """What callbacks of rank 0 changed between epochs, all ranks have."""
+        if self.group.size > 1 and self.group.broadcast(any(self.hooks.values())):
+            self.state.learning_rate = self.group.broadcast(self.state.learning_rate)
+            self._align(warned=True)
 
     def _align(self, warned: bool = False) -> None:
         """All ranks with the weights, vectors and statistics of rank 0."""

@@ -102,10 +102,18 @@ class Step:
         self.evaluations, self.fill, self.sums, self.shards = {}, {}, {}, None
         self.gradients: dict[int, list[Callable[[], None]]] = {}
         if group.size > 1 or settings.shards is not None:
-            if self.kept or accumulated is not None:
-                raise InputError("accumulate and sam_radius are for one process, without shards")
+            if self.kept:
+                raise InputError(
+                    "sam_radius takes two passes a step, which is for one process without shards; "
+                    "leave it out, or start one"
+                )
+            if settings.record_steps:
+                raise InputError(
+                    "record_steps records the steps of one process; leave it out, or start one"
+                )
             self.shards = Shards(model, feed, sizes, group, settings.shards, scale)
-            self.g = self.batch_g = self.shards.g
+            self.batch_g = self.shards.g
+            self.g = self.batch_g if accumulated is None else accumulated
             self.arena = self.shards.arenas[0]
         else:
             self.g = empty() if accumulated is None else accumulated
