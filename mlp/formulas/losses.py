@@ -599,7 +599,7 @@ class Tweedie:
     c = t^(2-p) / ((1-p)(2-p)) - t h^(1-p) / (1-p) + h^(2-p) / (2-p), where all digits may cancel.
     With a = 2 - p, b = p - 1, m = |z - log t|, A = (1 - exp(-a m))/a and B = (1 - exp(-b m))/b,
 
-        c = h^a A - t^a B where h >= t        c = t h^(-b) B - t^a A where h < t
+        c = h^a (A - exp(-a m) B) where h >= t        c = t h^(-b) (B - exp(-b m) A) where h < t
         ∂c/∂z = h^a - t h^(-b)
 
     Between p = 1 (poisson) and 2 (gamma): sums of a random number of gamma variables, as amounts
@@ -616,13 +616,13 @@ class Tweedie:
 
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
         a, b = 2.0 - self.power, self.power - 1.0
-        log_t = xp.log(xp.maximum(t, 1e-37))
-        m = xp.abs(y - log_t)
+        d = xp.where(t > 0.0, y - xp.log(xp.maximum(t, 1e-37)), 1.0)
+        above, m = d >= 0.0, xp.abs(d)
         A, B = xp.expm1(-a * m) / -a, xp.expm1(-b * m) / -b
-        of_t, of_h = xp.exp(a * log_t), xp.exp(a * y)
-        above, below = of_h * A - of_t * B, t * xp.exp(-b * y) * B - of_t * A
-        curve = xp.maximum(xp.where(y >= log_t, above, below), 0.0)
-        return xp.where(t > 0.0, curve, of_h / a)
+        size = xp.where(above, 1.0, t) * xp.exp(xp.where(above, a * y, -b * y))
+        near, far = xp.where(above, A, B), xp.where(above, B, A)
+        curve = near - xp.exp(xp.where(above, -a * m, -b * m)) * far
+        return size * xp.where(t > 0.0, xp.maximum(curve, 0.0), 1.0 / a)
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
         a, b = 2.0 - self.power, self.power - 1.0
