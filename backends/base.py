@@ -27,9 +27,9 @@ once and fast later. What may be given, and what for:
 ``synchronize``             a device that computes behind the host's back
 ``scope``                   what must hold around a run
 ``memory``                  what is free; ``out_of_memory`` is what is raised when nothing is
-``lost``                    whether an error says that the device computes no more
+``fails``, ``lost``         whether an error is of the device, and says that it computes no more
 ``device_name``,            what reports and saved runs say
-``version``
+``version``, ``devices``
 ==========================  ======================================================================
 """
 

@@ -26,7 +26,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     "; did you mean 'tanh'?"
     >>> did_you_mean("nn.Tanh", ["relu", "tanh"])
     "; did you mean 'tanh'?"
-    >>> did_you_mean("hardtanh", ["relu", "tanh"])
+    >>> did_you_mean("tanhshrink", ["relu", "tanh"])
     "; there is none here, the nearest is 'tanh'"
     >>> did_you_mean("quartz", ["relu", "tanh"])
     '; known: relu, tanh'

@@ -251,6 +251,11 @@ def is_weight():
     return (np.arange(len(START)) < WEIGHTS).astype(float)
 
 
+def muon_beside_matrices(gradient, eta, w, rule):
+    """What is no matrix between hidden layers; of those is `tests/test_steps.py`."""
+    return adam(gradient, rule.other_rate * eta, w, rule)
+
+
 PAPERS = {
     "sgd": sgd,
     "momentum": momentum,
@@ -265,6 +270,7 @@ PAPERS = {
     "adagrad": adagrad,
     "adadelta": adadelta,
     "lion": lion,
+    "muon": muon_beside_matrices,
     "rprop": rprop,
     "quickprop": quickprop,
 }
@@ -321,6 +327,7 @@ def test_decay_is_on_weights_and_never_on_biases(name):
 ETAS = {
     **{"rmsprop": 0.02, "adam": 0.05, "adamw": 0.05, "amsgrad": 0.05, "adamax": 0.05},
     **{"nadam": 0.05, "radam": 0.05, "adagrad": 0.5, "adadelta": 20.0, "lion": 0.01},
+    "muon": 1.0,
 }
 
 

@@ -26,6 +26,8 @@ def affine_parameters(
 
         def start(rng: np.random.Generator, width: int = width) -> np.ndarray:
             each = [draw(rng, fan_in, units, (width, units)) for _ in range(parts)]
+            if parts == 1 or any(np.shape(part) != (width, units) for part in each):
+                return each[0]  # a wrong shape is named by who asked for it
             return np.concatenate(each, axis=1)
 
         yield Parameter("W", (width, parts * units), "weight", start, source=k)

@@ -38,7 +38,7 @@ class Costs:
     >>> found.fewest_rows, round(found.flops / 1e9), round(found.bandwidth / 1e9, 2)
     (52, 103, 2.69)
     >>> [round(found.efficiency(n), 2) for n in (2, 16, 1024)]
-    [0.95, 0.92, 0.91]
+    [0.95, 0.91, 0.91]
     """
 
     parameters: int
