@@ -1,6 +1,6 @@
 """The benchmarks by name; without a name all of them.
 
-    python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint|parallel
+    python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint|parallel|tabular
         ...] [--backend cupy] [--out DIR]
 
 Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
@@ -19,7 +19,7 @@ from mlp.parallel.launch import launched
 
 BENCHMARKS = (
     *("step", "fit", "predict", "startup", "memory", "scaling", "data", "checkpoint"),
-    "parallel",
+    *("parallel", "tabular"),
 )
 # The shortest run that goes through everything; its numbers mean nothing.
 QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}
@@ -45,6 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--gb", type=float, default=usual.gb, help="of the table, for data")
     parser.add_argument("--memory", default=usual.memory, help="stated, for data")
+    parser.add_argument(
+        "--tables", type=Path, metavar="DIR", help="with manifest.json, for tabular"
+    )
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=usual.rows, help="at most, for tabular"
+    )
     group = parser.add_argument_group("timing", Timing.__doc__)
     for field in fields(Timing):
         group.add_argument(f"--{field.name}", type=type(field.default), default=field.default)

@@ -40,7 +40,8 @@ STYLES = {
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for. only: contenders to run; empty is all of them. against:
-    another checkout, whose array-mlp runs too. gb, memory: of the table larger than memory."""
+    another checkout, whose array-mlp runs too. gb, memory: of the table larger than memory. tables,
+    rows: of tabular."""
 
     backend: str = "numpy"
     quick: bool = False
@@ -52,6 +53,8 @@ class Options:
     against: Path | None = None
     gb: float = 0.25
     memory: str = "2GB"
+    tables: Path | None = None
+    rows: Sequence[int] = (10_000, 2_000)
 
     def chosen(self, contenders: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
         """The contenders to run. Compiled formulas are a matter of NumPy, CUDA graphs of a GPU."""
