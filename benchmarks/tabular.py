@@ -27,6 +27,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -267,8 +268,12 @@ CONTENDERS = {name: partial(measure, name) for name in FITS}  # of benchmarks.wo
 
 def run(options: Options) -> dict[str, Any]:
     """All contenders on all tables; one that is not installed is left out aloud."""
-    for variable in THREADS:
-        os.environ[variable] = "1"  # of the contenders' processes
+    with patch.dict(os.environ, dict.fromkeys(THREADS, "1")):  # of the contenders' processes
+        return compared(options)
+
+
+def compared(options: Options) -> dict[str, Any]:
+    """The results by numbers of rows, each printed when it is there."""
     folder = str(options.tables) if options.tables else None
     sizes = (120,) if options.quick else options.rows
     seeds = range(1 if options.quick else options.repeats)
@@ -317,12 +322,13 @@ def summarised(
         for task, measures in MEASURES.items():
             of_task = [name for name, entry in entries.items() if entry["task"] == task]
             for what in measures if of_task else ():
-                if what == "AUC":  # of what is missing to 1
-                    pairs = [[1 - median(c, n, what) for c in (contender, BASE)] for n in of_task]
-                else:
-                    pairs = [[median(c, n, what) for c in (contender, BASE)] for n in of_task]
-                ratios = [max(a, 1e-4) / max(b, 1e-4) for a, b in pairs]
-                row["1 - AUC" if what == "AUC" else what] = statistics.geometric_mean(ratios)
+                missing = what == "AUC"  # of it what is missing to 1
+                ratios = []
+                for name in of_task:
+                    a, b = (median(c, name, what) for c in (contender, BASE))
+                    a, b = (1 - a, 1 - b) if missing else (a, b)
+                    ratios.append(max(a, 1e-4) / max(b, 1e-4))
+                row["1 - AUC" if missing else what] = statistics.geometric_mean(ratios)
         for what in ("fit", "predict"):
             row[what] = statistics.fmean(median(contender, name, what) for name in entries)
     for name, entry in entries.items():

@@ -7,6 +7,7 @@ An entry with settings is a frozen dataclass. What a setting may be is said ther
 its field, its range by `check_settings`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from math import inf
@@ -17,7 +18,17 @@ import numpy as np
 
 from mlp.errors import InputError, did_you_mean
 
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object of the user's own, in its repr
 Numbers = float | tuple[float, ...]  # a setting: one number for all, or a list of them
+
+
+def spelled(value: Any) -> str:
+    """The repr, the same in every process.
+
+    >>> spelled(object()), spelled("adam")
+    ('<object object>', "'adam'")
+    """
+    return ADDRESS.sub("", repr(value))
 
 
 def make(table: Mapping[str, Any], spec: Any, kind: str) -> Any:

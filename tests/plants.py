@@ -36,6 +36,16 @@ def write_plants(folder: Path, training: str) -> np.ndarray:
     return X
 
 
+def at_step(number, do):
+    """A callback that does it to the run after a step."""
+
+    def look(run):
+        if run.state.step == number:
+            do(run)
+
+    return type("At", (), {"on_batch_end": staticmethod(look)})()
+
+
 def run(*arguments: object, code: int = 0) -> str:
     """What a command prints on standard output, or for a code above 0 on standard error."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])

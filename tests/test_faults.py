@@ -24,7 +24,7 @@ from mlp.app.progress import progress
 from mlp.app.runs import train_run
 from mlp.sealed import read_manifest
 from tests.kill import content, settle
-from tests.plants import run, write_plants
+from tests.plants import at_step, run, write_plants
 
 resource = pytest.importorskip("resource", reason="limits of a process are Unix's")
 LINUX = sys.platform.startswith("linux")
@@ -53,16 +53,6 @@ def here(tmp_path, monkeypatch):
 def whole(here):
     """What an unbroken run comes to."""
     return content(train_run(load("plants.toml"), out=Path("whole")).folder)
-
-
-def at_step(number, do):
-    """A callback."""
-
-    def look(run):
-        if run.state.step == number:
-            do(run)
-
-    return type("At", (), {"on_batch_end": staticmethod(look)})()
 
 
 settled = type("Settled", (), {"on_batch_end": staticmethod(settle)})()

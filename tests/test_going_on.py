@@ -25,7 +25,7 @@ from mlp.locks import is_held
 from mlp.sealed import MANIFEST, damages, read_manifest
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
 from tests.kill import content
-from tests.plants import damage, run, write_plants
+from tests.plants import at_step, damage, run, write_plants
 
 
 @pytest.fixture
@@ -35,16 +35,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLP_BACKEND", raising=False)
     return tmp_path
-
-
-def at_step(number, do):
-    """A callback."""
-
-    def look(run):
-        if run.state.step == number:
-            do(run)
-
-    return type("At", (), {"on_batch_end": staticmethod(look)})()
 
 
 def fail(run):

@@ -454,9 +454,7 @@ class Training(Section):
     warmup: float = Settings.warmup
     dropout_schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
     mixup: float | None = Settings.mixup
-    shuffle: Annotated[bool | Literal["blocks", "balanced"], PlainValidator(_shuffle)] = (
-        Settings.shuffle
-    )
+    shuffle: Annotated[Shuffle, PlainValidator(_shuffle)] = Settings.shuffle
     target_loss: float | None = Settings.target_loss
     patience: int | None = Settings.patience
     min_delta: float = Settings.min_delta

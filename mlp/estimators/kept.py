@@ -8,7 +8,6 @@ drawn again rather than kept.
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from mlp.estimators.arrays import FitRows, to_host
 from mlp.estimators.models import RATE_MODES, plain
 from mlp.formulas.schedules import get_schedule
 from mlp.locks import take
+from mlp.names import spelled
 from mlp.sealed import read_manifest
 from mlp.training.checkpoint import load_state
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
@@ -143,7 +143,7 @@ def _said(value: Any) -> Any:
         return plain(value)
     except TypeError:
         name = getattr(value, "__qualname__", None)
-        return re.sub(r" at 0x[0-9a-fA-F]+", "", name or repr(value))
+        return name or spelled(value)
 
 
 def _digest(text: str) -> str:

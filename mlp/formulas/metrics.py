@@ -120,7 +120,24 @@ def _added(a: Terms, b: Terms) -> Terms:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
-class _Mean(ABC):
+class _OfTerms(ABC):
+    """A metric that is made of terms, which are sums over rows."""
+
+    join = staticmethod(_added)
+
+    @abstractmethod
+    def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
+        """As of `Summed`."""
+
+    @abstractmethod
+    def of(self, terms: Terms) -> float:
+        """As of `Summed`."""
+
+    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
+        return self.of(self.terms(y, t, s))
+
+
+class _Mean(_OfTerms):
     """A metric that is the weighted mean over rows of a number for each, or for each output."""
 
     join = staticmethod(_joined_mean)
@@ -128,9 +145,6 @@ class _Mean(ABC):
     @abstractmethod
     def each(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
         """(n,) or (n, c)."""
-
-    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         return _weight(len(t), s), _mean(self.each(y, t), s)
@@ -154,17 +168,13 @@ class Accuracy(_Mean):
         return y.argmax(axis=1) == t if t.ndim == 1 else ((y > 0.5) == (t > 0.5)).all(axis=1)
 
 
-class BalancedAccuracy:
+class BalancedAccuracy(_OfTerms):
     """The mean, over the classes that occur, of the share of their rows that are right: 1 over
     their number for a net that always answers the same; of labels the mean over outputs. Source:
     K. H. Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010."""
 
     name, label, targets = "balanced_accuracy", "balanced accuracy", ("classes", "labels")
     greater_is_better = usual = True
-    join = staticmethod(_added)
-
-    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weight, the weight of each class's rows, and of those that are right."""
@@ -215,7 +225,7 @@ class TopK(_Mean):
 
 
 @dataclass(frozen=True)
-class F1:
+class F1(_OfTerms):
     """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall, of each class that occurs
     in targets or predictions (of one output both its classes), or of each output of several labels.
 
@@ -225,7 +235,6 @@ class F1:
 
     average: Literal["macro", "micro", "weighted", "binary"] = "macro"
     label, targets, greater_is_better = "F1", ("classes", "labels"), True
-    join = staticmethod(_added)
 
     def __post_init__(self) -> None:
         check_settings(self, "f1")
@@ -233,9 +242,6 @@ class F1:
     @property
     def name(self) -> str:
         return "f1" if self.average == "macro" else f"f1_{self.average}"
-
-    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weights of what is right, is predicted and is there, (c,) each, and which may count."""
@@ -261,17 +267,13 @@ class F1:
 
 
 @dataclass(frozen=True)
-class MatthewsCorrelation:
+class MatthewsCorrelation(_OfTerms):
     """The correlation of predictions and targets, 0 where either is always the same; of labels the
     mean over outputs. Source: Gorodkin, "Comparing two K-category assignments by a K-category
     correlation coefficient", Comput. Biol. Chem. 28, 2004, eq. (8)."""
 
     name, label, targets = "mcc", "Matthews' correlation", ("classes", "labels")
     greater_is_better = True
-    join = staticmethod(_added)
-
-    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """The weight of the rows of each class that are taken for each, (k, k), a table a column
@@ -390,7 +392,7 @@ class Brier(_Mean):
 
 
 @dataclass(frozen=True)
-class CalibrationError:
+class CalibrationError(_OfTerms):
     """Σ_b share of rows in bin b · |mean of y - share that is right|, over equal bins of the
     largest y, right where its class is it; of labels of y, right where it is 1, the mean over
     outputs.
@@ -401,15 +403,11 @@ class CalibrationError:
     bins: float = 15
     name, label, targets = "calibration_error", "calibration error", ("classes", "labels")
     greater_is_better, probabilities = False, True
-    join = staticmethod(_added)
 
     def __post_init__(self) -> None:
         check_settings(self, "calibration_error", bins="[1, inf)")
         if self.bins != int(self.bins):
             raise InputError(f"calibration_error: bins must be a whole number, not {self.bins!r}")
-
-    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weight, and weighted sums of y - what is right, of each bin and output, (bins, c)."""
@@ -487,15 +485,12 @@ class MedianError:
         return float(np.mean(medians))
 
 
-class R2:
+class R2(_OfTerms):
     """The share of the targets' variance that is explained, the mean over outputs; of a constant
     target 1 if all of it is right, else 0, as in scikit-learn."""
 
     name, label, targets = "r2", "R²", ("numbers", "counts")
     greater_is_better = usual = True
-
-    def __call__(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> float:
-        return self.of(self.terms(y, t, s))
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weight, mean squared error, the first target, and from there the mean of the targets and

@@ -17,9 +17,8 @@ from mlp.formulas.activations import (
     Learning,
     check_activation,
     get_activation,
-    learned,
 )
-from mlp.layers.layer import Layer, Parameter, Place, check_sources
+from mlp.layers.layer import Layer, Parameter, Place, check_sources, label_of, slopes
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,11 @@ class Activation(Layer):
     def parameters(self, inputs: Mapping[int, int]) -> Iterator[Parameter]:
         """What the activation learns, by its names."""
         (width,) = inputs.values()
-        for name, (size, first) in learned(get_activation(self.activation), width).items():
-            yield Parameter(name, (size,), "slope", first)
+        return slopes(self.activation, width)
 
     @property
     def label(self) -> str:
-        name = self.activation
-        return name if isinstance(name, str) else type(get_activation(name)).__name__
+        return label_of(self.activation)
 
     def forward(self, at: Place) -> None:
         """Eq. (1); that of the last layer is the objective's."""

@@ -28,6 +28,7 @@ from typing import Any
 from backends import Array
 from mlp.errors import InputError, is_finite
 from mlp.layers.layer import Layer, Parameter, Place, Statistic, check_epsilon, check_sources
+from mlp.layers.tape import times
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class BatchNorm(Layer):
     def backward(self, at: Place) -> None:
         """Eq. (2), then (3)."""
         hat, product = at.buffer("hat"), at.buffer("squares", wide=True)
-        at.tape.apply(lambda xp, out, d, hat: d * hat, (0,), product, at.delta, hat)
+        at.tape.apply(times, (0,), product, at.delta, hat)
         at.tape.total(product, at.g["gain"])
         at.tape.total(at.delta, at.g["shift"])
         dc, dg = (at.over_batch(f"d{name}", at.g[name]) for name in ("shift", "gain"))
@@ -113,7 +114,7 @@ class BatchNorm(Layer):
         """out <- Σ_p ρ_p x_p."""
         if shares := at.shares():
             part = at.buffer("squares", wide=True)
-            at.tape.apply(lambda xp, part, x, rho: x * rho, (0,), part, x, shares[0])
+            at.tape.apply(times, (0,), part, x, shares[0])
             at.tape.total(part, out)
             at.tape.sum_shards(out)
         else:

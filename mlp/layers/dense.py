@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from backends import Array
-from mlp.errors import check_whole
+from mlp.errors import check_switch, check_whole
 from mlp.formulas.activations import (
     Activation,
     ActivationName,
@@ -33,7 +33,15 @@ from mlp.formulas.activations import (
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.affine import affine_parameters, products, products_back
 from mlp.layers.dropout import check_rate, drop, strengths
-from mlp.layers.layer import Layer, Parameter, Place, check_flag, check_penalties, check_sources
+from mlp.layers.layer import (
+    Layer,
+    Parameter,
+    Place,
+    check_penalties,
+    check_sources,
+    label_of,
+    slopes,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Dense(Layer):
         check_whole("Dense: units", self.units, 1)
         check_rate(self.dropout, "Dense: dropout")
         check_penalties("Dense", self.l1, self.l2)
-        check_flag("Dense: bias", self.bias)
+        check_switch("Dense: bias", self.bias)
         object.__setattr__(self, "units", int(self.units))
         object.__setattr__(self, "sources", check_sources("Dense", self.sources))
 
@@ -85,8 +93,7 @@ class Dense(Layer):
         learns, by its names."""
         draw = get_initializer(self.initializer, self.activation)
         yield from affine_parameters(inputs, self.units, draw, self.bias)
-        for name, (size, first) in self._learned().items():
-            yield Parameter(name, (size,), "slope", first)
+        yield from slopes(self.activation, self.units)
 
     def _learned(self) -> dict[str, tuple[int, float]]:
         return learned(get_activation(self.activation), self.units)
@@ -96,8 +103,7 @@ class Dense(Layer):
 
     @property
     def label(self) -> str:
-        name = self.activation
-        return name if isinstance(name, str) else type(get_activation(name)).__name__
+        return label_of(self.activation)
 
     # ------------------------------------------------------------------ its calls
 

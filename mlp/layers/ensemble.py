@@ -31,7 +31,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from backends import Array
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_switch, check_whole
 from mlp.formulas.activations import Activation, ActivationName, get_activation, learned
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.layer import (
@@ -39,12 +39,10 @@ from mlp.layers.layer import (
     Parameter,
     Place,
     Widths,
-    check_flag,
     check_penalties,
     check_sources,
 )
-from mlp.layers.scale import times
-from mlp.layers.tape import add
+from mlp.layers.tape import add, times
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Ensemble(Layer):
             check_whole("Ensemble: count", self.count, 2)
         check_penalties("Ensemble", self.l1, self.l2)
         for name in ("adapters", "bias"):
-            check_flag(f"Ensemble: {name}", getattr(self, name))
+            check_switch(f"Ensemble: {name}", getattr(self, name))
         if learned(get_activation(self.activation), 1):
             raise InputError(
                 f"Ensemble: the activation {self.activation!r} learns; put it behind, in a layer "

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_switch, check_whole
 from mlp.formulas.activations import Activation, ActivationName, get_activation, learned
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.affine import affine_parameters, products, products_back
-from mlp.layers.layer import Layer, Parameter, Place, check_flag, check_penalties, check_sources
+from mlp.layers.layer import Layer, Parameter, Place, check_penalties, check_sources
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Gated(Layer):
     def __post_init__(self) -> None:
         check_whole("Gated: units", self.units, 1)
         check_penalties("Gated", self.l1, self.l2)
-        check_flag("Gated: bias", self.bias)
+        check_switch("Gated: bias", self.bias)
         if learned(get_activation(self.gate), 1):
             raise InputError(f"Gated: the gate {self.gate!r} is one that learns; use another one")
         object.__setattr__(self, "sources", check_sources("Gated", self.sources))

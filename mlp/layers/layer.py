@@ -45,6 +45,7 @@ import numpy as np
 
 from backends import Array
 from mlp.errors import InputError, is_finite
+from mlp.formulas.activations import get_activation, learned
 from mlp.layers.tape import Arena, Tape, add, repeated
 
 # ------------------------------------------------------------------ what a layer holds
@@ -345,6 +346,18 @@ class Layer:
         return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+def slopes(activation: Any, units: int) -> Iterator[Parameter]:
+    """What the activation of so many units learns, by its names."""
+    for name, (size, first) in learned(get_activation(activation), units).items():
+        yield Parameter(name, (size,), "slope", first)
+
+
+def label_of(activation: Any) -> str:
+    """What a table of layers calls an activation."""
+    named = isinstance(activation, str)
+    return activation if named else type(get_activation(activation)).__name__
+
+
 def check_sources(name: str, sources: Any, most: int | None = None) -> tuple[int, ...] | None:
     """The numbers of the layers that feed one, as whole numbers, at most so many; InputError if
     they are not."""
@@ -376,9 +389,3 @@ def check_penalties(name: str, l1: object, l2: object) -> None:
             raise InputError(f"{name}: {what} must be a number, not {value!r}")
         if not (is_finite(value) and value >= 0):  # type: ignore[operator]
             raise InputError(f"{name}: {what} must be 0 or above, not {value!r}")
-
-
-def check_flag(name: str, value: object) -> None:
-    """InputError if it is no truth value."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise InputError(f"{name} must be True or False, not {value!r}")

@@ -24,6 +24,7 @@ from typing import Any
 from backends import Array
 from mlp.errors import InputError
 from mlp.layers.layer import Layer, Parameter, Place, check_epsilon, check_sources
+from mlp.layers.tape import times
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class RMSNorm(Layer):
 
         def normalise(xp: Any, y: Array, hat: Array, r: Array, x: Array, gain: Array) -> Any:
             r = 1.0 / xp.sqrt(xp.sum(x * x, axis=1, keepdims=True) * share + epsilon)
-            return gain * (x * r), x * r, r
+            hat = x * r
+            return gain * hat, hat, r
 
         arrays = at.output(), at.buffer("hat"), at.buffer("r", 1, wide=True), x
         at.tape.apply(normalise, (0, 1, 2), *arrays, at.p["gain"])
@@ -150,7 +152,7 @@ def _width(layer: Layer, inputs: Mapping[int, int]) -> int:
 def _back(at: Place, formula: Any) -> None:
     """Eq. (3) of the gain, and eq. (2) by its formula."""
     hat, product = at.buffer("hat"), at.buffer("product", wide=True)
-    at.tape.apply(lambda xp, out, d, hat: d * hat, (0,), product, at.delta, hat)
+    at.tape.apply(times, (0,), product, at.delta, hat)
     at.tape.total(product, at.g["gain"])
     for _, out in at.back():
         arrays = at.delta, at.p["gain"], hat, at.buffer("r", 1, wide=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from mlp.errors import check_whole
+from mlp.errors import check_switch, check_whole
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.affine import affine_parameters, products, products_back
-from mlp.layers.layer import Layer, Parameter, Place, check_flag, check_penalties, check_sources
+from mlp.layers.layer import Layer, Parameter, Place, check_penalties, check_sources
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Maxout(Layer):
         check_whole("Maxout: units", self.units, 1)
         check_whole("Maxout: pieces", self.pieces, 2)
         check_penalties("Maxout", self.l1, self.l2)
-        check_flag("Maxout: bias", self.bias)
+        check_switch("Maxout: bias", self.bias)
         object.__setattr__(self, "sources", check_sources("Maxout", self.sources))
 
     def width(self, inputs: Mapping[int, int]) -> int:

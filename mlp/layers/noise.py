@@ -26,13 +26,14 @@ class Noise:
         self.backend, self.layers = backend, layers
         self.clock = backend.clock()
         self.places: dict[int, slice] = {}
+        stop = 0
         for l, layer in layers.items():
-            start = max((place.stop for place in self.places.values()), default=0)
-            self.places[l] = slice(start, start + len(layer.strengths(1.0)))
-        self.values = backend.empty((1, max(x.stop for x in self.places.values())), dtype)
+            start, stop = stop, stop + len(layer.strengths(1.0))
+            self.places[l] = slice(start, stop)
+        self.values = backend.empty((1, stop), dtype)
         entries = [self.values[0, i : i + 1] for i in range(self.values.shape[1])]
         into = tuple(range(len(entries)))
-        self.write = backend.fuse(_given(len(entries)), into).bind(*entries, scalars=len(entries))
+        self.write = backend.fuse(given(len(entries)), into).bind(*entries, scalars=len(entries))
         self.factor: float | None = None
         self.strengthen(1.0)
 
@@ -54,10 +55,10 @@ class Noise:
         self.clock.set(key(seed, "dropout"), step, first_row)
 
 
-def _given(count: int) -> Any:
-    """The formula whose results are its last ``count`` arguments."""
+def given(count: int) -> Any:
+    """The formula that leaves its last ``count`` arguments, numbers, in its first ones, arrays."""
 
-    def given(xp: Any, *arguments: Any) -> Any:
+    def last(xp: Any, *arguments: Any) -> Any:
         return arguments[count:]
 
-    return given
+    return last

@@ -7,10 +7,9 @@ Source: Holzmüller et al., arXiv:2407.04491, section 3 (the scaling layer of Re
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from backends import Array
 from mlp.layers.layer import Layer, Parameter, Place, check_sources
+from mlp.layers.tape import times
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,3 @@ class Scale(Layer):
         at.tape.total(product, at.g["s"])
         for _, out in at.back():
             at.tape.apply(times, (0,), out, at.delta, at.p["s"])
-
-
-def times(xp: Any, out: Array, x: Array, factor: Array) -> Array:
-    """Eq. (1): x ⊙ factor."""
-    return x * factor

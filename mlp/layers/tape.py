@@ -108,6 +108,11 @@ def add(xp: Any, x: Array, more: Array) -> Array:
     return x + more
 
 
+def times(xp: Any, out: Array, x: Array, factor: Array) -> Array:
+    """x ⊙ factor."""
+    return x * factor
+
+
 def repeated(tape: Tape, x: Array, members: int) -> Array:
     """Each row of x (n, c) once for each member, (n · members, c), members of a row next to each
     other; one row for all stays as it is."""

@@ -22,7 +22,7 @@ from typing import Any, get_args
 import numpy as np
 
 from backends import Array, Backend
-from mlp.errors import InputError
+from mlp.errors import InputError, check_switch
 from mlp.formulas.activations import Activation, Identity, get_activation, learned
 from mlp.formulas.losses import (
     Loss,
@@ -92,8 +92,7 @@ class Objective:
         self.network, self.loss = network, get_loss(loss)
         if reduction is not None and not (isinstance(reduction, str) and reduction in REDUCTIONS):
             raise InputError(f"reduction must be 'sum' or 'mean', not {reduction!r}")
-        if not isinstance(shared_penalties, (bool, np.bool_)):
-            raise InputError(f"shared_penalties must be True or False, not {shared_penalties!r}")
+        check_switch("shared_penalties", shared_penalties)
         usual: Reduction = getattr(self.loss, "reduction", "mean")
         self.reduction = usual if reduction is None else reduction
         self.shared_penalties = shared_penalties and self.reduction == "mean"

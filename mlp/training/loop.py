@@ -292,8 +292,7 @@ class Trainer:
             self.writer.begin(self.state)
         self.model, self.settings, self.backend = held.model, settings, held.backend
         self.batches, self.schedule = held.batches, settings.make_schedule()
-        self.decay_schedule, self.average = settings.make_decay_schedule(), settings.make_average()
-        self.steps = -(-len(self.batches) // settings.accumulate)  # of an epoch
+        self.decay_schedule, self.steps = settings.make_decay_schedule(), held.steps
         self.most_seconds = math.inf if settings.time is None else seconds_of(settings.time)
         self.began = time.monotonic() - self.state.seconds
         self._begin_schedules()
@@ -508,7 +507,7 @@ class Trainer:
         if not np.isfinite(sums).all() or not self._finite():
             return False
         held.keep(held.finite)
-        share = 0.0 if self.average is None else self.average.share_of_epoch(state.epoch + 1)
+        share = 0.0 if held.average is None else held.average.share_of_epoch(state.epoch + 1)
         if share and held.average_epoch is not None:
             held.average_epoch(share)
         row = {"epoch": state.epoch + 1, "loss": self._loss(sums)}

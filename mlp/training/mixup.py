@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from backends import Array, Backend
+from mlp.layers.noise import given
 from mlp.layers.tape import Arena
 from mlp.network.objective import Evaluation
 from mlp.seeds import generator
@@ -25,7 +26,7 @@ class Mixup:
     def __init__(self, backend: Backend, dtype: str, alpha: float):
         self.backend, self.alpha = backend, alpha
         self.share = backend.full((1,), 1.0, dtype)
-        self.write = backend.fuse(_given).bind(self.share, scalars=1)
+        self.write = backend.fuse(given(1)).bind(self.share, scalars=1)
 
     def begin(self, seed: int, step: int) -> None:
         """λ of a step, on its way by value: nothing waits for it."""
@@ -50,7 +51,3 @@ class Mixup:
 def mixed(xp: Any, x: Array, after: Array, share: Array) -> Array:
     """Eq. (1)."""
     return after + share * (x - after)
-
-
-def _given(xp: Any, place: Array, value: Array) -> Array:
-    return value

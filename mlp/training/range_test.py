@@ -13,6 +13,7 @@ Source: Smith, "Cyclical learning rates for training neural networks", arXiv:150
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
@@ -73,10 +74,14 @@ def find_learning_rate(
         raise InputError(f"0 < lowest < highest, not {lowest!r} and {highest!r}")
     Settings.check_names(options)
     growth = (highest / lowest) ** (1.0 / (steps - 1))
+
+    def rate(step: int, steps_per_epoch: int = 0) -> float:
+        return lowest * growth**step  # (1)
+
     settings = replace(
         replace(settings or Settings(), **options),
         learning_rate=1.0,
-        schedule=lambda step, steps_per_epoch: lowest * growth**step,
+        schedule=rate,
         warmup=0.0,
         epochs=steps,
         time=None,
@@ -87,7 +92,7 @@ def find_learning_rate(
         record_steps=False,
         initialize=None,
     )
-    search = _Search(lowest, growth, steps)
+    search = _Search(rate, steps)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.filterwarnings("ignore", "the loss became non-finite", RuntimeWarning)
         train(model, X, t, sample_weight=sample_weight, callbacks=[search], settings=settings)
@@ -97,8 +102,8 @@ def find_learning_rate(
 class _Search:
     """The callback that looks at the loss of each batch."""
 
-    def __init__(self, lowest: float, growth: float, steps: int):
-        self.lowest, self.growth, self.steps = lowest, growth, steps
+    def __init__(self, rate: Callable[[int], float], steps: int):
+        self.rate, self.steps = rate, steps
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.mean = 0.0
@@ -109,7 +114,7 @@ class _Search:
         if not math.isfinite(loss):
             return run.stop("the loss is not finite")
         self.mean = SMOOTH * self.mean + (1.0 - SMOOTH) * loss  # (2)
-        self.rates.append(self.lowest * self.growth ** max(state.step - 1, 0))  # (1)
+        self.rates.append(self.rate(max(state.step - 1, 0)))
         self.losses.append(self.mean / (1.0 - SMOOTH ** (len(self.losses) + 1)))
         if state.step >= self.steps:
             run.stop("all steps are done")

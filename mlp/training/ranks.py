@@ -1,7 +1,6 @@
 """What the ranks of a run have to have in common, and how they keep it."""
 
 import platform
-import re
 import warnings
 import zlib
 from contextlib import suppress
@@ -12,8 +11,9 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.data.row_files import Part
-from mlp.data.samples import Samples, is_sparse
+from mlp.data.samples import Samples, checksum
 from mlp.model import Model
+from mlp.names import spelled
 from mlp.parallel.group import Group
 from mlp.training.settings import Settings
 
@@ -33,9 +33,9 @@ def about_ranks(
         "the network": repr(network),
         "the loss": (repr(model.loss), model.objective.reduction),
     }
-    for name, value in vars(settings).items():  # an object of the user's own has its address in it
-        about[f"the setting {name}"] = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    about["the checksum of the initial weights"] = checksum(
+    for name, value in vars(settings).items():
+        about[f"the setting {name}"] = spelled(value)
+    about["the checksum of the initial weights"] = _bits(
         backend.to_numpy(model.w), backend.to_numpy(model.statistics)
     )
     for name, part in (("training", samples), ("validation", held_out)):
@@ -51,8 +51,8 @@ def _version() -> str:
     return ""
 
 
-def checksum(*arrays: np.ndarray) -> int:
-    """Of the bits of host arrays."""
+def _bits(*arrays: np.ndarray) -> int:
+    """A checksum of the bits of host arrays, fast enough for the weights after each epoch."""
     found = 0
     for x in arrays:
         found = zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data, found)
@@ -62,27 +62,22 @@ def checksum(*arrays: np.ndarray) -> int:
 LOOKED_AT = 4096  # rows of those on disk
 
 
-def _of_rows(samples: Samples, backend: Backend) -> int:
+def _of_rows(samples: Samples, backend: Backend) -> str:
     """Of all rows that are in memory, of the first of those on disk."""
-    arrays: list[np.ndarray] = []
-    for x in (samples.X, samples.t, samples.s):
-        if x is None:
-            continue
+
+    def on_the_host(x: Any) -> Any:
         if isinstance(x, Part):
-            arrays.append(x[slice(0, LOOKED_AT)])
-        elif is_sparse(x):
-            x = x.tocsr()
-            arrays += [x.data, x.indices, x.indptr]
-        else:
-            arrays.append(x if isinstance(x, np.ndarray) else backend.to_numpy(x))
-    return checksum(*arrays)
+            return x[slice(0, LOOKED_AT)]
+        return backend.to_numpy(x) if backend.owns(x) else x
+
+    return checksum(*map(on_the_host, (samples.X, samples.t, samples.s)))
 
 
 def aligned(group: Group, backend: Backend, arrays: list[Array], warned: bool) -> bool:
     """Give every rank what rank 0 has in these arrays, where theirs differ: by rounding, of other
     kinds of CPU, or by what a callback did. Whether they did; then there is a warning, once."""
     mine = [backend.to_numpy(x) for x in arrays]
-    sums = group.gather((group.host, checksum(*mine)))
+    sums = group.gather((group.host, _bits(*mine)))
     other = [rank for rank, (_, found) in enumerate(sums) if found != sums[0][1]]
     if not other:
         return warned

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from mlp.durations import seconds_of
-from mlp.errors import InputError, check_takes, check_whole, did_you_mean, is_finite
+from mlp.errors import InputError, check_switch, check_takes, check_whole, did_you_mean, is_finite
 from mlp.formulas.averages import AVERAGES, Average, AverageName
 from mlp.formulas.metrics import METRICS, Metric, MetricSpec, get_metric
 from mlp.formulas.optimizers import OPTIMIZERS, Averaged, Decayed, Optimizer, OptimizerName
@@ -181,8 +181,7 @@ class Settings:
                 f"shuffle must be True, False, 'blocks' or 'balanced', not {self.shuffle!r}"
             )
         for name in ("record_steps", "restore_best"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}")
+            check_switch(name, getattr(self, name))
         for name in ("learning_rate", "target_loss", "min_delta", "warmup"):
             number = getattr(self, name)
             if number is None and name in ("learning_rate", "target_loss"):

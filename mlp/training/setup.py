@@ -111,6 +111,7 @@ class Setup:
         self.optimizer: Optimizer = settings.make_optimizer()
         cut = Batches(samples.n, settings.rows_of_a_batch(samples.n))
         self.batches, self.sizes = few(cut), cut.sizes
+        self.steps = -(-len(self.batches) // settings.accumulate)  # of an epoch
         if backend is None:  # else it is planned with, for any number of rows
             self._check_rows(model.network)
             self._check_drawn(model)
@@ -175,6 +176,7 @@ class Setup:
             for name, value in zip(self.optimizer.state, initial, strict=True)
         }
         average, self.average_epoch = self.settings.make_average(), None
+        self.average = average
         if average is not None and self.model.network.statistics and not average.share:
             raise InputError(
                 f"average {self.settings.average!r}: the running statistics of this network are "
@@ -234,8 +236,7 @@ class Setup:
     def _strength(self) -> Callable[[int], float] | None:
         """The factor on dropout and noise, of the step counted from 0."""
         schedule = self.settings.make_dropout_schedule()
-        steps = -(-len(self.batches) // self.settings.accumulate)
-        return schedule and partial(schedule, steps_per_epoch=steps)
+        return schedule and partial(schedule, steps_per_epoch=self.steps)
 
     def _check_drawn(self, model: Model) -> None:
         """InputError if what is to be mixed, balanced or scheduled cannot be or is not there."""

@@ -147,10 +147,11 @@ class Step:
         for part, rule in zip(self.parts, self.rules, strict=True):
             if part.shape:
                 self._direct(part, rule)
-        self.updates = [
-            (self.bind_update(i), rule.constants, part.rate, part.decay)
-            for i, (part, rule) in enumerate(zip(self.parts, self.rules, strict=True))
+        self.constants = [
+            _constants(part, rule) for part, rule in zip(self.parts, self.rules, strict=True)
         ]
+        updates = map(self.bind_update, range(len(self.parts)))
+        self.updates = list(zip(updates, self.constants, strict=True))
 
     def rows_of(self, batch: slice, index: Rows | None) -> Rows:
         """What a call takes as the rows of a batch, of an order, or of the samples as they are."""
@@ -175,10 +176,10 @@ class Step:
 
     def _ascend(self, n: int, again: Callable[[], None]) -> None:
         """The gradient of sharpness-aware minimisation: at w, then at the worst point near it."""
-        backend, radius = self.backend, float(self.settings.sam_radius or 0.0)
+        backend, radius = self.backend, float(self.settings.sam_radius)  # type: ignore[arg-type]
         total, norm = self._norm()
         first, self.sums[n] = self.sums[n], backend.empty((1, 2), self.model.dtype)
-        far = partial(backend.fuse(reach).bind(total, total, scalars=1), float(radius or 0.0))
+        far = partial(backend.fuse(reach).bind(total, total, scalars=1), radius)
         calls: list[Callable[[], None]] = [*self.gradients[n]]
         calls += [partial(backend.copy, first, self.sums[n]), *norm, far]
         for part in self.parts:
@@ -239,14 +240,6 @@ class Step:
         arrays = [x[part] for x in (self.model.w, self.g, *self.vectors.values(), *self.kept)]
         return kernel.bind(*arrays, *self.fine, *self.shrink, *constants, scalars=scalars)
 
-    def constants(self, i: int, eta: float, number: int, decay: float) -> tuple[float, ...]:
-        """What the i-th part's kernel takes in a step."""
-        part = self.parts[i]
-        found: tuple[float, ...] = self.rules[i].constants(
-            part.rate * eta, number, part.decay * decay
-        )
-        return found
-
     def __call__(
         self,
         n: int,
@@ -282,8 +275,8 @@ class Step:
             return
         for guard in self.guards:
             guard()
-        for update, constants, factor, decayed in self.updates:
-            update(*constants(factor * eta, number, decayed * decay))  # loop eq. (3)
+        for update, constants in self.updates:
+            update(*constants(eta, number, decay))  # loop eq. (3)
 
     def begin(self, evaluation: Evaluation, number: int, drawn: int, seed: int) -> None:
         """What is drawn for a batch of step ``number``, the batch by the number ``drawn``, on its
@@ -296,6 +289,16 @@ class Step:
     def factor(self, number: int) -> float:
         """On the strength of noise in step ``number``."""
         return 1.0 if self.strength is None else self.strength(number - 1)
+
+
+def _constants(part: UpdatePart, rule: Any) -> Callable[[float, int, float], tuple[float, ...]]:
+    """What a part's kernel takes in a step, of its learning rate, number and factor on decay."""
+
+    def constants(eta: float, number: int, decay: float) -> tuple[float, ...]:
+        found: tuple[float, ...] = rule.constants(part.rate * eta, number, part.decay * decay)
+        return found
+
+    return constants
 
 
 def added(xp: Any, g: Array, more: Array, begun: Array, share: Array) -> Array:
@@ -338,8 +341,7 @@ class Recorded:
         index = backend.asarray(np.zeros((1, size), np.int64))
         self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
         successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
-        self.updated = range(len(step.parts))
-        widths = [len(step.constants(i, 1.0, 1, 1.0)) for i in self.updated]
+        widths = [len(constants(1.0, 1, 1.0)) for constants in step.constants]
         self.table = backend.full((batches, sum(widths)), 0.0, dtype)
         now = backend.full((1, sum(widths)), 0.0, dtype)
 
@@ -387,8 +389,8 @@ class Recorded:
         table = np.zeros(self.table.shape)
         for k, (eta, decay) in enumerate(rates):
             row: list[float] = []
-            for i in self.updated:
-                row += self.step.constants(i, eta, number + 1 + k, decay)
+            for constants in self.step.constants:
+                row += constants(eta, number + 1 + k, decay)
             table[batch + k] = row
         backend.upload(table.astype(self.step.model.dtype), self.table)
         if self.gathers:
