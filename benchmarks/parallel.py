@@ -10,6 +10,7 @@ the waiting for the slowest rank, and the sum. What follows for 2 to 1,024 ranks
 
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,23 +35,27 @@ MODELLED = [2**k for k in range(1, 11)]
 
 
 class Timed(Group):
-    """The ranks of another group, with a clock on their sums: seconds waited and seconds added."""
+    """The ranks of another group, with clocks: on waiting for the slowest, and on sums."""
 
     def __init__(self, group: Any):
         self.group, self.waited, self.added = group, 0.0, 0.0
         self.rank, self.size, self.local, self.host = group.rank, group.size, group.local, ""
         self.gather, self.broadcast = group.gather, group.broadcast
-        self.agree, self.wait = group.agree, group.wait
+        self.wait = group.wait
+
+    def agree(self, reason: str) -> str:
+        began = time.perf_counter()
+        found: str = self.group.agree(reason)
+        self.waited += time.perf_counter() - began
+        return found
 
     def sum(self, backend: Any, x: Any, fixed: bool = False) -> Callable[[], None]:
         add = self.group.sum(backend, x, fixed)
 
         def run() -> None:
-            began = time.perf_counter()
-            self.group.agree("")
+            self.agree("")
             here = time.perf_counter()
             add()
-            self.waited += here - began
             self.added += time.perf_counter() - here
 
         return run
@@ -97,7 +102,8 @@ def ddp(group: Any, units: tuple[int, ...], rows: int, rounds: int) -> float:
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
-    port = group.broadcast(29000 + os.getpid() % 2000)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = group.broadcast(free.getsockname()[1])  # another one each time
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=group.rank, world_size=group.size
     )
