@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         GaussianNoise,
         LayerNorm,
         Maxout,
+        Periodic,
+        PiecewiseLinear,
         RMSNorm,
         Scale,
     )
@@ -80,6 +82,8 @@ __all__ = [
     "Maxout",
     "Model",
     "Network",
+    "Periodic",
+    "PiecewiseLinear",
     "Plan",
     "Preprocessing",
     "RMSNorm",
@@ -131,7 +135,7 @@ _HOME = {
     "mlp.layers": (
         *("Activation", "Add", "BatchNorm", "Dense", "Dropout"),
         *("Embedding", "Ensemble", "Gated", "GaussianNoise"),
-        *("LayerNorm", "Maxout", "RMSNorm", "Scale"),
+        *("LayerNorm", "Maxout", "Periodic", "PiecewiseLinear", "RMSNorm", "Scale"),
     ),
     "mlp.model": ("Model", "load", "load_model", "save_model"),
     "mlp.network.graph": ("Network",),

@@ -98,6 +98,8 @@ SAME = {
     "gated": "glu, GLU, swiglu, geglu, gated_linear_unit",
     "maxout": "max_out",
     "layer_norm": "LayerNormalization, layer_normalisation, ln",
+    "periodic": "plr, PLR, pbld, PBLD, periodic_embeddings, PeriodicEmbeddings, fourier_features",
+    "piecewise_linear": "ple, PLE, PiecewiseLinearEmbeddings, PiecewiseLinearEncoding",
     "rms_norm": "RMSNormalization, rms_normalisation, root_mean_square_norm",
     "scale": "rescaling, scaling_layer",
     # words of single settings
@@ -126,7 +128,9 @@ SAME = {
     "gamma_deviance": "mean_gamma_deviance",
     # keys
     "count": "k, members, n_members, ensemble_size, n_ens",
-    "size": "embedding_dim, output_dim, dim",
+    "size": "embedding_dim, output_dim, dim, d_embedding",
+    "bins": "n_bins, num_bins, n_quantiles",
+    "frequencies": "n_frequencies, num_frequencies",
     "values": "num_embeddings, input_dim, vocabulary_size, n_values, cardinality",
     "backend": "device",
     "batch_size": "batch, minibatch, minibatch_size, bs",
@@ -139,7 +143,7 @@ SAME = {
     "clip_value": "clipvalue, clip_grad_value, max_grad_value",
     "decay": "ema_momentum",
     "dropout": "dropout_rate",
-    "deviation": "stddev, std, sigma, noise",
+    "deviation": "stddev, std, sigma, noise, frequency_scale, frequency_init_scale",
     "mixup": "mixup_alpha, alpha_mixup, mix_up",
     "dropout_schedule": "drop_schedule, p_drop_sched",
     "class_weight": "class_weights, classes_weight",

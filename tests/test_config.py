@@ -23,6 +23,8 @@ from mlp.layers import (
     GaussianNoise,
     LayerNorm,
     Maxout,
+    Periodic,
+    PiecewiseLinear,
     RMSNorm,
     Scale,
 )
@@ -368,6 +370,14 @@ WRITTEN = {
     "gated": (
         "units = 3\ngate = {name = 'elu', alpha = 0.5}",
         Gated(3, {"name": "elu", "alpha": 0.5}),
+    ),
+    "periodic": (
+        "size = 4\nfrequencies = 8\ndeviation = 0.5\ncolumns = [0, 1]",
+        Periodic(4, 8, 0.5, (0, 1)),
+    ),
+    "piecewise_linear": (
+        "size = 2\nbins = 9\ncolumns = [2, 0]\nedges = [[0, 0.1, 2.5], [0.5]]",
+        PiecewiseLinear(2, 9, (2, 0), ((0.0, 0.1, 2.5), (0.5,))),
     ),
     "maxout": (
         "units = 3\npieces = 4\ninitializer = 'he_normal'",

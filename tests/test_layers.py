@@ -31,6 +31,8 @@ from mlp.layers import (
     LayerNorm,
     Maxout,
     Parameter,
+    Periodic,
+    PiecewiseLinear,
     RMSNorm,
     Scale,
     Statistic,
@@ -238,6 +240,7 @@ def _more(xp, out, d, r):
 # ------------------------------------------------------------------ the nets they stand in
 
 HIDDEN, OUT = Dense(4, "tanh", l2=0.01), Dense(3)
+EDGES = ((-1.0, -0.3, 0.2, 0.9), (-0.5, 0.5))
 NETS = {
     "batch norm": [HIDDEN, BatchNorm(), Dense(5, "gelu"), OUT],
     "batch norm before the activation": [
@@ -263,6 +266,25 @@ NETS = {
     ],
     "embedding": [Embedding(3, (0,), (4,)), HIDDEN, OUT],
     "embedding at the end": [Embedding(1, (0,), (5,))],
+    "piecewise linear": [PiecewiseLinear(3, columns=(2, 1), edges=EDGES), HIDDEN, OUT],
+    "piecewise linear of hidden units": [
+        HIDDEN,
+        Dense(2),
+        PiecewiseLinear(2, edges=EDGES),
+        Dense(3, sources=(1, 3)),
+        PiecewiseLinear(1, columns=(2,), edges=EDGES[:1]),
+    ],
+    "periodic": [Periodic(deviation=0.5), HIDDEN, OUT],
+    "periodic of hidden units": [
+        HIDDEN,
+        Periodic(2, 5, 0.3, (3, 0)),
+        Dense(4, "tanh", sources=(1, 2)),
+        OUT,
+        Periodic(1, 3, columns=(1,)),
+        Dense(3),
+    ],
+    "periodic behind an embedding": [Embedding(2, (0,), (4,)), Periodic(2, 4, 0.5, (0, 1)), OUT],
+    "periodic members": [Ensemble(4, 2), Periodic(2, 3), PiecewiseLinear(2, 2, (5, 1), EDGES), OUT],
     "ensemble": [Ensemble(4, 3, "tanh", l2=0.01), Ensemble(3, activation="silu"), Ensemble(3)],
     "ensemble with heads": [
         HIDDEN,
@@ -711,6 +733,68 @@ def test_an_embedding_is_rows_of_tables_in_place_of_its_columns():
     assert half.evaluate(X, y @ W + b)["loss"] < 1e-4
     E, _ = half.value_and_gradient(X, y @ W + b)
     assert E < 1e-4
+
+
+def test_embeddings_of_numbers_are_their_formulas():
+    """In float64, all weights drawn; the other columns stay in their order."""
+    net = Network(3, [PiecewiseLinear(2, columns=(2, 0), edges=EDGES), Dense(1)])
+    one = Model(net, "mean_squared_error", dtype="float64")
+    rng = np.random.default_rng(0)
+    one.w, X = rng.normal(size=net.parameters), rng.normal(size=(50, 3))
+    y = [X[:, 1:2]]
+    for j, (column, b) in enumerate(zip((2, 0), EDGES, strict=True)):
+        x, b, T = X[:, column], np.array(b), net.views(one.w)["T"][1][j, :, :]
+        e = (x[:, None] - b[:-1]) / np.diff(b)
+        e[:, 1:] = np.maximum(e[:, 1:], 0)
+        e[:, :-1] = np.minimum(e[:, :-1], 1)
+        y.append(np.column_stack([x, e]) @ T[: 1 + e.shape[1]] + net.views(one.w)["c"][1][j])
+    np.testing.assert_allclose(one.predict(X), np.hstack(y) @ one.W[1, 2] + one.b[2], rtol=1e-12)
+    net = Network(3, [Periodic(2, 5, columns=(1, 2)), Dense(1)])
+    one = Model(net, "mean_squared_error", dtype="float64", seed=4)
+    f, phase, A, c = (
+        net.views(one.w)[name][1] for name in ("frequency", "phase", "amplitude", "offset")
+    )
+    e = [
+        np.cos(2 * np.pi * X[:, [k]] * f[j] + phase[j]) @ A[j] + c[j] for j, k in enumerate((1, 2))
+    ]
+    y = np.hstack([X, *e]) @ one.W[1, 2] + one.b[2]
+    np.testing.assert_allclose(one.predict(X), y, rtol=1e-12)
+
+
+def test_derivatives_of_embeddings_of_numbers_go_on_below_them(backend):
+    """Of hidden units, with curves that are not linear, as they are at first."""
+    rng, (X, t) = np.random.default_rng(3), rows()
+    for name in ("piecewise linear of hidden units", "periodic members"):
+        one = model_of(name, backend)
+        one.w = rng.normal(size=one.network.parameters)
+        assert gradient_check(one, X, t, most=40).passed
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: PiecewiseLinear(bins=1), "PiecewiseLinear: bins must be a whole number from 2 on"),
+        (lambda: PiecewiseLinear(edges=()), "edges must list those of each column"),
+        (lambda: PiecewiseLinear(edges=((1.0, 0.0),)), "edges of column 0 must rise"),
+        (lambda: PiecewiseLinear(edges=((0.0, np.nan),)), "edges of column 0 are no numbers"),
+        (lambda: PiecewiseLinear(columns=(0, 1), edges=((0.0,),)), "edges of 1 columns, but there"),
+        (lambda: PiecewiseLinear().fit([[np.inf]]), "fit needs rows and columns of finite numbers"),
+        (
+            lambda: Network(3, [PiecewiseLinear(), OUT]),
+            "piecewise_linear: it has no edges",
+        ),
+        (
+            lambda: Network(1, [PiecewiseLinear(edges=EDGES), OUT]),
+            "of 2 columns, but 1 reach it",
+        ),
+        (lambda: Network(2, [Periodic(columns=(2,)), OUT]), "there is no column 2 in the 2 that"),
+        (lambda: Periodic(deviation=0.0), "Periodic: deviation must be above 0, not 0.0"),
+        (lambda: Periodic(columns=(0, 0)), "Periodic: columns (0, 0) must name each column once"),
+    ],
+)
+def test_embeddings_of_numbers_that_are_refused(make, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        make()
 
 
 BAD = {"2.5 in row 2, column 'c'": 2.5, "4.0 in row 2": 4.0, "-1.0 in row 2": -1.0}

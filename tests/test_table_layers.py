@@ -104,3 +104,39 @@ def test_many_more_values_are_kept_than_one_hot(settings):
     config = settings(EMBEDDING, "", n=700, towns=320)
     layer = model_of(config).network.layers[0]
     assert 257 < layer.values[0] <= 321
+
+
+NUMBERS = """
+[[layers]]
+kind = "periodic"
+frequencies = 4
+
+[[layers]]
+kind = "piecewise_linear"
+size = 2
+bins = 4
+"""
+
+
+def test_embeddings_of_numbers_take_the_columns_that_are_numbers(settings, tmp_path):
+    """Not codes of categories; behind an embedding too. Edges are quantiles of the rows that are
+    trained on, as they are scaled, and are there again in the file."""
+    config = settings(EMBEDDING + NUMBERS)
+    run = train_run(config, out=tmp_path / "run")
+    model = mlp.load(tmp_path / "run")
+    table, periodic, pieces = model.network.layers[:3]
+    assert (table.columns, periodic.columns, pieces.columns) == ((1,), (0,), (0,))
+    assert model.network.units[:4] == (5, 7, 10, 11)
+    kept = read_parts(config).train
+    x = model.preprocessing.apply(kept.table())[:, 0]
+    np.testing.assert_allclose(pieces.edges[0], np.quantile(x, np.linspace(0, 1, 5)), rtol=1e-6)
+    assert pieces == run.result.model.network.layers[2]
+
+
+def test_what_has_no_numbers_is_refused(settings):
+    left = '[data.columns]\nsize = "leave out"\n'
+    for kind in ("periodic", "piecewise_linear"):
+        with pytest.raises(InputError, match=f"layers: {kind}: no column that reaches it is a num"):
+            model_of(settings(f'[[layers]]\nkind = "{kind}"\n', left))
+    with pytest.raises(InputError, match="layers: piecewise_linear: what reaches it are no column"):
+        settings('[[layers]]\nkind = "scale"\n[[layers]]\nkind = "piecewise_linear"\n')

@@ -34,6 +34,7 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -404,6 +405,7 @@ LAYER_TYPES: dict[str, Any] = {
     "gate": Annotated[Spec, named(ACTIVATIONS, get_activation)],
     "initializer": Annotated[Spec, named(INITIALIZERS, _initializer)],
     "units": int | None,
+    "edges": list[list[float]] | None,
 }
 
 
@@ -565,10 +567,17 @@ class Config(Section):
         made = (layer.layer(1) for layer in self.layers)
         return any(isinstance(layer, Embedding) and layer.columns is None for layer in made)
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether a layer wants rows to be fitted to."""
+        return any(layer.layer(1).reads_rows for layer in self.layers)
+
     def network(self, inputs: int, outputs: int, columns: Columns | None = None) -> Network:
         """The layers on so many inputs; ``outputs`` units last if the file leaves them open.
         columns: what the data say of the inputs; without them, they are as they may be."""
-        columns = Columns(tuple(range(inputs)), {inputs - 1: 2}) if columns is None else columns
+        if columns is None:
+            every, rows = tuple(range(inputs)), np.repeat([[0.0], [1.0]], inputs, axis=1)
+            columns = Columns(every, every, {inputs - 1: 2}, rows)
         layers = []
         for section in self.layers:
             layer, columns = section.layer(outputs).fitted(columns)

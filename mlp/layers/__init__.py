@@ -11,6 +11,9 @@ add.py            the sum of earlier layers: residual connections
 scale.py          a factor for each column
 batch_norm.py     normalisation over the rows of a batch
 embedding.py      a row of a table for each value of a column
+numbers.py        what embeddings of numbers begin with
+periodic.py       learned cosines of each number
+piecewise_linear.py  learned curves of straight pieces of each number
 ensemble.py       units of several members, by adapters or on their own
 affine.py         what dense, gated and maxout layers begin with
 gated.py          units with a gate: GLU, SwiGLU
@@ -30,6 +33,8 @@ from mlp.layers.gaussian_noise import GaussianNoise
 from mlp.layers.layer import ROLES, Columns, Layer, Parameter, Place, Role, Statistic
 from mlp.layers.layer_norm import LayerNorm, RMSNorm
 from mlp.layers.maxout import Maxout
+from mlp.layers.periodic import Periodic
+from mlp.layers.piecewise_linear import PiecewiseLinear
 from mlp.layers.scale import Scale
 
 __all__ = [
@@ -49,6 +54,8 @@ __all__ = [
     "LayerNorm",
     "Maxout",
     "Parameter",
+    "Periodic",
+    "PiecewiseLinear",
     "Place",
     "RMSNorm",
     "Role",
@@ -69,6 +76,8 @@ LAYERS: dict[str, type[Layer]] = {
     "gaussian_noise": GaussianNoise,
     "layer_norm": LayerNorm,
     "maxout": Maxout,
+    "periodic": Periodic,
+    "piecewise_linear": PiecewiseLinear,
     "rms_norm": RMSNorm,
     "scale": Scale,
 }

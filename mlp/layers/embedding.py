@@ -8,15 +8,22 @@ All tables are one, below each other, so that (1) is one gather and one sum by r
 fixed on every backend. Source: Bengio et al., JMLR 3, 2003, section 2; ∂E/∂T is one-hotᵀ Δ.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from backends import Array
 from mlp.errors import InputError, check_whole
-from mlp.layers.layer import Columns, Layer, Parameter, Place
+from mlp.layers.layer import (
+    Columns,
+    Layer,
+    Parameter,
+    Place,
+    check_columns,
+    check_list,
+    runs,
+)
 
 MOST = 1 << 24  # whole numbers that float32 tells apart
 
@@ -51,11 +58,9 @@ class Embedding(Layer):
         object.__setattr__(self, "sources", (0,) if self.sources is None else tuple(self.sources))
         if self.sources != (0,):
             raise InputError(f"Embedding: it reads the input, sources = (0,), not {self.sources!r}")
-        for name, least in (("columns", 0), ("values", 1)):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), least))
+        object.__setattr__(self, "columns", check_columns("Embedding", self.columns))
+        object.__setattr__(self, "values", check_list("Embedding: values", self.values, 1))
         columns, values = self.columns, self.values
-        if columns is not None and len(set(columns)) < len(columns):
-            raise InputError(f"Embedding: columns {columns} must name each column once")
         if columns is not None and (values is None or len(values) != len(columns)):
             raise InputError(
                 f"Embedding: values must say how many each of the columns {columns} has, not "
@@ -79,8 +84,8 @@ class Embedding(Layer):
                     "[data.columns], as city = {coding = 'embedding'}, or leave the layer out"
                 )
             layer = replace(self, columns=(*columns.codes,), values=(*columns.codes.values(),))
-        others = [k for k in columns.numbers if k not in layer.codes]
-        return layer, Columns(numbers=tuple(others), rows=columns.rows)
+        others = tuple(k for k in columns.inputs if k not in layer.codes)
+        return layer, replace(columns, inputs=others, codes={})
 
     def width(self, inputs: Mapping[int, int]) -> int:
         (width,) = inputs.values()
@@ -101,7 +106,7 @@ class Embedding(Layer):
         """Eq. (1)."""
         (x,), y, rest = at.x.values(), at.output(), 0
         assert at.wide_inputs is not None
-        for run in _runs([k for k in range(x.shape[1]) if k not in self.codes]):
+        for run in runs([k for k in range(x.shape[1]) if k not in self.codes]):
             place = slice(rest, rest + run.stop - run.start)
             at.tape.copy(x[:, run], y[:, place])
             rest = place.stop
@@ -132,24 +137,3 @@ class Embedding(Layer):
         count = len(self.columns or ())
         index = at.arena.vector(("index", at.number), at.arena.rows * count, "int64")
         return index[: at.n * count]
-
-
-def _runs(columns: Sequence[int]) -> Iterator[slice]:
-    """Columns that rise, as runs of neighbours."""
-    start = 0
-    for i in range(1, len(columns) + 1):
-        if i == len(columns) or columns[i] != columns[i - 1] + 1:
-            yield slice(columns[start], columns[i - 1] + 1)
-            start = i
-
-
-def _whole(name: str, given: Any, least: int) -> tuple[int, ...] | None:
-    """A list of whole numbers, or None."""
-    if given is None:
-        return None
-    given = given.tolist() if isinstance(given, np.ndarray) else given
-    if not isinstance(given, (list, tuple)) or not given:
-        raise InputError(f"Embedding: {name} must list whole numbers, as (0, 3), not {given!r}")
-    for number in given:
-        check_whole(f"Embedding: {name}", number, least)
-    return tuple(int(number) for number in given)

@@ -35,7 +35,7 @@ True
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, is_finite
+from mlp.errors import InputError, check_whole, is_finite
 from mlp.formulas.activations import get_activation, learned
 from mlp.layers.tape import Arena, Tape, add, repeated
 
@@ -70,6 +70,7 @@ ROLES: dict[str, Role] = {
     "slope": Role(),  # of an activation
     "scale": Role(),  # multiplied, a number for each column
     "adapter": Role(),  # multiplied, a number for each column and member
+    "periodic": Role(penalised=True, decayed=True),  # frequencies and what is of them
 }
 
 Start = float | Callable[[np.random.Generator], np.ndarray]
@@ -105,11 +106,13 @@ class Widths(dict[int, int]):
 
 @dataclass(frozen=True)
 class Columns:
-    """What the data say of the columns that reach a layer. numbers: the columns of the input, in
-    the order in which they come first there. codes: those of whole numbers, and how many there are.
-    rows: of the input, (n, inputs), scaled, to train on. After other layers nothing is known.
+    """What the data say of the columns that reach a layer. inputs: the columns of the input, in
+    the order in which they come first there. numbers: those of them that are numbers, not codes of
+    categories. codes: those of whole numbers, and how many there are. rows: of the input, (n,
+    inputs), scaled, to train on, if a layer ``reads_rows``. After other layers nothing is known.
     """
 
+    inputs: tuple[int, ...] = ()
     numbers: tuple[int, ...] = ()
     codes: Mapping[int, int] = field(default_factory=dict)
     rows: np.ndarray | None = None
@@ -283,13 +286,15 @@ class Layer:
 
     sources: numbers of the layers that feed it, 0 the input; None is the layer before. Class
     attributes: ``by_products``: its inputs are factors of products and nothing else; ``integers``:
-    it reads columns of the input as whole numbers; ``least_rows``: that a batch must have.
+    it reads columns of the input as whole numbers; ``least_rows``: that a batch must have;
+    ``reads_rows``: `fitted` wants rows.
     """
 
     sources: tuple[int, ...] | None = None
     by_products = False
     integers = False
     least_rows = 1
+    reads_rows = False
 
     @property
     def codes(self) -> Mapping[int, int]:
@@ -374,6 +379,35 @@ def check_sources(name: str, sources: Any, most: int | None = None) -> tuple[int
             "and a dense layer takes any number"
         )
     return found
+
+
+def check_columns(name: str, given: Any) -> tuple[int, ...] | None:
+    """Numbers of columns, each once, from 0 on; or None. InputError if they are not."""
+    found = check_list(f"{name}: columns", given, 0)
+    if found is not None and len(set(found)) < len(found):
+        raise InputError(f"{name}: columns {found} must name each column once")
+    return found
+
+
+def check_list(what: str, given: Any, least: int) -> tuple[int, ...] | None:
+    """A list of whole numbers, or None."""
+    if given is None:
+        return None
+    given = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(given, (list, tuple)) or not given:
+        raise InputError(f"{what} must list whole numbers, as (0, 3), not {given!r}")
+    for number in given:
+        check_whole(what, number, least)
+    return tuple(int(number) for number in given)
+
+
+def runs(columns: Sequence[int]) -> Iterator[slice]:
+    """Columns as runs of neighbours that rise."""
+    start = 0
+    for i in range(1, len(columns) + 1):
+        if i == len(columns) or columns[i] != columns[i - 1] + 1:
+            yield slice(columns[start], columns[i - 1] + 1)
+            start = i
 
 
 def check_epsilon(name: str, epsilon: object) -> None:

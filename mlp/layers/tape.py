@@ -54,9 +54,11 @@ class Tape:
                 self.product(a, b, part())
                 self.apply(add, (0,), out, part())
 
-    def stack(self, a: Array, b: Array, out: Array) -> None:
-        """out[i] <- a[i] b[i], stacks of matrices (k, n, m); (n, m) is the same for all i."""
-        self.calls.append(self.backend.stack(a, b, out, self.precision))
+    def stack(self, a: Array, b: Array, out: Array, exact: bool = False) -> None:
+        """out[i] <- a[i] b[i], stacks of matrices (k, n, m); (n, m) is the same for all i. exact:
+        in the loss's dtype, in which all three are, whatever the precision."""
+        precision = "float32" if exact else self.precision
+        self.calls.append(self.backend.stack(a, b, out, precision))
 
     def total(self, x: Array, out: Array) -> None:
         """out <- the sum of the rows of x: (n, m) -> (m,)."""
