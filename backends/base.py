@@ -14,6 +14,7 @@ once and fast later. What may be given, and what for:
 ==========================  ======================================================================
 ``empty``                   an allocation of the library's own
 ``copy``, ``upload``        no second array on the device, for a cast or for what is sent
+``filled``                  nor on the host, for rows that are cast on their way
 ``download``, ``host``      results to a host array, page-locked where that is faster
 ``product``, ``stack``,     BLAS and reductions into their place, bound once and called many times
 ``total``
@@ -23,10 +24,13 @@ once and fast later. What may be given, and what for:
 ``clock``, ``uniform``      numbers drawn by the kernels that use them
 ``require``                 precisions beyond float32 and float64
 ``keeps``, ``staging``      data sets larger than the device, sent while it computes
+``locks``                   what of the host's memory is page-locked for that
+``mark``                    an order among streams that do not wait for each other
 ``record``                  steps replayed by the device; ``recording_bytes`` is what each keeps
 ``synchronize``             a device that computes behind the host's back
 ``scope``                   what must hold around a run
-``memory``                  what is free; ``out_of_memory`` is what is raised when nothing is
+``memory``                  what is free; ``out_of_memory`` is what is raised when nothing is,
+                            ``exhausted`` whether an error says so
 ``fails``, ``lost``         whether an error is of the device, and says that it computes no more
 ``device_name``,            what reports and saved runs say
 ``version``, ``devices``
@@ -275,6 +279,14 @@ class Backend(ABC):
         """out <- a host array of its shape and dtype."""
         self.copy(self.asarray(x), out)
 
+    def filled(
+        self, shape: Sequence[int], dtype: str, write: Callable[[slice, np.ndarray], None]
+    ) -> Array:
+        """An array whose rows ``write`` puts into host arrays that it is given."""
+        x = np.empty(tuple(shape), dtype)
+        write(slice(0, len(x)), x)
+        return self.asarray(x, dtype)
+
     def download(self, x: Array, out: np.ndarray) -> None:
         """out, a host array of its shape and dtype, <- x."""
         out[...] = self.to_numpy(x)
@@ -398,6 +410,16 @@ class Backend(ABC):
         computes."""
         return Staging(self, shape, dtype)
 
+    def locks(self, size: int, stays: bool = False) -> int:
+        """Bytes of the host's memory that are page-locked for an array of so many that `host` or
+        `staging` has, or else that is sent at once, to stay there."""
+        return 0
+
+    def mark(self) -> Callable[[], None]:
+        """A call after which what is asked of the device waits for all that was asked until now:
+        for buffers that work of another stream may still be reading."""
+        return _no_wait
+
     recording_bytes = 0  # of the device, that each recording keeps for itself
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
@@ -416,6 +438,10 @@ class Backend(ABC):
     # ------------------------------------------------------------------ what it says of itself
 
     out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)  # what `empty` raises then
+
+    def exhausted(self, error: BaseException) -> bool:
+        """Whether an error says that the device has no memory left."""
+        return isinstance(error, self.out_of_memory)
 
     def lost(self, error: BaseException) -> bool:
         """Whether an error says that the device is gone or computes no more, so that whatever is
@@ -446,3 +472,7 @@ class Backend(ABC):
         """Name and version of the library."""
         module = getattr(self.xp, "__name__", "").rsplit(".", 1)[-1]
         return f"{module} {getattr(self.xp, '__version__', '?')}"
+
+
+def _no_wait() -> None:
+    """A host library has done what it was asked."""

@@ -40,6 +40,7 @@ class Count(Backend):
         self.real = real
         self.bytes: dict[str, int] = {}
         self.heading, self.kept = "", 0
+        self.staged = self.sending = 0  # of the host's memory, locked for good and for a while
 
     @contextmanager
     def under(self, heading: str) -> Iterator[None]:
@@ -49,6 +50,11 @@ class Count(Backend):
             yield
         finally:
             self.heading = before
+
+    @property
+    def locked(self) -> int:
+        """Bytes of the host's memory that are page-locked for copies, at most."""
+        return self.staged + self.sending
 
     @property
     def asked(self) -> int:
@@ -62,7 +68,15 @@ class Count(Backend):
         given = str(x.dtype).rpartition(".")[2]
         if self.owns(x) and dtype in (None, given):
             return shaped(x.shape, given)  # it is there already
-        return self.empty(x.shape, dtype or given)
+        there = self.empty(x.shape, dtype or given)
+        if self.real is not None:
+            self.sending = max(self.sending, self.real.locks(there.nbytes, stays=True))
+        return there
+
+    def filled(
+        self, shape: Sequence[int], dtype: str, write: Callable[[slice, np.ndarray], None]
+    ) -> Native:
+        return self.asarray(shaped(shape, dtype))
 
     def to_numpy(self, x: Native) -> np.ndarray:
         raise NotImplementedError("what is only counted has no values")
@@ -83,7 +97,9 @@ class Count(Backend):
         return _CountedStaging(self, shape, dtype)
 
     def host(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        return shaped(shape, dtype)  # of the host's memory
+        x = shaped(shape, dtype)  # of the host's memory
+        self.staged += 0 if self.real is None else self.real.locks(x.nbytes)
+        return x
 
     def memory(self) -> Memory:
         return Memory() if self.real is None else self.real.memory()
@@ -156,6 +172,7 @@ class _CountedStaging(Staging):
         self.device = self.host = count.empty(shape, dtype)
         if count.memory().shared:
             count.empty(shape, dtype)  # the host's buffer is in the same memory
+        count.host(shape, dtype)
 
 
 def _nothing(*scalars: float) -> None:

@@ -4,11 +4,15 @@ CuPy's own handle takes a new stream, and with it a new workspace, at every call
 work while a stream is recorded. So each stream gets a handle of our own here, with a workspace
 that is ours and stays where it is: nothing is allocated when a product runs, and with one stream
 and one workspace to a handle cuBLAS gives the same bits from run to run.
+
+Sums stay in the type that is asked for: a product of float16 that cuBLAS cuts along its inner side
+may be added up in float16 unless the handle's math mode forbids it (NVIDIA, cuBLAS, cublasMath_t).
 """
 
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +25,8 @@ from backends.precision import PRECISIONS
 TYPES = {"float16": 2, "float32": 0, "float64": 1}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 DEFAULT = -1
+SUMS_AS_ASKED = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, beside the default mode
+PER_THREAD = 2  # cudaStreamPerThread: one number, another stream in each thread
 # Bytes that NVIDIA recommends for cublasSetWorkspace, from compute capability 9.0 on and before.
 WORKSPACE, WORKSPACE_BEFORE_90 = 32 << 20, 4 << 20
 HANDLES = 8  # are kept; a stream that lost its own gets another at its next product
@@ -33,19 +39,24 @@ class Blas:
         from cupy_backends.cuda.libs import cublas  # loads the library that CuPy uses
 
         self.cupy, self.cublas = cupy, cublas
-        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        name = f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}"
-        library = ctypes.CDLL(name)
+        library = _library(cupy, cublas)
         self.gemm, self.gemms = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
         self.set_workspace = library.cublasSetWorkspace_v2
         self.handles: dict[int, Handle] = {}
+        self.of_thread = threading.local()
         before = int(cupy.cuda.Device().compute_capability) < 90
         self.workspace = WORKSPACE_BEFORE_90 if before else WORKSPACE  # bytes, of each handle
 
     def handle(self) -> "Handle":
         """The handle of the current stream. The oldest goes where there are too many: cuBLAS waits
-        for its products, and CuPy's pool gives its workspace to the same stream alone."""
+        for its products, and CuPy's pool gives its workspace to the same stream alone. That of a
+        thread's own default stream goes with the thread."""
         stream = self.cupy.cuda.get_current_stream()
+        if stream.ptr == PER_THREAD:
+            own: Handle | None = getattr(self.of_thread, "handle", None)
+            if own is None:
+                own = self.of_thread.handle = Handle(self, stream)
+            return own
         handle = self.handles.get(stream.ptr)
         if handle is None:
             handle = Handle(self, stream)
@@ -114,14 +125,25 @@ class Blas:
         return run
 
 
+def _library(cupy: Any, cublas: Any) -> Any:
+    """The library that CuPy's binding calls, not another one of its name: symbols are looked up in
+    what the binding was linked with. Windows looks them up in no library but the one it is asked;
+    there a name finds the one that is loaded."""
+    if os.name != "nt":
+        return ctypes.CDLL(cublas.__file__)
+    return ctypes.CDLL(f"cublas64_{cupy.cuda.runtime.runtimeGetVersion() // 1000}.dll")
+
+
 class Handle:
-    """A cuBLAS handle of one stream, with a workspace of its own."""
+    """A cuBLAS handle of one stream, with a workspace of its own. It holds the stream, which so
+    lasts as long."""
 
     def __init__(self, blas: Blas, stream: Any):
-        self.cublas, size = blas.cublas, blas.workspace
+        self.cublas, self.stream, size = blas.cublas, stream, blas.workspace
         self.workspace = blas.cupy.cuda.alloc(size)
         self.address = self.cublas.create()
         self.pointer = ctypes.c_void_p(self.address)
+        self.cublas.setMathMode(self.address, SUMS_AS_ASKED)
         self.cublas.setStream(self.address, stream.ptr)  # also takes any workspace away
         workspace = ctypes.c_void_p(self.workspace.ptr)
         self.cublas.check_status(blas.set_workspace(self.pointer, workspace, ctypes.c_size_t(size)))

@@ -1,17 +1,19 @@
 """Streams of a CUDA device: copies beside the computation, and calls recorded as graphs."""
 
+import gc
 import math
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from backends.base import BackendError, Native, Staging
-from backends.cuda_blas import Blas
+from backends.cuda_blas import PER_THREAD, Blas
 
 NO_MEMORY = 2  # cudaErrorMemoryAllocation
+BUFFER = 1 << 26  # bytes of page-locked memory through which a larger array is sent
 
 
 class CudaStaging(Staging):
@@ -50,15 +52,59 @@ class CudaStaging(Staging):
 
 
 def page_locked(cupy: Any, shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """A host array for copies beside the computation; MemoryError if there is no memory for it."""
+    """A host array for copies beside the computation; MemoryError if there is no memory for it.
+
+    Of its very size and given back when it goes: CuPy's pool takes the next power of two, and keeps
+    it until the program ends."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
-        memory = cupy.cuda.alloc_pinned_memory(size)
+        memory = cupy.cuda.PinnedMemoryPointer(cupy.cuda.PinnedMemory(size), 0)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         if error.status != NO_MEMORY:
             raise
         raise MemoryError(f"no page-locked memory for {size} bytes: {error}") from error
     return np.frombuffer(memory, dtype, math.prod(shape)).reshape(tuple(shape))  # holds the memory
+
+
+def send(cupy: Any, x: np.ndarray, out: Native) -> None:
+    """out <- a host array of its shape, cast, through a bounded buffer."""
+    if x.flags.c_contiguous and out.flags.c_contiguous:
+        x, out = x.reshape(-1), out.reshape(-1)
+    send_rows(cupy, lambda rows, place: np.copyto(place, x[rows], "unsafe"), out)
+
+
+def send_rows(cupy: Any, write: Callable[[slice, np.ndarray], None], out: Native) -> None:
+    """out <- rows that ``write`` writes on the host, some at a time into two halves of a buffer in
+    turn: one is written while the other is copied, on the current stream."""
+    size = max(1, BUFFER // 2 // max(1, out[:1].nbytes))
+    stream = cupy.cuda.get_current_stream()
+    halves = [page_locked(cupy, (size, *out.shape[1:]), out.dtype) for _ in range(2)]
+    copied = [cupy.cuda.Event(disable_timing=True) for _ in halves]
+    try:
+        for i, start in enumerate(range(0, len(out), size)):
+            rows = slice(start, min(start + size, len(out)))
+            half = halves[i % 2][: rows.stop - start]
+            copied[i % 2].synchronize()
+            write(rows, half)
+            out[rows].set(half, stream=stream)
+            copied[i % 2].record(stream)
+    finally:
+        for event in copied:
+            event.synchronize()  # before the halves go
+
+
+def after(cupy: Any) -> Callable[[], None]:
+    """A call that makes the current stream wait for what was asked of this one until now."""
+    current, event = cupy.cuda.get_current_stream, cupy.cuda.Event(disable_timing=True)
+    own = current()  # held, so that no other gets its number
+    event.record(own)
+
+    def wait() -> None:
+        now = current()
+        if now.ptr != own.ptr or own.ptr == PER_THREAD:  # one stream is in order with itself
+            now.wait_event(event)
+
+    return wait
 
 
 def record(cupy: Any, blas: Blas, name: str, call: Callable[[], None]) -> Callable[[], None]:
@@ -82,7 +128,7 @@ def record(cupy: Any, blas: Blas, name: str, call: Callable[[], None]) -> Callab
 
 
 def _capture(cupy: Any, stream: Any, pool: Any, call: Callable[[], None]) -> Any:
-    with stream, cupy.cuda.using_allocator(pool.malloc):
+    with stream, cupy.cuda.using_allocator(pool.malloc), _nothing_collected():
         stream.begin_capture()
         try:
             call()
@@ -92,6 +138,19 @@ def _capture(cupy: Any, stream: Any, pool: Any, call: Callable[[], None]) -> Any
                 stream.end_capture()
             raise
         return stream.end_capture()
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No cycle of references goes within: what frees a handle or page-locked memory waits for the
+    device, and that would spoil a recording."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Recording:

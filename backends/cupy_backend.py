@@ -1,5 +1,6 @@
 """CuPy on a CUDA device: products by cuBLAS, every formula one kernel (`backends.cuda_kernel`)."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
@@ -12,7 +13,7 @@ from backends.base import Backend, BackendError, Kernel, Memory, Native, Staging
 from backends.cuda_blas import Blas
 from backends.cuda_kernel import CudaKernel
 from backends.cuda_random import CudaClock
-from backends.cuda_stream import CudaStaging, page_locked, record
+from backends.cuda_stream import BUFFER, CudaStaging, after, page_locked, record, send, send_rows
 from backends.formula import Formula
 from backends.philox import Clock, Uniform
 
@@ -38,6 +39,12 @@ class CupyBackend(Backend):
                 f"backend '{self.name}': CuPy is installed and cannot be imported "
                 f"({lines[0].strip() if lines else 'no reason given'}); install it again: {INSTALL}"
             ) from error
+        if cupy.cuda.runtime.is_hip:
+            raise BackendError(
+                f"backend '{self.name}': this CuPy is built for ROCm; its kernels and products "
+                f"here are CUDA's. On an AMD GPU use backend 'torch:cuda' with PyTorch for ROCm, "
+                f"on an NVIDIA GPU {INSTALL}"
+            )
         if device and not device.isdecimal():
             raise BackendError(f"backend '{self.name}': devices are numbers, as in 'cupy:1'")
         self.xp, self.cupy = xp, cupy
@@ -104,7 +111,21 @@ class CupyBackend(Backend):
                 x = self.cupy.from_dlpack(x)
             elif not isinstance(x, self.cupy.ndarray) and hasattr(x, "__dlpack__"):
                 x = np.asarray(x)
+            if isinstance(x, np.ndarray):
+                kind = x.dtype if dtype is None else np.dtype(dtype)
+                if x.size * kind.itemsize > BUFFER:
+                    send(self.cupy, x, there := self.empty(x.shape, kind))
+                    return there
             return self.cupy.asarray(x, dtype=dtype)
+
+    def filled(
+        self, shape: Sequence[int], dtype: str, write: Callable[[slice, np.ndarray], None]
+    ) -> Native:
+        if math.prod(shape) * np.dtype(dtype).itemsize <= BUFFER:
+            return super().filled(shape, dtype, write)
+        with self.device:
+            send_rows(self.cupy, write, there := self.empty(shape, dtype))
+            return there
 
     def to_numpy(self, x: Native) -> np.ndarray:
         with self.device:
@@ -131,17 +152,31 @@ class CupyBackend(Backend):
     ) -> Callable[[], None]:
         if 0 in (*a.shape, *b.shape):
             return partial(out.fill, 0.0)
-        bound = self.blas.product(a, b, out, precision)
-        # Strides that cuBLAS does not take: CuPy makes copies, at every call.
-        return bound or partial(self.cupy.matmul, a, b, out=out)
+        return self._multiply(self.blas.product, a, b, out, precision)
 
     def stack(
         self, a: Native, b: Native, out: Native, precision: str = "float32"
     ) -> Callable[[], None]:
         if 0 in (*a.shape, *b.shape):
             return partial(out.fill, 0.0)
-        bound = self.blas.stack(a, b, out, precision)
-        return bound or partial(self.cupy.matmul, a, b, out=out)
+        return self._multiply(self.blas.stack, a, b, out, precision)
+
+    def _multiply(
+        self, bind: Callable[..., Any], a: Native, b: Native, out: Native, precision: str
+    ) -> Callable[[], None]:
+        """The product bound; by way of copies where cuBLAS does not take the strides."""
+        if bound := bind(a, b, out, precision):
+            return bound
+        one, other, result = (self.empty(x.shape, x.dtype) for x in (a, b, out))
+        multiply = bind(one, other, result, precision)
+
+        def run() -> None:
+            self.copy(a, one)
+            self.copy(b, other)
+            multiply()
+            self.copy(result, out)
+
+        return run
 
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         return cuda_rows.total(x, out, self.empty)
@@ -159,7 +194,10 @@ class CupyBackend(Backend):
         out[...] = source
 
     def upload(self, x: np.ndarray, out: Native) -> None:
-        out.set(x)
+        if x.nbytes > BUFFER:
+            send(self.cupy, x, out)
+        else:
+            out.set(x)
 
     def download(self, x: Native, out: np.ndarray) -> None:
         x.get(out=out)
@@ -189,6 +227,11 @@ class CupyBackend(Backend):
         free = self.memory().free
         return free is None or size <= RESIDENT_SHARE * free
 
+    def locks(self, size: int, stays: bool = False) -> int:
+        if stays:
+            return BUFFER if size > BUFFER else 0
+        return size
+
     def staging(self, shape: Sequence[int], dtype: str) -> Staging:
         return CudaStaging(self, shape, dtype)
 
@@ -211,6 +254,10 @@ class CupyBackend(Backend):
         with self.device:
             return record(self.cupy, self.blas, self.name, call)
 
+    def mark(self) -> Callable[[], None]:
+        with self.device:
+            return after(self.cupy)
+
     def synchronize(self) -> None:
         self.device.synchronize()
 
@@ -218,9 +265,23 @@ class CupyBackend(Backend):
     def out_of_memory(self) -> tuple[type[BaseException], ...]:  # type: ignore[override]
         return (self.cupy.cuda.memory.OutOfMemoryError,)
 
-    def lost(self, error: BaseException) -> bool:
+    @property
+    def _failures(self) -> dict[type[BaseException], int]:
+        """What CUDA raises beside CuPy's pool, and the status by which each says so: streams,
+        recordings and kernels, their loading, handles of cuBLAS take memory of their own."""
         cuda = self.cupy.cuda
-        kinds = cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.cublas.CUBLASError
+        return {
+            cuda.runtime.CUDARuntimeError: 2,  # cudaErrorMemoryAllocation
+            cuda.driver.CUDADriverError: 2,  # CUDA_ERROR_OUT_OF_MEMORY
+            cuda.cublas.CUBLASError: 3,  # CUBLAS_STATUS_ALLOC_FAILED
+        }
+
+    def exhausted(self, error: Any) -> bool:
+        status = self._failures.get(type(error))
+        return super().exhausted(error) or (status is not None and error.status == status)
+
+    def lost(self, error: BaseException) -> bool:
+        kinds = tuple(self._failures)
         return isinstance(error, kinds) and self.fails(kinds)  # it stays, whatever is asked
 
     def memory(self) -> Memory:

@@ -10,9 +10,9 @@ from backends.host_memory import host_memory
 from mlp.errors import InputError
 
 
-def shortages(backend: Backend) -> tuple[type[BaseException], ...]:
-    """What is raised if the device or the host has no memory left."""
-    return (MemoryError, *backend.out_of_memory)
+def is_short(backend: Backend, error: BaseException | None) -> bool:
+    """Whether an error says that the device or the host has no memory left."""
+    return isinstance(error, MemoryError) or (error is not None and backend.exhausted(error))
 
 
 def enough_memory(backend: Backend, what: str) -> AbstractContextManager[None]:
@@ -28,7 +28,7 @@ class _Enough(AbstractContextManager[None]):  # a generator would take a tenth o
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             return
-        if not isinstance(error, shortages(self.backend)):
+        if not is_short(self.backend, error):
             if self.backend.lost(error):
                 raise device_lost(self.backend, self.what, error) from error
             return
@@ -68,7 +68,7 @@ def check_host(size: int, what: str, instead: str = ON_DISK) -> None:
 
 def shortage(backend: Backend, error: BaseException) -> tuple[str, str]:
     """Where memory ran out, on the backend's device or on the host, and what the error says."""
-    where = backend.device_name() if isinstance(error, backend.out_of_memory) else HOST
+    where = backend.device_name() if backend.exhausted(error) else HOST
     return where, (str(error).splitlines() or [type(error).__name__])[0]
 
 

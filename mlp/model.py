@@ -330,8 +330,8 @@ class Model:
         the targets; of ordered classes their shares, of a loss with several outputs for each target
         what it says they are, as a mean and a deviation. A data frame, or what `mlp.read` gives,
         goes by the names of its columns, in any order. A host array gives a host array; one on the
-        device stays there. Threads may predict at once; on a CUDA device in the order of one
-        stream, CuPy's usual one.
+        device stays there. Threads may predict at once; on a CUDA device also in streams
+        of their own, each in the order of its own stream.
 
         members: of a net of several (`mlp.Ensemble`), whose mean the outputs are, each member's in
         place of it, (n, members, outputs); their deviation over axis 1 is their spread.
@@ -689,6 +689,7 @@ class Predictor:
         self.host = isinstance(model.w, np.ndarray)
         self.runs: dict[int, Callable[[np.ndarray], Array]] = {}
         self.fed: dict[Any, tuple[Feed, Evaluations]] = {}  # by the kind of what they are fed with
+        self.wait: Callable[[], None] | None = None  # for the last call, in whatever stream it was
 
     def __call__(self, X: Array) -> Array:
         """(n, outputs) in scaled units, a new array: on the backend, or on the host if the rows
@@ -708,6 +709,8 @@ class Predictor:
 
     def _fed(self, X: Array, chunks: list[slice]) -> Array:
         """The predictions for rows that have to be brought to the backend."""
+        if self.wait is not None:
+            self.wait()
         samples = Samples(X, columns=self.columns)
         kind = kind_of(self.backend, self.dtype, samples, None, self.storage, self.scaling)
         if kind in self.fed and len(self.fed[kind][1].of) <= SIZES:
@@ -723,6 +726,7 @@ class Predictor:
         for _, rows, evaluation in runs.through(chunks):
             feed.keep(evaluation.y, rows, y)
         feed.unload()
+        self.wait = self.backend.mark()
         return y
 
     def _run(self, n: int) -> Callable[[np.ndarray], Array]:

@@ -1,8 +1,10 @@
 """What the CuPy adapter adds: bound calls that allocate nothing, several dtypes, staged copies,
 recorded calls. Every law on each device that is visible."""
 
+import gc
 import re
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +12,17 @@ import pytest
 from conftest import assert_close
 
 from backends import BackendError, get_backend
-from backends.cuda_blas import COMPUTE_32F, COMPUTE_32F_FAST_TF32, HANDLES, _layout
+from backends.cuda_blas import (
+    COMPUTE_32F,
+    COMPUTE_32F_FAST_TF32,
+    HANDLES,
+    SUMS_AS_ASKED,
+    Blas,
+    _layout,
+)
 from backends.cuda_source import WARP_COLUMNS
 from backends.cupy_backend import RESIDENT_SHARE, CupyBackend
+from mlp.data.scaling import Scaling
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.layers.dense import Dense
@@ -47,6 +57,12 @@ def twice(backend, out, run):
         run()
         found.append(bits(backend, out))
     return found
+
+
+def test_rocm_is_refused_by_name(backend, monkeypatch):
+    monkeypatch.setattr(backend.cupy.cuda.runtime, "is_hip", True)
+    with pytest.raises(BackendError, match=r"'cupy:1': this CuPy is built for ROCm.*torch"):
+        CupyBackend("1")
 
 
 # ------------------------------------------------------------------ products
@@ -93,12 +109,46 @@ def test_products_without_elements(backend, dtype, shape):
 
 
 def test_a_product_of_strides_that_cublas_does_not_take(backend, dtype):
+    """By our own handle too: so it can be recorded, and is added up as it was asked for."""
     a, b = values((6, 8), dtype, 1), values((4, 3), dtype, 2)
     part = backend.asarray(a)[::2, ::2]
     assert _layout(part) is None
-    out = backend.empty((3, 3), dtype)
-    backend.product(part, backend.asarray(b), out)()
-    assert_close(backend.to_numpy(out), a[::2, ::2] @ b, units=16.0)
+    out = backend.full((3, 6), 9.0, dtype)
+    run = backend.product(part, backend.asarray(b), out[:, ::2])
+    run()
+    replay = backend.record(run)
+    out.fill(9.0)
+    replay()
+    assert_close(backend.to_numpy(out)[:, ::2], a[::2, ::2] @ b, units=16.0)
+    assert (backend.to_numpy(out)[:, 1::2] == 9.0).all()
+
+
+def test_products_are_never_added_up_in_less_than_asked(backend):
+    """cuBLAS may add up the parts of a float16 product in float16, unless it is told; CuPy's own
+    handle stays as it was."""
+    x = backend.asarray(values((4, 4), "float16"))
+    own = backend.device.cublas_handle
+    before = backend.blas.cublas.getMathMode(own)
+    for precision in ("mixed", "tf32", "float32"):
+        backend.product(x, x, backend.empty((4, 4), "float16"), precision)()
+    assert backend.blas.cublas.getMathMode(backend.blas.handle().address) == SUMS_AS_ASKED == 16
+    assert backend.blas.cublas.getMathMode(own) == before
+
+
+def test_the_library_is_the_one_that_the_binding_calls(backend, monkeypatch):
+    """Not one of its name, which may be of another CUDA: both are looked at by their addresses."""
+    import ctypes
+
+    binding = ctypes.CDLL(backend.blas.cublas.__file__)
+
+    def address(function):
+        return ctypes.cast(function, ctypes.c_void_p).value
+
+    assert address(backend.blas.gemm) == address(binding.cublasGemmEx)
+    opened = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: opened.append(name) or binding)
+    Blas(backend.cupy)
+    assert opened == [backend.blas.cublas.__file__]
 
 
 @pytest.mark.parametrize("into", ["float16", "float32"])
@@ -144,6 +194,7 @@ def test_products_follow_the_current_stream(backend):
     out = backend.empty((4, 4), "float32")
     run = backend.product(a, a, out)
     run()
+    backend.synchronize()  # the stream does not wait for the one that wrote a
     stream = backend.cupy.cuda.Stream(non_blocking=True)
     with stream:
         out.fill(0.0)
@@ -154,6 +205,42 @@ def test_products_follow_the_current_stream(backend):
     stream.synchronize()
     assert_close(backend.to_numpy(out), values((4, 4), "float32") @ values((4, 4), "float32"))
     del backend.blas.handles[stream.ptr]
+
+
+def test_a_stream_lasts_as_long_as_its_handle(backend):
+    stream = backend.cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        backend.blas.handle()
+    number, alive = stream.ptr, weakref.ref(stream)
+    del stream
+    gc.collect()
+    assert alive() is not None
+    del backend.blas.handles[number]
+    assert alive() is None
+
+
+def test_each_thread_has_a_handle_for_its_own_default_stream(backend):
+    """CUDA's per-thread default stream has one number in all threads and is another one in each;
+    the handle goes with the thread."""
+    found, handles = [], dict(backend.blas.handles)
+
+    def ask():
+        with backend.scope(), backend.cupy.cuda.Stream.ptds:
+            handle = backend.blas.handle()
+            assert backend.blas.handle() is handle
+            found.append((id(handle), handle.workspace.ptr, weakref.ref(handle)))
+            both.wait()
+
+    both = threading.Barrier(2)
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0][0] != found[1][0]
+    assert found[0][1] != found[1][1]
+    assert [alive() for *_, alive in found] == [None, None]
+    assert backend.blas.handles == handles
 
 
 def test_streams_that_come_and_go_leave_a_few_workspaces(backend):
@@ -457,6 +544,17 @@ def test_memory_that_is_not_there_is_told_by_its_own_error(backend):
     assert_close(backend.to_numpy(backend.full((2,), 1.0, "float32")), np.ones(2, "float32"))
 
 
+def test_every_error_that_tells_of_memory_is_known_by_its_status(backend):
+    """Streams, recordings, kernels and cuBLAS's handles take memory beside CuPy's pool."""
+    cuda = backend.cupy.cuda
+    kinds = cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.cublas.CUBLASError
+    for kind, status in zip(kinds, (2, 2, 3), strict=True):
+        assert backend.exhausted(kind(status))
+        assert not backend.exhausted(kind(1))
+    assert backend.exhausted(cuda.memory.OutOfMemoryError(12, 0))
+    assert not backend.exhausted(RuntimeError("out of memory"))
+
+
 @pytest.mark.parametrize(
     ("capability", "precision", "least"),
     [("75", "tf32", "8.0"), ("61", "tf32", "8.0"), ("61", "mixed", "7.0")],
@@ -535,16 +633,76 @@ def test_a_copy_waits_for_the_last_reader(backend):
         staged.release()
 
 
+@pytest.fixture
+def locked(backend, monkeypatch):
+    """Bytes of each piece of page-locked memory that is asked for, of CUDA or of CuPy's pool."""
+    cuda, asked = backend.cupy.cuda, []
+    memory, pool = cuda.PinnedMemory, cuda.alloc_pinned_memory
+    monkeypatch.setattr(cuda, "PinnedMemory", lambda size: asked.append(size) or memory(size))
+    monkeypatch.setattr(cuda, "alloc_pinned_memory", lambda size: asked.append(size) or pool(size))
+    return asked
+
+
+SENT = {
+    "rows": lambda x: x,
+    "columns first": np.asfortranarray,
+    "every other": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "flat": np.ravel,
+}
+
+
+@pytest.mark.parametrize("layout", SENT)
+@pytest.mark.parametrize("kind", ["float64", "float32", "uint8"])
+def test_a_large_array_is_sent_through_a_bounded_buffer(backend, monkeypatch, locked, layout, kind):
+    """In its own type or cast on the way, to an array of its own or to one that is there."""
+    for module in ("cuda_stream", "cupy_backend"):
+        monkeypatch.setattr(f"backends.{module}.BUFFER", 1000)
+    x = SENT[layout](abs(100.0 * values((701, 3), "float64")).astype(kind))
+    for dtype in (None, "float32"):
+        found = backend.asarray(x, dtype)
+        assert found.flags.c_contiguous
+        assert (backend.to_numpy(found) == x.astype(dtype or kind)).all()
+    there = backend.full((len(x) + 9, *x.shape[1:]), 9, kind)
+    backend.upload(x, there[5 : 5 + len(x)])
+    found = backend.to_numpy(there)
+    assert (found[5 : 5 + len(x)] == x).all()
+    assert (found[:5] == 9).all()
+    assert (found[5 + len(x) :] == 9).all()
+    assert locked
+    assert max(locked) <= 500
+
+
+def test_the_plan_counts_what_is_page_locked(backend, monkeypatch, locked):
+    """Of a data set that stays on the device the buffer that it goes through, of one that streams
+    the rows on their way; to the byte, and no more is asked for."""
+    from mlp.training.memory_plan import plan
+
+    for module in ("cuda_stream", "cupy_backend"):
+        monkeypatch.setattr(f"backends.{module}.BUFFER", 1000)
+    model = Model(Network(7, [Dense(3)]), "mean_squared_error", backend=backend)
+    X, t = values((200, 7), "float64"), values((200, 3), "float64")
+    for keeps in (True, False):
+        monkeypatch.setattr(backend, "keeps", lambda size, keeps=keeps: keeps)
+        locked.clear()
+        feed = model.feed(model.samples(X, t))
+        feed.make_room(30)
+        found = plan(model, 200, batch_size=30)
+        wanted = 1000 if keeps else 2 * 30 * (7 + 3) * 4
+        assert found.locked == wanted
+        assert sum(locked[:2] if keeps else locked) == pytest.approx(wanted, rel=0.1)
+        assert re.search(rf"page-locked +{wanted / 1e3:.1f} kB  at most", str(found))
+
+
 def test_page_locked_memory_that_is_not_there_is_a_memory_error(backend, monkeypatch):
     runtime = backend.cupy.cuda.runtime
 
     def fails(size, status=2):
         raise runtime.CUDARuntimeError(status)
 
-    monkeypatch.setattr(backend.cupy.cuda, "alloc_pinned_memory", fails)
+    monkeypatch.setattr(backend.cupy.cuda, "PinnedMemory", fails)
     with pytest.raises(MemoryError, match=r"page-locked .* 12 bytes: cudaErrorMemoryAllocation"):
         backend.staging((3, 4), "uint8")
-    monkeypatch.setattr(backend.cupy.cuda, "alloc_pinned_memory", lambda size: fails(size, 1))
+    monkeypatch.setattr(backend.cupy.cuda, "PinnedMemory", lambda size: fails(size, 1))
     with pytest.raises(runtime.CUDARuntimeError):
         backend.staging((3, 4), "uint8")
 
@@ -556,6 +714,48 @@ def test_staging_is_page_locked_and_of_its_shape(backend):
     attributes = backend.cupy.cuda.runtime.pointerGetAttributes(staged.host.ctypes.data)
     assert attributes.type == backend.cupy.cuda.runtime.memoryTypeHost
     assert staged.host.flags.writeable
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_predictions_in_streams_that_do_not_wait_for_each_other(backend, kind):
+    """The buffers that one call left to the next may still be read by the other stream."""
+    model = Model(
+        Network(6, [Dense(64, "tanh"), Dense(64, "tanh"), Dense(2)]),
+        "mean_squared_error",
+        backend=backend,
+        input_scaling=Scaling(np.full(6, 0.1), np.full(6, 1.2)),
+    )
+    inputs = [(100.0 * abs(values((300 + i % 2, 6), "float64", i))).astype(kind) for i in range(8)]
+    expected = [model.predict(x) for x in inputs]
+    streams = [backend.cupy.cuda.Stream(non_blocking=True) for _ in inputs]
+    there = [backend.asarray(x) for x in inputs]
+    backend.synchronize()
+    found = []
+    for x, stream in zip(there, streams, strict=True):
+        with stream:
+            found.append(model.predict(x))
+    backend.synchronize()
+    for y, exact in zip(found, expected, strict=True):
+        assert_close(backend.to_numpy(y), exact, units=64.0)
+
+
+def test_a_mark_makes_other_streams_wait(backend):
+    x, y = (backend.full((1000,), 1.0, "float32") for _ in range(2))
+    backend.synchronize()
+    one, other = (backend.cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    for value in range(20):
+        with one:
+            x.fill(value)
+            wait = backend.mark()
+        with other:
+            wait()
+            y[...] = x
+            backend.mark()()
+            back = backend.mark()
+        with one:
+            back()
+    other.synchronize()
+    assert (backend.to_numpy(y) == 19.0).all()
 
 
 # ------------------------------------------------------------------ recorded calls
@@ -679,6 +879,37 @@ def test_what_cannot_be_recorded_leaves_the_backend_as_it_was(backend, monkeypat
     replay()
     assert np.isfinite(backend.to_numpy(losses)).all()
     assert len(backend.blas.handles) <= handles + 1  # those of recordings are not kept
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_collected_while_a_call_is_recorded(backend, collects):
+    """What a cycle holds may wait for the device when it goes, and spoil the recording."""
+
+    class Cycle:
+        def __init__(self):
+            self.own = self
+
+    gone = []
+
+    def call():
+        weakref.finalize(Cycle(), gone.append, None)
+        for _ in range(20):
+            Cycle()  # more than the threshold
+
+    before, thresholds = gc.isenabled(), gc.get_threshold()
+    gc.set_threshold(5)
+    (gc.enable if collects else gc.disable)()
+    try:
+
+        def watched():
+            call()
+            assert gone == []
+
+        backend.record(watched)
+        assert gc.isenabled() == collects
+    finally:
+        gc.set_threshold(*thresholds)
+        (gc.enable if before else gc.disable)()
 
 
 def test_other_threads_compute_while_one_records(backend):

@@ -383,6 +383,24 @@ def test_out_of_memory_in_a_step(backend, tmp_path, step, name):
     assert_same_run(resumed, expected, backend)
 
 
+@pytest.mark.parametrize("backend", ["cupy"], indirect=True)
+@pytest.mark.parametrize("kind", ["CUDARuntimeError", "CUDADriverError", "CUBLASError"])
+def test_cudas_own_errors_of_memory_end_a_run_the_same(backend, kind):
+    """Not only those of CuPy's pool."""
+    cuda, (X, t) = backend.cupy.cuda, rows()
+    owner = next(x for x in (cuda.runtime, cuda.driver, cuda.cublas) if hasattr(x, kind))
+    error = getattr(owner, kind)(3 if kind == "CUBLASError" else 2)
+    with pytest.MonkeyPatch.context() as patch:
+        at = before_step(3, lambda: failing(backend, patch, "take", error))
+        ended = train(model(backend), X, t, callbacks=[at], **RUN)
+    assert ended.out_of_memory
+    assert f"out of memory on {backend.device_name()} in epoch 1 (" in ended.stopped
+    with pytest.MonkeyPatch.context() as patch:
+        failing(backend, patch, "empty", error)
+        with pytest.raises(InputError, match=r"^the weights: out of memory on .*; use smaller"):
+            model(backend)
+
+
 @pytest.mark.parametrize(("owner", "name", "at"), [
     (Stream, "send", 1), (Stream, "send", 5), (Stream, "send", 8), (Evaluator, "__call__", 1),
     (Evaluator, "__call__", 2), (Evaluator, "__call__", 3), (Evaluator, "__call__", 4),

@@ -51,7 +51,7 @@ from mlp.app.standing import Over, alike, in_run, resolved, standing
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically
-from mlp.memory import shortage, shortages
+from mlp.memory import is_short, shortage
 from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
 from mlp.parallel.group import ALONE, Group, OfAnotherRank, agreed
@@ -333,7 +333,7 @@ def _measured(result: Result, part: Samples, config: Config) -> dict[str, float]
         settings = config.training.settings(config.seed)
         return measure(result.model, part, settings.metrics, settings.watched)[0]
     except InputError as error:
-        if isinstance(error.__cause__, shortages(result.model.backend)):
+        if is_short(result.model.backend, error.__cause__):
             return {}  # what was learned is written all the same
         raise
 
@@ -371,7 +371,9 @@ def _write(path: Path, result: Result, files: dict[str, bytes]) -> tuple[list[st
         try:
             write()
             written.append(name)
-        except shortages(backend) as error:
+        except Exception as error:
+            if not is_short(backend, error):
+                raise
             where, cause = shortage(backend, error)
             short.append(f"out of memory on {where} while {name} was written ({cause})")
     for name, data in files.items():

@@ -137,7 +137,7 @@ class Feed:
                 self.stream = Stream(self.backend)
             self.stream.load(parts)
             return
-        self.data = {name: self.backend.asarray(x, str(x.dtype)) for name, x in parts.items()}
+        self.data = {name: self._there(x) for name, x in parts.items()}
         if "x" not in parts:
             self.data["x"] = cast_on_device(self.backend, X, x_dtype, scaling, "X", samples.columns)
 
@@ -146,6 +146,12 @@ class Feed:
         """A host array as it is if that is how the network takes it, else to be cast."""
         as_it_is = scaling is None and x.dtype == dtype and isinstance(x, np.ndarray)
         return x if as_it_is else Cast(x, dtype, scaling, what, columns)
+
+    def _there(self, x: np.ndarray | Cast) -> Array:
+        """All of a host array on the device; what is cast is not held twice on the host."""
+        if isinstance(x, Cast):
+            return self.backend.filled(x.shape, str(x.dtype), x.rows_to)
+        return self.backend.asarray(x, str(x.dtype))
 
     def unload(self) -> None:
         """Let go of the samples; what is bound waits for others."""

@@ -25,7 +25,7 @@ from backends import Backend
 from mlp.durations import SECONDS
 from mlp.errors import InputError, check_is, check_whole
 from mlp.files import PathLike, checked_path
-from mlp.memory import shortages
+from mlp.memory import is_short
 from mlp.sealed import damages, read_manifest, remove_folder, remove_partial, write_folder
 from mlp.training.checkpoint import is_finite, load_state, on_host, state_bytes
 from mlp.training.state import State
@@ -253,10 +253,10 @@ class Writer:
                 self.checkpoints.write(state, self.backend, self.watch, self.sign, self.losses)
         except (OSError, InputError) as error:
             self.fault = error
-        except shortages(self.backend) as error:
-            self.fault = RuntimeError(f"out of memory: {error}")
         except Exception as error:
-            if not self.backend.lost(error):  # who trains hears of it too, and says so
+            if is_short(self.backend, error):
+                self.fault = RuntimeError(f"out of memory: {error}")
+            elif not self.backend.lost(error):  # who trains hears of it too, and says so
                 raise
 
     def _warn(self) -> None:

@@ -47,7 +47,7 @@ from mlp.durations import seconds_of
 from mlp.errors import InputError, check_is, is_finite
 from mlp.files import PathLike
 from mlp.formulas.schedules import following
-from mlp.memory import HOST, device_lost, enough_memory, megabytes, shortage, shortages
+from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, shortage
 from mlp.model import Model, mean_or_sum, shares
 from mlp.parallel.group import ALONE, Group, is_agreed
 from mlp.threads import limited
@@ -313,14 +313,14 @@ class Trainer:
         try:
             diverged = not self._epochs()
             self._align(warned=True)
-        except shortages(self.backend) as error:
+        except (Exception, SystemExit) as error:
+            if not is_short(self.backend, error):  # a callback's, or what reads the rows: it goes
+                if not self.backend.lost(error):  # on up, and the state is kept
+                    self._keep()
+                raise
             if self.group.size > 1 and not is_agreed(error):
                 raise
             memory_ended = shortage(self.backend, error)
-        except (Exception, SystemExit) as error:  # a callback's, or what reads the rows: it goes
-            if not self.backend.lost(error):  # on up, and the state is kept
-                self._keep()
-            raise
         finally:
             if self.writer is not None:
                 self.writer.wait()

@@ -33,7 +33,8 @@ class Plan:
 
     ``parts``: bytes by heading; "weights" are those that are trained, their last finite values and
     with patience the best ones. streamed: whether the rows to train on, and the validation rows,
-    stay on the host and are sent batch by batch. at: the plan with another batch_size.
+    stay on the host and are sent batch by batch. locked: bytes of the host's memory that are
+    page-locked for copies, at most. at: the plan with another batch_size.
     """
 
     parts: dict[str, int]
@@ -42,6 +43,7 @@ class Plan:
     streamed: tuple[bool, bool]
     device: str
     memory: Memory
+    locked: int
     at: Callable[[int], "Plan"] = field(repr=False, compare=False)
 
     @property
@@ -107,6 +109,8 @@ class Plan:
         lines.append(("needed", self.needed, ""))
         if self.memory.free is not None:
             lines.append(("free", self.memory.free, self.device))
+        if self.locked:
+            lines.append(("page-locked", self.locked, "at most, of the host's memory, for copies"))
         return "\n".join(
             f"{name:<11}{megabytes(size):>9}  {note}".rstrip() for name, size, note in lines
         )
@@ -223,6 +227,6 @@ def plan_for(
         watched = held.feed_held_out
         places = held.feed.stream is not None, watched is not None and watched.stream is not None
         parts = {name: found for name, found in count.bytes.items() if found}
-        return Plan(parts, max(held.sizes), samples.n, places, device, memory, at)
+        return Plan(parts, max(held.sizes), samples.n, places, device, memory, count.locked, at)
 
     return at(settings.rows_of_a_batch(samples.n))
