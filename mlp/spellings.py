@@ -162,6 +162,7 @@ SAME = {
     "layers": "layer, hidden_layers, network, net",
     "learning_rate": "lr, learning_rate_init, eta, eta0",
     "loss": "loss_function, criterion, cost, cost_function, objective",
+    "max_norm": "kernel_constraint, max_value, maxnorm, renorm, weight_constraint",
     "min_delta": "tol",
     "optimizer": "solver, optim, algorithm",
     "patience": "n_iter_no_change, early_stopping",

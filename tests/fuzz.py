@@ -318,7 +318,10 @@ class Own:
 
 
 FIELDS = {
-    Dense: ("units", "activation", "sources", "bias", "dropout", "l1", "l2", "initializer"),
+    Dense: (
+        *("units", "activation", "sources", "bias", "dropout", "l1", "l2", "initializer"),
+        "max_norm",
+    ),
     Model: (
         *("reduction", "shared_penalties", "w", "statistics", "dtype", "precision", "classes"),
         *("columns", "input_scaling", "target_scaling", "preprocessing", "seed", "backend"),

@@ -513,6 +513,54 @@ def test_kernels_of_a_step(options, more):
         ) == sorted([plain[0], plain[0] + 1, plain[0] + 1])
 
 
+# --- max_norm -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:steps are not recorded")
+@pytest.mark.parametrize("recorded", [False, True])
+def test_max_norm_shortens_the_weights_of_a_unit(backend, recorded):
+    """W_·k c / max(|W_·k|, c) over all sources, after each update; biases and others stay."""
+    c, layers = 0.7, [Dense(4, "tanh", max_norm=0.7), Dense(2, sources=(0, 1), max_norm=0.7)]
+    one = Model(Network(3, layers), "mean_squared_error", seed=1, dtype="float64", backend=backend)
+    T2, w, host = np.hstack([T, -T]), backend.to_numpy(one.w), one.to("numpy")
+    for _ in range(3):
+        w = w - 0.1 * gradient(host, w, t=T2)
+        views = one.network.views(w)["W"]
+        for matrices in ([views[0, 1]], [views[0, 2], views[1, 2]]):
+            norms = np.sqrt(sum((W**2).sum(axis=0) for W in matrices))
+            for W in matrices:
+                W *= c / np.maximum(norms, c)
+    options = FULL | {"epochs": 3, "record_steps": recorded}
+    found = train(one, X, T2, **options).model
+    np.testing.assert_allclose(backend.to_numpy(found.w), w, rtol=1e-12, atol=1e-15)
+    again = train(one, X, T2, **options | {"epochs": 1}).state
+    on = train(one, X, T2, **options, state=again).model
+    np.testing.assert_array_equal(backend.to_numpy(on.w), backend.to_numpy(found.w))
+
+
+def test_max_norm_is_torch_s():
+    torch = pytest.importorskip("torch")
+    one = model(max_norm=0.3)
+    first, last = (trained(m, **FULL, epochs=1) for m in (one, model()))
+    W, before = (one.network.views(w)["W"][0, 1] for w in (first, last))
+    expected = torch.renorm(torch.from_numpy(before.copy()), 2, 1, 0.3).numpy()
+    np.testing.assert_allclose(W, expected, rtol=1e-6)
+
+
+def test_max_norm_that_cannot_be():
+    with pytest.raises(InputError, match="Dense: max_norm must be above 0, not 0"):
+        Dense(3, max_norm=0)
+    for options, said in (
+        (
+            {"rate_factors": {"W[0, 1]": 0}},
+            r"layer 1: max_norm would change W\[0, 1\], which is",
+        ),
+        ({"average": "ema"}, "layer 1: max_norm comes after each step"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train(model(max_norm=1.0), X, T, epochs=1, **options)
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 REFUSED = {

@@ -364,8 +364,9 @@ class DenseLayer(Section):
     l1: float = Dense.l1
     l2: float = Dense.l2
     initializer: Annotated[Spec, named(INITIALIZERS, _initializer)] = "auto"
+    max_norm: float | None = None
 
-    @field_validator("units", "dropout", "l1", "l2")
+    @field_validator("units", "dropout", "l1", "l2", "max_norm")
     @classmethod
     def _as_dense_says(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:

@@ -7,11 +7,15 @@ and the step of sharpness-aware minimisation, whose gradient is that of the wors
 
     g = dE/dw at w + radius g_0 / |g_0|,   g_0 = dE/dw at w                               (3)
 
+Weights too are kept short, after the update, where a layer has a max_norm c: of each unit k
+
+    W_·k <- W_·k c / max(|W_·k|, c)                                                       (4)
+
 |g| stays on the device: it is an array of one number that the update reads. Where it is too large
 for the dtype the step is NaN, not zero, so that the run is seen to have diverged.
 
 Sources: (2) Pascanu, Mikolov, Bengio, arXiv:1211.5063, Algorithm 1; (3) Foret et al.,
-arXiv:2010.01412, eq. (2) and Algorithm 1.
+arXiv:2010.01412, eq. (2) and Algorithm 1; (4) Srivastava et al., JMLR 15, 2014, section 5.1.
 """
 
 from collections.abc import Callable
@@ -54,6 +58,11 @@ def clipped_by_norm(update: Update, vectors: int) -> Update:
         return update(xp, w, factor * g, *state, *constants)
 
     return clipped
+
+
+def shortened(xp: Any, W: Array, total: Array, most: Array) -> Array:
+    """Eq. (4), from the units' |W_·k|², (units,)."""
+    return W * shrinkage(xp, W, total, most)
 
 
 def reach(xp: Any, factor: Array, total: Array, radius: Array) -> Array:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from backends import Array
-from mlp.errors import check_switch, check_whole
+from mlp.errors import InputError, check_switch, check_whole, is_finite
 from mlp.formulas.activations import (
     Activation,
     ActivationName,
@@ -52,8 +52,10 @@ class Dense(Layer):
     or an own object. sources: numbers of the layers that feed it, 0 the input; None is the layer
     before. bias: whether z has b added. dropout: share of units set to zero in training, see
     `mlp.layers.dropout`. l1, l2: the objective gets l1 Σ|W| + ½ l2 ΣW² for this layer's weights,
-    never its biases. initializer: a name of `mlp.formulas.initializers.INITIALIZERS`, "auto" (He
-    for rectifiers, else Glorot), a mapping, or a function.
+    never its biases. max_norm: after each update each unit's incoming weights, of all sources, are
+    shortened to this norm where they are longer (`mlp.formulas.clipping` eq. 4). initializer: a
+    name of `mlp.formulas.initializers.INITIALIZERS`, "auto" (He for rectifiers, else Glorot), a
+    mapping, or a function.
     """
 
     units: int
@@ -64,6 +66,7 @@ class Dense(Layer):
     l1: float = 0.0
     l2: float = 0.0
     initializer: InitializerName | Mapping[str, Any] | Initializer = "auto"
+    max_norm: float | None = None
 
     by_products = True
 
@@ -72,6 +75,8 @@ class Dense(Layer):
         check_rate(self.dropout, "Dense: dropout")
         check_penalties("Dense", self.l1, self.l2)
         check_switch("Dense: bias", self.bias)
+        if self.max_norm is not None and not (is_finite(self.max_norm) and self.max_norm > 0):
+            raise InputError(f"Dense: max_norm must be above 0, not {self.max_norm!r}")
         object.__setattr__(self, "units", int(self.units))
         object.__setattr__(self, "sources", check_sources("Dense", self.sources))
 

@@ -362,6 +362,16 @@ class Network:
             if l1 or l2
         ]
 
+    def constraints(self) -> dict[int, tuple[float, list[Entry]]]:
+        """{layer: (max_norm, its weights)} of each layer that has one."""
+        found = {}
+        for number in self.numbers():
+            most = getattr(self.layer(number), "max_norm", None)
+            if most is not None:
+                own = [entry for entry in self.layout if entry.layer == number]
+                found[number] = float(most), [e for e in own if e.parameter.role == "weight"]
+        return found
+
     def update_parts(
         self,
         decays: bool,

@@ -25,6 +25,7 @@ from mlp.formulas.clipping import (
     clipped_by_value,
     from_kept,
     reach,
+    shortened,
     shrinkage,
     square,
 )
@@ -152,6 +153,7 @@ class Step:
         ]
         updates = map(self.bind_update, range(len(self.parts)))
         self.updates = list(zip(updates, self.constants, strict=True))
+        self.constraints = [call for l in network.constraints() for call in self._shorten(l)]
 
     def rows_of(self, batch: slice, index: Rows | None) -> Rows:
         """What a call takes as the rows of a batch, of an order, or of the samples as they are."""
@@ -222,6 +224,38 @@ class Step:
         rule.direct(tape, *(reshape(x[part.part], part.shape) for x in (self.g, m, v)))
         self.guards.append(tape.run)
 
+    def _shorten(self, number: int) -> list[Callable[[], None]]:
+        """What a layer's max_norm does after the update."""
+        backend, network, dtype = self.backend, self.model.network, self.model.dtype
+        most, entries = network.constraints()[number]
+        trained = joined([part.part for part in self.parts])
+        for entry in entries:
+            if not any(p.start <= entry.part.start < p.stop for p in trained):
+                raise InputError(
+                    f"layer {number}: max_norm would change {entry.describe()}, which is frozen by "
+                    "rate_factors; leave one of them out"
+                )
+        if getattr(self.optimizer, "share", None):
+            raise InputError(
+                f"layer {number}: max_norm comes after each step, whose weights the average "
+                f"{self.settings.average!r} has taken already; use 'swa'"
+            )
+        units, calls = network.units[number], []
+        squares = backend.empty((sum(network.widths_into(number).values()), units), dtype)
+        total = backend.empty((units,), dtype)
+        matrices, start = [], 0
+        for entry in entries:
+            W = backend.xp.reshape(self.model.w[entry.part], entry.parameter.shape)
+            room = squares[start : start + W.shape[0], :]
+            calls.append(backend.fuse(square).bind(room, W))
+            matrices.append(W)
+            start += W.shape[0]
+        calls.append(backend.total(squares, total))
+        for W in matrices:
+            shorten = backend.fuse(shortened).bind(W, total, scalars=1)
+            calls.append(partial(shorten, most))
+        return calls
+
     def bind_update(self, i: int, *constants: Array) -> Callable[..., None]:
         """The optimizer's kernel on the i-th part of the weights. Its constants are arrays of shape
         (1,), or else the arguments of what is returned."""
@@ -277,6 +311,8 @@ class Step:
             guard()
         for update, constants in self.updates:
             update(*constants(eta, number, decay))  # loop eq. (3)
+        for call in self.constraints:
+            call()
 
     def begin(self, evaluation: Evaluation, number: int, drawn: int, seed: int) -> None:
         """What is drawn for a batch of step ``number``, the batch by the number ``drawn``, on its
@@ -359,7 +395,7 @@ class Recorded:
             if self.gathers:
                 tape.calls.append(partial(backend.take, self.order, self.batch, index))
                 tape.calls.append(partial(step.fill[n], index[0, :n]))
-            tape.calls += [*step.gradients[n], *step.guards, *updates]
+            tape.calls += [*step.gradients[n], *step.guards, *updates, *step.constraints]
             tape.calls.append(partial(backend.take, successor, self.batch, following))
             tape.copy(following, self.batch)
         self.replays: dict[int, Callable[[], None]] = {}
