@@ -16,6 +16,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, overload
 
 import numpy as np
@@ -151,7 +152,7 @@ class Model:
         heads, spreads = self.objective.heads, getattr(self.objective.loss, "spreads", None)
         if self.target_scaling is None or heads == 1 or self.objective.ordered:
             return self.target_scaling
-        return self.target_scaling.repeated(spreads or (False,) * heads)
+        return _repeated(self.target_scaling, tuple(spreads or (False,) * heads))
 
     def in_units(self, y: np.ndarray) -> np.ndarray:
         """Predictions in the user's units, of outputs (n, outputs) in scaled ones, on the host."""
@@ -955,6 +956,12 @@ def _fitting(scaling: Any, what: str, width: int, columns: str) -> Scaling | Non
             f"{what} is of {len(scaling.shift)} columns, the network has {width} {columns}"
         )
     return scaling
+
+
+@lru_cache(maxsize=64)
+def _repeated(scaling: Scaling, spreads: tuple[bool, ...]) -> Scaling:
+    """`Scaling.repeated`, made and checked once for each scaling, not at each prediction."""
+    return scaling.repeated(spreads)
 
 
 def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
