@@ -431,6 +431,11 @@ class Backend(ABC):
     def synchronize(self) -> None:  # noqa: B027, a host library has nothing to wait for
         """Wait until the device has done what was asked of it."""
 
+    def workers(self, most: int) -> int:
+        """How many of so many threads may make a run's calls at once: one, where the library has
+        threads or a queue of its own for them."""
+        return 1
+
     def scope(self) -> AbstractContextManager[Any]:
         """What must hold around a run: the current device, error state, no autograd."""
         return nullcontext()

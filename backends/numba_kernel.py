@@ -33,6 +33,7 @@ from backends.formula import FULL, REDUCE, Instruction, Program
 from backends.kernel_cache import cached
 from backends.numba_source import TRANSCENDENTAL, loop_source
 
+ALONE = 1 << 10  # elements up to which a loop is over before another thread could take its turn
 SMALL = 1 << 8  # elements below which the calls of ufuncs cost more than the arithmetic
 
 
@@ -100,7 +101,7 @@ def _loop(
     """The program as one loop over these arrays."""
     flat = is_flat(program, arrays, shape)
     dtype = str(np.result_type(*(x.dtype for x in arrays)))
-    kernel = _compiled(loop_source(program, len(arrays), dtype, flat))
+    kernel = _compiled(loop_source(program, len(arrays), dtype, flat), math.prod(shape) > ALONE)
     return partial(kernel, *(x.reshape(-1) if flat else x.reshape(-1, x.shape[-1]) for x in arrays))
 
 
@@ -196,9 +197,10 @@ def _stage(
 
 
 @cache
-def _compiled(source: str) -> Any:
+def _compiled(source: str, shared: bool) -> Any:
     # No fast-math: every operation is rounded as NumPy rounds it, and sums keep their order.
-    text = f'import numpy as np\nfrom numba import njit\n\n\n@njit(error_model="numpy")\n{source}\n'
+    options = 'error_model="numpy"' + ", nogil=True" * shared
+    text = f"import numpy as np\nfrom numba import njit\n\n\n@njit({options})\n{source}\n"
     name = "mlp_" + hashlib.sha256(text.encode()).hexdigest()[:20]
     module = ModuleType(name)
     sys.modules[name] = module  # a kernel from the cache looks the function up by its module

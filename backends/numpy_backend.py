@@ -122,6 +122,9 @@ class NumpyBackend(Backend):
         out = room()
         return out, partial(fill, out, clock, stream, samples)
 
+    def workers(self, most: int) -> int:
+        return most
+
     def memory(self) -> Memory:
         return host_memory()
 

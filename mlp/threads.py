@@ -140,6 +140,19 @@ def check_threads(threads: object) -> None:
     check_whole("threads", threads, 1)
 
 
+def blas_threads() -> int:
+    """The threads that products use now.
+
+    >>> with limited(1):
+    ...     blas_threads()
+    1
+    """
+    from threadpoolctl import threadpool_info
+
+    pools = (pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+    return max(pools, default=1)
+
+
 def usable_cores() -> int:
     """The cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

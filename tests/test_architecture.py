@@ -50,7 +50,7 @@ HOUSE = [
     ),
     ("layers", ["tape", "layer", "noise", "affine", "dropout", "dense", *OTHER_LAYERS]),
     ("network", ["graph", "backpropagation", "objective"]),
-    ("parallel", ["group", "nccl", "mpi", "launch", "cost"]),
+    ("parallel", ["group", "nccl", "mpi", "launch", "cost", "crew"]),
     (
         "data",
         [

@@ -3,18 +3,23 @@
 Ranks are threads here, which need no MPI; `test_mpi.py` has the same laws on processes.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import signal
+import threading
+import time
+from functools import partial
 
 import numpy as np
 import pytest
 import scipy.sparse
 
 import mlp
+from backends.numpy_backend import NumpyBackend
 from mlp.errors import InputError
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
+from mlp.parallel.crew import crew_of
 from mlp.parallel.group import Group
-from mlp.parallel.shards import Shards, check_shards, cut
+from mlp.parallel.shards import check_shards, cut
 from tests.thread_group import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:the loss became non-finite")
@@ -173,22 +178,110 @@ def test_with_shards_bit_for_bit(dtype, options):
             assert several.history["loss"] == one.history["loss"]
 
 
-def test_a_crew_may_run_the_shards_at_once():
-    model, t = model_of("cross_entropy"), TARGETS["classes"]
-    samples = model.samples(X, t, S)
-    found = []
-    with ThreadPoolExecutor(4) as pool:
+SPARSE = scipy.sparse.csr_array(np.where(abs(X) > 0.5, X, 0.0))
 
-        def at_once(calls):
-            for done in [pool.submit(call) for call in calls]:
-                done.result()
 
-        for crew in ({}, {"crew": at_once}):
-            shards = Shards(model, model.feed(samples), [N], Group(), 4, **crew)
-            shards.run(N, shards.rows_of(slice(0, N)), seed=1, number=1)
-            found.append((shards.g.copy(), shards.sums.copy()))
-    assert (found[0][0] == found[1][0]).all()
-    assert (found[0][1] == found[1][1]).all()
+@pytest.mark.parametrize("options", [
+    {"dtype": "float32"}, {"jit": False}, {"weights": S}, {"layers": NORMALISED}, {"X": SPARSE},
+    {"batch_size": 3}, {"batch_size": None}, {"accumulate": 3}, {"clip_norm": 0.1},
+    {"validation": 0.3}, {"layers": DEEP, "optimizer": "muon"}, {"optimizer": "rprop"},
+], ids=str)  # fmt: skip
+def test_the_number_of_threads_changes_no_bit(options):
+    about = {"epochs": 2, "batch_size": 8, "parallel": {"shards": 4}} | options
+    layers, dtype = about.pop("layers", ()), about.pop("dtype", "float64")
+    rows, weights = about.pop("X", X), about.pop("weights", None)
+    backend = NumpyBackend(jit=about.pop("jit", None))
+    model, found = model_of(layers=layers, dtype=dtype, backend=backend), []
+    for threads in (1, 2, 3):
+        run = {"threads": threads, "sample_weight": weights, "seed": 5, **about}
+        found.append(mlp.train(model, rows, TARGETS["numbers"], **run))
+    for other in found[1:]:
+        assert (other.model.w == found[0].model.w).all()
+        assert (other.model.statistics == found[0].model.statistics).all()
+        for name in found[0].history.keys() - {"seconds"}:
+            assert other.history[name] == found[0].history[name]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_crew_makes_every_call_once(threads):
+    with mlp.threads.limited(threads), crew_of(NumpyBackend(), 8) as crew:
+        assert threading.active_count() == threads
+        for n in (0, 1, 2, 3, 8):
+            done, scopes = [], []
+
+            def call(i, done=done, scopes=scopes):
+                done.append(i)
+                scopes.append(np.geterr()["over"])
+
+            crew([partial(call, i) for i in range(n)])
+            assert sorted(done) == list(range(n))
+    assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_is_raised_when_no_thread_is_at_work(error):
+    done = []
+
+    def late(i):
+        time.sleep(0.01)
+        done.append(i)
+
+    def fail(i):
+        raise error(i)
+
+    with mlp.threads.limited(3), crew_of(NumpyBackend(), 8) as crew:
+        for _ in range(2):  # and it goes on afterwards
+            done.clear()
+            calls = [late, fail, late, fail, late]
+            with pytest.raises(error, match="1"):
+                crew([partial(call, i) for i, call in enumerate(calls)])
+            assert sorted(done) == [0, 2, 4]
+
+
+def test_ctrl_c_waits_for_the_threads():
+    done = []
+
+    def late():
+        time.sleep(0.05)
+        done.append(1)
+
+    with mlp.threads.limited(2), crew_of(NumpyBackend(), 2) as crew:
+        alarm = threading.Timer(0.02, signal.raise_signal, [signal.SIGINT])
+        alarm.start()
+        with pytest.raises(KeyboardInterrupt):
+            crew([late, late])
+        alarm.join()
+    assert len(done) >= 1
+    assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("error", [OSError("the disk fails"), MemoryError("no room")])
+def test_what_fails_in_a_thread_ends_the_run(monkeypatch, error):
+    from mlp.data.feed import Feed
+
+    bind = Feed.bind
+
+    def failing(self, evaluation, place=0):
+        fill, steps = bind(self, evaluation, place), []
+
+        def run(rows):
+            steps.append(1)
+            if place == 1 and len(steps) == 3:
+                raise error
+            fill(rows)
+
+        return run
+
+    monkeypatch.setattr(Feed, "bind", failing)
+    about = {"parallel": {"shards": 2}, "threads": 2, "epochs": 1, "batch_size": 8}
+    if isinstance(error, MemoryError):
+        found = mlp.train(model_of(), X, TARGETS["numbers"], **about)
+        assert found.out_of_memory
+        assert found.state.step == 2
+    else:
+        with pytest.raises(OSError, match="the disk fails"):
+            mlp.train(model_of(), X, TARGETS["numbers"], **about)
+    assert threading.active_count() == 1
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8])
@@ -280,15 +373,15 @@ def test_what_fails_in_a_shard_fails_on_all_ranks(monkeypatch, rank, error):
     fault it is."""
     from mlp.parallel.shards import Batch
 
-    load = Batch.load
+    loads = Batch.loads
 
     def failing(self, rows):
         self.steps = getattr(self, "steps", 0) + 1
         if self.group.rank == rank and self.steps == 3 and self.n == 8:
             raise error
-        load(self, rows)
+        return loads(self, rows)
 
-    monkeypatch.setattr(Batch, "load", failing)
+    monkeypatch.setattr(Batch, "loads", failing)
 
     def job(group):
         try:

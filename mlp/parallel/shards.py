@@ -12,14 +12,14 @@ of the tree; the group adds the upper ones. Where a pass needs a sum over the wh
 way, as of sample weights or of a batch's mean (`Tape.sum_shards`), all shards come so far, and the
 sum is taken as in (1).
 
-Within a rank a ``crew`` runs the shards: a function that makes given calls, in any order or at
-once. Nothing here knows which; each shard has buffers of its own.
+Within a rank a ``crew`` (`mlp.parallel.crew`) runs the shards: a function that makes given calls,
+in any order or at once. Nothing here knows which; each shard has buffers of its own. Rows are
+gathered by the call that reads them, and (1) is cut into as many slices of w as a rank has shards.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 from backends import Array, Backend
 from mlp.data.feed import Feed, Rows
@@ -27,16 +27,8 @@ from mlp.errors import InputError
 from mlp.layers.tape import Arena, Tape, add
 from mlp.model import Model
 from mlp.network.objective import Evaluation
+from mlp.parallel.crew import Call, Crew, one_by_one
 from mlp.parallel.group import Group
-
-Call = Callable[[], None]
-Crew = Callable[[Sequence[Call]], Any]
-
-
-def one_by_one(calls: Sequence[Call]) -> None:
-    """The crew of one thread."""
-    for call in calls:
-        call()
 
 
 def cut(n: int, shards: int) -> list[slice]:
@@ -99,6 +91,7 @@ class Shards:
         own = self.count // group.size
         self.own = slice(group.rank * own, (group.rank + 1) * own)
         self.fixed = fixed
+        self.gathers = feed.stream is None  # else rows come through buffers that shards share
         backend, network = model.backend, model.network
         sizes = sorted(set(sizes), reverse=True)
         self.room = max(-(-sizes[0] // self.count), 1)
@@ -161,57 +154,67 @@ class Batch:
         for i, e in enumerate(self.evaluations):
             value = partial(self.backend.copy, e.sums, shards.vectors[i : i + 1, parameters:])
             self.segments[i][-1].append(value)
-        width = parameters + 2
-        self.total = self._sum([shards.vectors[i, :width] for i in range(len(parts))], last=True)
+        self.passes: list[list[Call]] = [
+            [partial(one_by_one, calls) for calls, busy in zip(k, self.busy, strict=True) if busy]
+            for k in zip(*self.segments, strict=True)
+        ]
+        # Eq. (1) of this rank's shards, a slice of all of them at a time; then of all ranks.
+        self.slices = [
+            partial(one_by_one, self._tree([shards.vectors[i, part] for i in range(len(parts))]))
+            for part in cut(parameters + 2, len(parts))
+        ]
+        self.total = [self.group.sum(self.backend, shards.vectors[0, :], shards.fixed)]
         tape = Tape(self.backend, model.precision)
         weight = self.evaluations[0].weight
         model.objective.penalty(tape, model.w, n, weight, shards.sums, shards.g)
         self.total += tape.calls
 
-    def _sum(self, arrays: list[Array], last: bool = False) -> list[Call]:
-        """Eq. (1) of an array of each shard; last: it is wanted in the first of them alone."""
+    def _tree(self, arrays: list[Array]) -> list[Call]:
+        """Eq. (1) of an array of each of this rank's shards, into the first of them."""
         calls: list[Call] = [
             partial(_clear, x) for x, busy in zip(arrays, self.busy, strict=True) if not busy
         ]
-        calls += tree(self.backend, arrays)
-        calls.append(self.group.sum(self.backend, arrays[0], self.shards.fixed))
-        if not last:
-            calls += [partial(self.backend.copy, arrays[0], x) for x in arrays[1:]]
-        return calls
+        return calls + tree(self.backend, arrays)
 
-    def load(self, rows: Sequence[Rows]) -> None:
-        """The rows of each shard into its buffers."""
-        for fill, part, busy in zip(self.fill, rows, self.busy, strict=True):
-            if busy:
-                fill(part)
+    def _sum(self, arrays: list[Array]) -> list[Call]:
+        """Eq. (1) of an array of each shard, into all of them."""
+        calls = self._tree(arrays)
+        calls.append(self.group.sum(self.backend, arrays[0], self.shards.fixed))
+        return calls + [partial(self.backend.copy, arrays[0], x) for x in arrays[1:]]
+
+    def loads(self, rows: Sequence[Rows]) -> list[Call]:
+        """What brings the rows of each shard into its buffers."""
+        there = zip(self.fill, rows, self.busy, strict=True)
+        return [partial(fill, part) for fill, part, busy in there if busy]
 
     def run(self, rows: Sequence[Rows] | None, seed: int, number: int, factor: float = 1.0) -> None:
         """The passes, and eq. (1). What goes wrong in a shard goes wrong on all ranks: each comes
         to every meeting, and the error is raised by all before anything has changed."""
-        error: Exception | None = None
+        crew, error = self.shards.crew, None
+        loads: list[Call] = []
         try:
-            if rows is not None:
-                self.load(rows)
+            loads = [] if rows is None else self.loads(rows)
+            if not self.shards.gathers:
+                one_by_one(loads)
+                loads = []
             for part, e in zip(self.parts, self.evaluations, strict=True):
                 if e.noise is not None:
                     e.noise.begin(seed, number, part.start, factor)
         except Exception as found:
             error = found
-        for k in range(len(self.segments[0])):
+        for k, passes in enumerate(self.passes):
             if k:
                 one_by_one(self.meetings[k - 1])
             if error is None:
                 try:
-                    self.shards.crew(
-                        [
-                            partial(one_by_one, segments[k])
-                            for segments, busy in zip(self.segments, self.busy, strict=True)
-                            if busy
-                        ]
-                    )
+                    if loads and k == 0:
+                        both = zip(loads, passes, strict=True)
+                        passes = [partial(one_by_one, pair) for pair in both]
+                    crew(passes)
                 except Exception as found:
                     error = found
         self.group.settle(error)
+        crew(self.slices)
         one_by_one(self.total)
 
 

@@ -49,6 +49,7 @@ from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, shortage
 from mlp.model import Model, mean_or_sum, shares
+from mlp.parallel.crew import Crew, crew_of, one_by_one
 from mlp.parallel.group import ALONE, Group, is_agreed
 from mlp.threads import limited
 from mlp.training.checkpoints import Checkpoints, Writer
@@ -87,10 +88,11 @@ def train(
     `StoredDataset.split`), or (X, t), or what `mlp.read` or `mlp.open_rows` gives. sample_weight:
     (n,), 0 or above. state: of an earlier run, to go on from. checkpoint: a folder in which the
     state is kept while training, or `Checkpoints` that say how. threads: that products may use
-    meanwhile, see `mlp.threads.limited`. group: the processes that train together, all of them by
-    this call with the same arguments, as `mlp.parallel.world()`: each takes its part of every
-    batch, and rank 0 alone calls callbacks (but those with ``every_rank = True``) and writes
-    checkpoints; see docs/parallel.md. settings, or its fields by name: see `Settings`.
+    meanwhile, see `mlp.threads.limited`, or that run the shards of `parallel`. group: the processes
+    that train together, all of them by this call with the same arguments, as
+    `mlp.parallel.world()`: each takes its part of every batch, and rank 0 alone calls callbacks
+    (but those with ``every_rank = True``) and writes checkpoints; see docs/parallel.md. settings,
+    or its fields by name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     If a callback raises, the state up to that batch is a checkpoint, where there are some.
@@ -114,7 +116,12 @@ def train(
         kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
     if group.rank:
         kept = None  # rank 0's are those of all
-    with limited(threads), _device_kept(model.backend, kept), model.backend.scope():
+    with (
+        limited(threads),
+        _device_kept(model.backend, kept),
+        model.backend.scope(),
+        _crew(model.backend, settings, group) as crew,
+    ):
         group = group.on(model.backend)
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             model = model.learns(X, t)
@@ -128,9 +135,19 @@ def train(
         if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU
             model.w = group.broadcast(model.backend.to_numpy(model.w))
         with group.together(), enough_memory(model.backend, "training, before its first step"):
-            trainer = Trainer(model, settings, *parts, callbacks, state, plan, kept, group)
+            trainer = Trainer(model, settings, *parts, callbacks, state, plan, kept, group, crew)
         with interruptible(trainer.run):
             return trainer.train()
+
+
+@contextmanager
+def _crew(backend: Backend, settings: Settings, group: Group) -> Iterator[Crew]:
+    """Who runs the shards of this rank."""
+    if settings.shards is None:
+        yield one_by_one
+        return
+    with crew_of(backend, max(settings.shards // group.size, 1)) as crew:
+        yield crew
 
 
 @contextmanager
@@ -263,6 +280,7 @@ class Trainer:
         plan: Plan,
         checkpoints: Checkpoints | None = None,
         group: Group = ALONE,
+        crew: Crew = one_by_one,
     ):
         self.group = group
         if group.rank:
@@ -284,6 +302,7 @@ class Trainer:
             streamed=plan.streamed,
             copies=checkpoints is not None,
             group=group,
+            crew=crew,
         )
         self.state = held.begin(state)
         self.writer = None

@@ -121,9 +121,9 @@ class Settings:
     split and dropout. record_steps: record the step on the device once and replay it, which spares
     the time that starting its kernels takes; a learning rate that a callback changes then counts
     from the next epoch on. parallel: {"shards": 4} cuts each batch into so many shards, a power of
-    two, whose gradients are added in a fixed tree, so that 1, 2 and 4 processes give the same
-    weights to the last bit (with one thread each, on one kind of CPU); without it they agree to
-    rounding (docs/parallel.md).
+    two, whose gradients are added in a fixed tree, so that 1, 2 and 4 processes, each of any number
+    of threads, give the same weights to the last bit (on one kind of CPU); without it they agree to
+    rounding. With NumPy the shards run in threads of their own (docs/parallel.md).
 
     >>> settings = Settings(epochs=50, optimizer="rprop")
     >>> settings, settings.rate()

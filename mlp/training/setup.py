@@ -23,6 +23,7 @@ from mlp.formulas.loss_scaling import START
 from mlp.formulas.optimizers import Optimizer, OptimizerName, towards
 from mlp.model import Evaluator, Model
 from mlp.network.graph import Network
+from mlp.parallel.crew import Crew, one_by_one
 from mlp.parallel.group import ALONE, Group
 from mlp.training.settings import Settings
 from mlp.training.state import State
@@ -88,7 +89,8 @@ class Setup:
 
     backend: another one than the model's, to count on. streamed: whether the rows to train on, and
     those held out, stay on the host; None asks the backend. copies: whether there is room for a
-    copy of the state, `copied`. under: the heading of what follows. group: the ranks of the run.
+    copy of the state, `copied`. under: the heading of what follows. group: the ranks of the run;
+    crew: who runs the shards of this one.
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class Setup:
         copies: bool = False,
         under: Under = lambda heading: nullcontext(),
         group: Group = ALONE,
+        crew: Crew = one_by_one,
     ):
-        self.group = group
+        self.group, self.crew = group, crew
         self.backend, self.dtype = backend or model.backend, model.dtype
         samples = samples.own()
         self.settings, self.samples, self.held_out = settings, samples, held_out
@@ -228,6 +231,7 @@ class Setup:
             self.vectors.get("accumulated"),
             self.group,
             self._strength(),
+            self.crew,
         )
         self.recorded = None
         if self.settings.record_steps:

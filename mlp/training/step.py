@@ -35,8 +35,9 @@ from mlp.layers.tape import Arena, Tape
 from mlp.model import Model
 from mlp.network.graph import UpdatePart
 from mlp.network.objective import Evaluation
+from mlp.parallel.crew import Crew, one_by_one
 from mlp.parallel.group import ALONE, Group
-from mlp.parallel.shards import Shards
+from mlp.parallel.shards import Shards, cut
 from mlp.training.mixup import Mixup
 from mlp.training.settings import Settings
 
@@ -64,7 +65,8 @@ class Step:
     (`mlp.formulas.loss_scaling`). settings: factors, clipping, `sam_radius`, `accumulate`, `mixup`;
     for `accumulate` ``accumulated`` is the sum so far. strength: the factor on noise in a step,
     counted from 0. ``g`` is the gradient of the last step; ``parts``: of w.
-    With several ranks in the group, or shards, each batch is cut into such (`mlp.parallel.shards`).
+    With several ranks in the group, or shards, each batch is cut into such (`mlp.parallel.shards`),
+    which the crew runs; it updates as many slices of w.
     """
 
     def __init__(
@@ -79,8 +81,9 @@ class Step:
         accumulated: Array | None = None,
         group: Group = ALONE,
         strength: Callable[[int], float] | None = None,
+        crew: Crew = one_by_one,
     ):
-        self.strength, self.mixup = strength, None
+        self.strength, self.mixup, self.crew = strength, None, crew
         self.model, self.optimizer, self.backend = model, optimizer, model.backend
         self.vectors = dict(zip(optimizer.state, vectors, strict=True))
         self.settings = settings = settings or Settings()
@@ -112,7 +115,7 @@ class Step:
                 raise InputError(
                     "record_steps records the steps of one process; leave it out, or start one"
                 )
-            self.shards = Shards(model, feed, sizes, group, settings.shards, scale)
+            self.shards = Shards(model, feed, sizes, group, settings.shards, scale, crew)
             self.batch_g = self.shards.g
             self.g = self.batch_g if accumulated is None else accumulated
             self.arena = self.shards.arenas[0]
@@ -151,9 +154,21 @@ class Step:
         self.constants = [
             _constants(part, rule) for part, rule in zip(self.parts, self.rules, strict=True)
         ]
-        updates = map(self.bind_update, range(len(self.parts)))
-        self.updates = list(zip(updates, self.constants, strict=True))
+        self.updates = [
+            [
+                (self.bind_update(i, within=w), self.constants[i])
+                for i, w in enumerate(slices)
+                if w.stop > w.start
+            ]
+            for slices in zip(*(self._slices(part) for part in self.parts), strict=True)
+        ]
         self.constraints = [call for l in network.constraints() for call in self._shorten(l)]
+
+    def _slices(self, part: UpdatePart) -> list[slice]:
+        """A part of w in as many slices as this process has shards."""
+        start, stop = part.part.start, part.part.stop
+        count = 1 if self.shards is None else len(self.shards.arenas)
+        return [slice(start + x.start, start + x.stop) for x in cut(stop - start, count)]
 
     def rows_of(self, batch: slice, index: Rows | None) -> Rows:
         """What a call takes as the rows of a batch, of an order, or of the samples as they are."""
@@ -174,7 +189,7 @@ class Step:
         if self.shards is None:
             self.fill[n](rows)
         else:
-            self.shards.of[n].load(rows)
+            one_by_one(self.shards.of[n].loads(rows))
 
     def _ascend(self, n: int, again: Callable[[], None]) -> None:
         """The gradient of sharpness-aware minimisation: at w, then at the worst point near it."""
@@ -256,10 +271,12 @@ class Step:
             calls.append(partial(shorten, most))
         return calls
 
-    def bind_update(self, i: int, *constants: Array) -> Callable[..., None]:
-        """The optimizer's kernel on the i-th part of the weights. Its constants are arrays of shape
-        (1,), or else the arguments of what is returned."""
-        part, rule = self.parts[i].part, self.rules[i]
+    def bind_update(
+        self, i: int, *constants: Array, within: slice | None = None
+    ) -> Callable[..., None]:
+        """The optimizer's kernel on the i-th part of the weights, or on a slice of it. Its
+        constants are arrays of shape (1,), or else the arguments of what is returned."""
+        part, rule = within or self.parts[i].part, self.rules[i]
         update, vectors = rule.update, len(rule.state)
         if self.settings.clip_value is not None:
             update = clipped_by_value(update, float(self.settings.clip_value))
@@ -309,8 +326,11 @@ class Step:
             return
         for guard in self.guards:
             guard()
-        for update, constants in self.updates:
-            update(*constants(eta, number, decay))  # loop eq. (3)
+        about = eta, number, decay
+        if len(self.updates) == 1:
+            _update(self.updates[0], *about)  # loop eq. (3)
+        else:
+            self.crew([partial(_update, slices, *about) for slices in self.updates])
         for call in self.constraints:
             call()
 
@@ -335,6 +355,17 @@ def _constants(part: UpdatePart, rule: Any) -> Callable[[float, int, float], tup
         return found
 
     return constants
+
+
+def _update(
+    slices: list[tuple[Callable[..., None], Callable[..., tuple[float, ...]]]],
+    eta: float,
+    number: int,
+    decay: float,
+) -> None:
+    """A slice of each part of w."""
+    for update, constants in slices:
+        update(*constants(eta, number, decay))
 
 
 def added(xp: Any, g: Array, more: Array, begun: Array, share: Array) -> Array:
