@@ -81,6 +81,7 @@ HOUSE = [
                 "ranks",
                 "run",
                 "initial",
+                "pace",
                 "loop",
                 "range_test",
             ),

@@ -15,7 +15,7 @@ from mlp.network.graph import Network
 from mlp.training.loop import train
 from mlp.training.memory_plan import Plan
 
-PLAN = Plan({"weights": 8}, 1, 1, (False, False), "CPU", Memory(), None)
+PLAN = Plan({"weights": 8}, 1, 1, (False, False), "CPU", Memory(), 0, None)
 
 
 class Terminal(io.StringIO):
@@ -47,7 +47,9 @@ def epochs(text):
 
 def test_a_line_an_epoch_with_loss_metric_and_speed():
     memory, *lines = run(io.StringIO(), epochs=3, validation=0.25).splitlines()
-    assert re.fullmatch(r"memory: [\d.]+ kB of [\d.]+ GB free on CPU, .* \(weights .*\)", memory)
+    assert re.fullmatch(
+        r"memory: [\d.]+ kB of [\d.]+ GB free on CPU, .* \(weights .*\), \d+ threads?", memory
+    )
     assert len(lines) == 3
     for number, line in enumerate(lines, start=1):
         pattern = (
@@ -119,6 +121,7 @@ def test_the_bar_is_drawn_ten_times_a_second_at_most_and_counts_without_the_devi
             settings = type("Settings", (), {"epochs": 10})()
             state = type("State", (), {"epoch": 0, "batch": 0})()
             self.settings, self.state, self.batches = settings, state, 1000
+            self.threads = 2
             self.plan = PLAN
 
     clock = [0.0]
@@ -138,7 +141,7 @@ def test_lines_go_on_where_a_resumed_run_stands():
     lines = Lines(stream)
     state = type("State", (), {"epoch": 100})()
     settings = type("Settings", (), {"epochs": 140})()
-    about = {"state": state, "settings": settings, "samples": 10, "plan": PLAN}
+    about = {"state": state, "settings": settings, "samples": 10, "plan": PLAN, "threads": 1}
     under_way = type("Run", (), about)()
     lines.on_run_start(under_way)
     for epoch in range(101, 141):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
-from mlp import Dense, InputError, Model, Network, threads, train
+from mlp import Dense, InputError, MLPRegressor, Model, Network, threads, train
+from mlp.layers.tape import Tape
 from mlp.threads import limited, share_of_cores
+from mlp.training.pace import Pace
 
 X = np.random.default_rng(0).normal(size=(300, 20))
 T = (X[:, :1] > 0.0).astype(float)
@@ -242,6 +245,111 @@ thread.join()
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout.split(), done.stderr) == (["2", "1"], "")
+
+
+# ------------------------------------------------------------------ no more threads than pay
+
+
+@pytest.fixture
+def nothing_said(monkeypatch):
+    for name in (*threads.RANKS, *threads.SAID):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("units", "rows", "expected"), [
+    ((26, 64, 64, 1), 128, 1), ((64, 100, 10), 200, 1), ((64, 32, 10), 32, 1),
+    ((28, 300, 300, 300, 1), 1024, 22), ((784, 512, 512, 10), 256, 22), ((784, 100, 10), 200, 3),
+    ((4096, 4096, 10), 1, 4), ((1, 1), 1, 1),
+], ids=str)  # fmt: skip
+def test_threads_by_sizes(units, rows, expected):
+    net = Network(units[0], [Dense(m) for m in units[1:]])
+    assert abs(threads.paying(rows * size for size in net.matrices) - expected) <= 1
+    more = [threads.paying(k * rows * size for size in net.matrices) for k in (1, 2, 10)]
+    assert more == sorted(more)
+
+
+def seen_in(**options):
+    seen = []
+    train(model(), X, T, epochs=1, callbacks=[lambda run: seen.append(in_use())], **options)
+    assert in_use() == 2
+    return seen[0]
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_a_run_takes_no_more_than_pay(monkeypatch):
+    assert seen_in() == 1
+    assert seen_in(threads=2) == 2
+    with limited(2):
+        assert seen_in() == 2
+    monkeypatch.setattr(threads, "PAYS", 10)
+    assert seen_in() == 2
+    assert seen_in(threads=1) == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert seen_in() == 2
+
+
+@pytest.mark.usefixtures("nothing_said")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_estimators_take_no_more_than_pay(monkeypatch, solver, method):
+    seen, run = [], Tape.run
+
+    def look(self):
+        seen.append(in_use())
+        run(self)
+
+    monkeypatch.setattr(Tape, "run", look)
+    about = {"solver": solver, "hidden_layer_sizes": (5,), "max_iter": 2}
+    for given, expected in (({}, 1), ({"threads": 2}, 2)):
+        estimator = MLPRegressor(random_state=1, **about)
+        if solver == "lbfgs" and method == "partial_fit":
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with limited(**given):
+                getattr(estimator, method)(X, T.ravel())
+        assert set(seen) == {expected}
+        assert in_use() == 2
+        seen.clear()
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_a_rule_within_another_has_all_threads_to_choose_from():
+    large, small = [10**9], [10]
+    with threads.as_pays(small):
+        assert in_use() == 1
+        with threads.as_pays(large):
+            assert in_use() == 2
+        with limited(1), threads.as_pays(large):
+            assert in_use() == 1
+        assert in_use() == 1
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_a_rule_within_a_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4")
+    with limited(), threads.as_pays([10**9]):
+        assert in_use() == 1
+
+
+def test_steps_that_take_many_times_what_they_took_are_said_once():
+    pace = Pace()
+    said = [pace.step(10, seconds) for seconds in [1.5, 1.0] * 5 + [3.0] * 9 + [9.0] * 9]
+    assert [x is None for x in said] == [True] * 19 + [False] + [True] * 8
+    assert said[19] == "steps take 9 times as long as before (1 s for 10 rows, now 9 s)"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_slow_run_names_the_threads(monkeypatch, number):
+    monkeypatch.setattr(Pace, "step", lambda self, rows, seconds: f"{rows} rows took long")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        train(model(), X, T, epochs=1, batch_size=300, threads=number)
+    said = [str(x.message) for x in found]
+    assert [("300 rows took long" in x, "--threads 1" in x) for x in said] == [(True, True)] * (
+        number - 1
+    )
 
 
 # ------------------------------------------------------------------ processes that share a node

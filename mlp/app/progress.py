@@ -1,5 +1,5 @@
 """Progress of a run as a callback of `mlp.training`: a bar on a terminal, else plain lines; before
-them what the run takes of the device's memory.
+them what the run takes of the device's memory, and its threads.
 
 Losses and metrics are shown when an epoch has ended and they are on the host anyway; within an
 epoch only batches are counted.
@@ -28,6 +28,11 @@ def progress(quiet: bool = False, stream: TextIO | None = None) -> Iterator[list
             yield [shown]
     else:
         yield [Lines(lossy)]
+
+
+def takes(run: Run) -> str:
+    """What a run takes of the machine, in one line."""
+    return f"{run.plan.line()}, {run.threads} thread{'s' * (run.threads != 1)}"
 
 
 def describe(run: Run, short: bool = False) -> str:
@@ -85,7 +90,7 @@ class Lines:
     def on_run_start(self, run: Run) -> None:
         self.shown, self.epochs = run.state.epoch, run.settings.epochs
         self.every = max(1, -(-(self.epochs - self.shown) // LINES))
-        self._print(run.plan.line())
+        self._print(takes(run))
 
     def on_epoch_end(self, run: Run) -> None:
         if run.state.epoch >= min(self.shown + self.every, self.epochs):
@@ -133,7 +138,7 @@ class Bar:
         self.drawn = 0.0
 
     def on_run_start(self, run: Run) -> None:
-        self.shown.console.print(run.plan.line(), markup=False, highlight=False)
+        self.shown.console.print(takes(run), markup=False, highlight=False)
         self.epochs = run.settings.epochs
         self.done = run.state.epoch * run.batches + run.state.batch
         self.task = self.shown.add_task(

@@ -9,7 +9,7 @@ call to the next; it is never pickled.
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral, Real
@@ -41,7 +41,7 @@ from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.kept import Kept, kept
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.models import ACTIVATION_NAMES, RATE_MODES, load, save
-from mlp.estimators.stochastic import SolverState, fit_stochastic
+from mlp.estimators.stochastic import SolverState, batch_rows, fit_stochastic
 from mlp.files import PathLike
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned, meant_before
 from mlp.formulas.losses import LOSSES, get_loss, heads_of
@@ -51,7 +51,7 @@ from mlp.layers.dense import Dense
 from mlp.memory import enough_memory
 from mlp.model import Model
 from mlp.network.graph import Network
-from mlp.threads import limited
+from mlp.threads import as_pays, limited
 from mlp.training.checkpoints import Checkpoints
 
 
@@ -181,9 +181,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             if self.solver == "lbfgs":
                 data, chunks = chunks_of(data, backend, dtype_name(self.coefs_[0]))
                 model = self._build(backend, self.alpha / len(chunks))
-                fit_lbfgs(self, model, data, chunks)
+                with self._as_pays(backend, chunks[0].stop):
+                    fit_lbfgs(self, model, data, chunks)
             else:
-                model = fit_stochastic(self, backend, data, held_out, incremental, where)
+                with self._as_pays(backend, batch_rows(self.batch_size, data.samples.n)):
+                    model = fit_stochastic(self, backend, data, held_out, incremental, where)
             finite = bool(np.isfinite(backend.to_numpy(model.w)).all())
         if not finite:
             raise ValueError(
@@ -191,6 +193,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 " contain large values and need to be preprocessed."
             )
         return model
+
+    def _as_pays(self, backend: Backend, rows: int) -> AbstractContextManager[None]:
+        """Products in no more threads than pay with so many rows, where they are NumPy's."""
+        if backend.workers(2) == 1:
+            return nullcontext()
+        return as_pays(rows * W.size for W in self.coefs_)
 
     def _check_combination(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         """Settings that cannot be used together."""

@@ -108,6 +108,11 @@ def _solver(estimator: Any, model: Model, incremental: bool) -> SolverState:
     )
 
 
+def batch_rows(batch_size: Any, n: int) -> int:
+    """The rows of a batch, of n rows: scikit-learn's rule."""
+    return int(min(200 if batch_size == "auto" else batch_size, n))
+
+
 @contextmanager
 def _restored_on_error(backend: Backend, arrays: Sequence[Array]) -> Iterator[None]:
     kept = []
@@ -182,15 +187,13 @@ class Epochs:
 
     def _batch_size(self) -> int:
         size = self.estimator.batch_size
-        if size == "auto":
-            return min(200, self.n)
-        if size > self.n:
+        if size != "auto" and size > self.n:
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than "
                 "sample size. It is going to be clipped",
                 stacklevel=2,
             )
-        return int(min(size, self.n))
+        return batch_rows(size, self.n)
 
     def _step(self, engine: Engine) -> Step:
         """The step on these data; `partial_fit` goes on with the one before if it is the like."""

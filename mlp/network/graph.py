@@ -410,6 +410,13 @@ class Network:
             )
         return parts
 
+    @property
+    def matrices(self) -> list[int]:
+        """The size of each factor of products: with n rows, the multiply-adds of one are n times
+        that."""
+        weights = (e.parameter for e in self.layout if e.parameter.role == "weight")
+        return [math.prod(parameter.shape) for parameter in weights]
+
     def hidden_matrix(self, entry: Entry) -> bool:
         """Whether it is a matrix of weights between hidden layers."""
         parameter, inside = entry.parameter, entry.layer < self.depth and entry.parameter.source

@@ -55,7 +55,7 @@ class Threads:
     """
 
     def __init__(self, backend: Backend, others: int):
-        self.backend = backend
+        self.backend, self.size = backend, others + 1
         self.round: Iterator[tuple[int, Call]] | None = None
         self.errors: list[tuple[int, BaseException]] = []
         self.members = [(Lock(), Lock()) for _ in range(others)]  # it may begin, it is done

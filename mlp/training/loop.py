@@ -49,12 +49,13 @@ from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, shortage
 from mlp.model import Model, mean_or_sum, shares
-from mlp.parallel.crew import Crew, crew_of, one_by_one
+from mlp.parallel.crew import Crew, Threads, crew_of, one_by_one
 from mlp.parallel.group import ALONE, Group, is_agreed
-from mlp.threads import limited
+from mlp.threads import as_pays, blas_threads, limited
 from mlp.training.checkpoints import Checkpoints, Writer
 from mlp.training.initial import from_data
 from mlp.training.memory_plan import Plan, plan_for
+from mlp.training.pace import Pace
 from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
 from mlp.training.settings import Options, Settings
@@ -116,12 +117,7 @@ def train(
         kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
     if group.rank:
         kept = None  # rank 0's are those of all
-    with (
-        limited(threads),
-        _device_kept(model.backend, kept),
-        model.backend.scope(),
-        _crew(model.backend, settings, group) as crew,
-    ):
+    with limited(threads), _device_kept(model.backend, kept), model.backend.scope():
         group = group.on(model.backend)
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             model = model.learns(X, t)
@@ -134,20 +130,26 @@ def train(
                 model = from_data(model, parts[0], settings.seed)
         if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU
             model.w = group.broadcast(model.backend.to_numpy(model.w))
-        with group.together(), enough_memory(model.backend, "training, before its first step"):
-            trainer = Trainer(model, settings, *parts, callbacks, state, plan, kept, group, crew)
-        with interruptible(trainer.run):
-            return trainer.train()
+        with _crew(model, settings, parts[0].n, group) as crew:
+            with group.together(), enough_memory(model.backend, "training, before its first step"):
+                about = *parts, callbacks, state, plan, kept, group, crew
+                trainer = Trainer(model, settings, *about)
+            with interruptible(trainer.run):
+                return trainer.train()
 
 
 @contextmanager
-def _crew(backend: Backend, settings: Settings, group: Group) -> Iterator[Crew]:
-    """Who runs the shards of this rank."""
-    if settings.shards is None:
+def _crew(model: Model, settings: Settings, n: int, group: Group) -> Iterator[Crew]:
+    """Who runs the shards of this rank; without shards products have the threads that pay."""
+    backend, rows = model.backend, settings.rows_of_a_batch(n) // group.size
+    if settings.shards is not None:
+        with crew_of(backend, max(settings.shards // group.size, 1)) as crew:
+            yield crew
+    elif backend.workers(2) == 1:
         yield one_by_one
-        return
-    with crew_of(backend, max(settings.shards // group.size, 1)) as crew:
-        yield crew
+    else:
+        with as_pays(rows * size for size in model.network.matrices):
+            yield one_by_one
 
 
 @contextmanager
@@ -317,7 +319,11 @@ class Trainer:
         self._begin_schedules()
         if len(self.batches) == 1:
             held.step.load(self.batches[0])  # a full batch stays where it is
-        self.run = Run(self.model, settings, self.state, samples.n, len(self.batches), plan)
+        threads = crew.size if isinstance(crew, Threads) else blas_threads()
+        about = samples.n, len(self.batches), plan, threads
+        self.run = Run(self.model, settings, self.state, *about)
+        waiting = blas_threads() > 1 and self.backend.workers(2) > 1  # for each other's turn
+        self.pace, self.started = Pace() if waiting else None, 0.0
         self.warned = False  # that the ranks' weights were not the same
         self._check_watched()
         self.hooks = {name: hooks_of(callbacks, name) for name in EVENTS}
@@ -418,10 +424,12 @@ class Trainer:
             if self._stopping():
                 return False
             self._call("on_batch_start")
+            self.started = time.perf_counter()
             return True
 
         def after(batches: int, steps: int) -> None:
             state.batch, state.step = batches, steps
+            self._look_at_pace(self.batches[batches - 1])
             self._call("on_batch_end")
             self._stop_on_time()
             self._look()
@@ -442,6 +450,18 @@ class Trainer:
             before=before,
             after=after,
         )
+
+    def _look_at_pace(self, batch: slice) -> None:
+        """Say once that steps take many times what they took, where threads may be the cause."""
+        if self.pace is None:
+            return
+        slow = self.pace.step(batch.stop - batch.start, time.perf_counter() - self.started)
+        if slow:
+            warnings.warn(
+                f"{slow}: other programs want the cores, for which products in {self.run.threads} "
+                "threads wait; --threads 1 (threads=1) may be many times faster",
+                stacklevel=6,
+            )
 
     def _stopping(self) -> bool:
         """Whether the run is to end: one answer for all ranks, in the same step."""

@@ -46,7 +46,7 @@ class Run:
     A callback is any object with some of the methods ``on_run_start``, ``on_epoch_start``,
     ``on_batch_start``, ``on_batch_end``, ``on_epoch_end``, ``on_run_end``, each taking the run; a
     plain function is called when an epoch ends. `stop` ends the run after the batch under way.
-    ``plan``: what the run takes of the device's memory.
+    ``plan``: what the run takes of the device's memory; ``threads``: of its products, or shards.
     """
 
     def __init__(
@@ -57,9 +57,11 @@ class Run:
         samples: int,
         batches: int,
         plan: Plan,
+        threads: int,
     ):
         self.model, self.settings, self.state = model, settings, state
         self.samples, self.batches, self.plan = samples, batches, plan
+        self.threads = threads
         self.stopping = ""
         self.over = False  # nothing is left to be stopped
         self.last: dict[str, float] = {}
