@@ -85,6 +85,8 @@ SAME = {
     "plateau": "ReduceLROnPlateau, reduce_on_plateau",
     "polynomial": "PolynomialLR, polynomial_decay, LinearLR, linear",
     "flat_cosine": "flat_cos, flat_then_cosine, flat_anneal",
+    "lbfgs": "L-BFGS-B, bfgs",
+    "levenberg_marquardt": "trainlm, lm, marquardt, levenberg",
     # layers
     "dense": "linear, fully_connected, fc, affine, inner_product",
     "accumulate": (

@@ -45,7 +45,15 @@ HOUSE = [
         "formulas",
         [
             *("target_kinds", "output_units", "special", "activations", "losses", "metrics"),
-            *("initializers", "schedules", "averages", "optimizers", "clipping", "loss_scaling"),
+            *(
+                "initializers",
+                "schedules",
+                "averages",
+                "optimizers",
+                "searches",
+                "clipping",
+                "loss_scaling",
+            ),
         ],
     ),
     ("layers", ["tape", "layer", "noise", "affine", "dropout", "dense", *OTHER_LAYERS]),
@@ -72,7 +80,7 @@ HOUSE = [
     (
         "training",
         [
-            *("settings", "state", "checkpoint", "checkpoints"),
+            *("settings", "state", "checkpoint", "checkpoints", "search"),
             *(
                 "mixup",
                 "step",

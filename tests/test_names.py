@@ -18,12 +18,13 @@ from mlp.formulas.losses import LOSSES, LossName
 from mlp.formulas.metrics import METRICS, MetricName
 from mlp.formulas.optimizers import OPTIMIZERS, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, ScheduleName
+from mlp.formulas.searches import SEARCHES, SearchName
 from mlp.formulas.target_kinds import TARGET_KINDS, TargetKind
 from mlp.layers import LAYERS, Dense
 from mlp.names import Numbers, make, settings_of, spec
 from mlp.network.graph import Network
 from mlp.spellings import NEAR, SAME
-from mlp.training.settings import Settings
+from mlp.training.settings import RULES, Settings
 
 TABLES = {
     "activation": ACTIVATIONS,
@@ -58,6 +59,7 @@ def made(kind, name, **settings):
         (LOSSES, LossName),
         (METRICS, MetricName),
         (OPTIMIZERS, OptimizerName),
+        (SEARCHES, SearchName),
         (SCHEDULES, ScheduleName),
         (TARGET_KINDS, TargetKind),
     ],
@@ -158,6 +160,7 @@ CHOICES = {
             "scale_inputs": ("standard", "range", "none"),
         }.items()
     },
+    "optimizer in files": RULES,
     **{f"settings of {kind} {name}": settings_of(TABLES[kind][name]) for kind, name in ENTRIES},
     **{f"settings of {kind}": settings_of(cls) for kind, cls in LAYERS.items()},
 }

@@ -57,7 +57,6 @@ from mlp.files import checked_path, open_regular
 from mlp.formulas.activations import ACTIVATIONS, get_activation, meant_before
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
 from mlp.formulas.losses import LOSSES, LossName, Reduction, get_loss, outputs_for
-from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES, get_schedule
 from mlp.layers import LAYERS, Columns, Dense, Embedding, Layer
 from mlp.memory import size_of
@@ -67,7 +66,7 @@ from mlp.network.objective import Objective
 from mlp.spellings import ours
 from mlp.threads import check_threads
 from mlp.training.checkpoints import Checkpoints
-from mlp.training.settings import RENAMED, Settings
+from mlp.training.settings import RENAMED, RULES, Settings
 
 VERSION = 2  # of the names in settings that are JSON, as those of a run
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -162,7 +161,7 @@ def _shuffle(value: Any) -> Any:
 
 
 def _optimizer(spec: Any) -> Any:
-    return make(OPTIMIZERS, spec, "optimizer")
+    return make(RULES, spec, "optimizer")
 
 
 def _schedule(spec: Any) -> Any:
@@ -451,7 +450,7 @@ class Training(Section):
     reduction: Reduction | None = None
     epochs: int = Settings.epochs
     batch_size: Annotated[int | Literal["full"], PlainValidator(_batch_size)] = 32
-    optimizer: Annotated[Spec, named(OPTIMIZERS, _optimizer)] = "adam"
+    optimizer: Annotated[Spec, named(RULES, _optimizer)] = "adam"
     learning_rate: float | None = Settings.learning_rate
     schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"
     warmup: float = Settings.warmup

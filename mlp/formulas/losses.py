@@ -105,6 +105,11 @@ class SquaredError:
     def __post_init__(self) -> None:
         check_settings(self, "squared error", factor="(0, inf)")
 
+    @property
+    def curvature(self) -> float:
+        """The second derivative, of losses in which it is a number."""
+        return 2.0 * self.factor
+
     def cost(self, xp: Any, y: Array, t: Array) -> Array:
         d = y - t
         return self.factor * d * d

@@ -58,6 +58,7 @@ from mlp.training.memory_plan import Plan, plan_for
 from mlp.training.pace import Pace
 from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
+from mlp.training.search import Search
 from mlp.training.settings import Options, Settings
 from mlp.training.setup import Setup
 from mlp.training.state import State
@@ -429,7 +430,12 @@ class Trainer:
 
         def after(batches: int, steps: int) -> None:
             state.batch, state.step = batches, steps
-            self._look_at_pace(self.batches[batches - 1])
+            if isinstance(step, Search):  # of any number of evaluations, at no pace of its own
+                state.learning_rate = step.rate
+                if step.ended:
+                    self.run.stop(step.ended)
+            else:
+                self._look_at_pace(self.batches[batches - 1])
             self._call("on_batch_end")
             self._stop_on_time()
             self._look()

@@ -20,9 +20,11 @@ from backends.counting_backend import Count, shaped
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_is, check_switch, check_whole
 from mlp.formulas.optimizers import Optimizer, OptimizerName
+from mlp.formulas.searches import SearchName
 from mlp.memory import megabytes
 from mlp.model import Model
 from mlp.parallel.group import ALONE, Group
+from mlp.training.search import LevenbergMarquardtSearch
 from mlp.training.settings import Settings
 from mlp.training.setup import Setup
 
@@ -137,7 +139,7 @@ def plan(
     samples: int,
     *,
     batch_size: int | Literal["full"] | None = 32,
-    optimizer: OptimizerName | Mapping[str, Any] | Optimizer = "adam",
+    optimizer: OptimizerName | SearchName | Mapping[str, Any] | Optimizer = "adam",
     validation: int = 0,
     patience: bool = False,
     target_loss: bool = False,
@@ -222,6 +224,8 @@ def plan_for(
         with count.under("weights"):
             count.empty(model.w.shape, "bool")  # whether they are finite, asked once an epoch
         with count.under("step"):
+            if isinstance(held.step, LevenbergMarquardtSearch):
+                count.empty(held.step.H.shape, model.dtype)  # what solving takes
             for tape in held.recorded.tapes.values() if held.recorded else ():
                 count.record(tape.run)
         watched = held.feed_held_out

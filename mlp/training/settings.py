@@ -14,9 +14,11 @@ from mlp.formulas.averages import AVERAGES, Average, AverageName
 from mlp.formulas.metrics import METRICS, Metric, MetricSpec, get_metric
 from mlp.formulas.optimizers import OPTIMIZERS, Averaged, Decayed, Optimizer, OptimizerName
 from mlp.formulas.schedules import SCHEDULES, Constant, Schedule, ScheduleName, Warmup, get_schedule
+from mlp.formulas.searches import SEARCHES, SearchName
 from mlp.layers.layer import ROLES
 from mlp.names import make
 
+RULES: dict[str, Any] = {**OPTIMIZERS, **SEARCHES}
 WATCHED = ("loss", "validation_loss")  # beside metrics
 RENAMED = {"cuda_graphs": "record_steps"}
 
@@ -57,7 +59,7 @@ class Options(TypedDict, total=False):
 
     epochs: int
     batch_size: int | Literal["full"] | None
-    optimizer: OptimizerName | Mapping[str, Any] | Optimizer
+    optimizer: OptimizerName | SearchName | Mapping[str, Any] | Optimizer
     learning_rate: float | None
     schedule: ScheduleName | Mapping[str, Any] | Schedule
     warmup: float
@@ -92,8 +94,9 @@ class Settings:
     """How to train.
 
     epochs: passes over the data, at most. batch_size: 1 is stochastic, "full" (or None) the full
-    batch. optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, a mapping with its settings,
-    or an object. learning_rate: None is the optimizer's usual one. rate_factors: what the rate of
+    batch. optimizer: a name of `mlp.formulas.optimizers.OPTIMIZERS`, or on full batches of
+    `mlp.formulas.searches.SEARCHES`, a mapping with its settings, or an object. learning_rate: None
+    is the optimizer's usual one. rate_factors: what the rate of
     some parameters is multiplied by, 0 freezes them: by role (`mlp.layers.ROLES`, as "bias"), by
     name ("W[1, 2]") or by number of a layer; "ntk" is 1/√d for weights of layers with d inputs.
     weight_decay: w <- (1 - rate weight_decay) w before each update, on weights and tables, by any
@@ -134,7 +137,7 @@ class Settings:
 
     epochs: int = 100
     batch_size: int | Literal["full"] | None = 32
-    optimizer: OptimizerName | Mapping[str, Any] | Optimizer = "adam"
+    optimizer: OptimizerName | SearchName | Mapping[str, Any] | Optimizer = "adam"
     learning_rate: float | None = None
     schedule: ScheduleName | Mapping[str, Any] | Schedule = "constant"
     warmup: float = 0.0
@@ -318,9 +321,29 @@ class Settings:
                 "accumulate and sam_radius do not go together",
             ),
             (several and self.record_steps, "accumulate and record_steps do not go together"),
+            *self._of_searches(),
         ):
             if wrong:
                 raise InputError(cure)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the rule looks at several points in a step."""
+        return type(self._rule()) in SEARCHES.values()
+
+    def _of_searches(self) -> list[tuple[Any, str]]:
+        """What rules that look at several points cannot have."""
+        if not self.searches:
+            return []
+        alone = f"optimizer {self.optimizer!r:.60} takes its steps by itself: remove "
+        average = self.make_average()
+        return [
+            (self.sam_radius is not None, alone + "sam_radius"),
+            (self.accumulate > 1, alone + "accumulate"),
+            (self.record_steps, alone + "record_steps"),
+            (self.parallel, alone + "parallel"),
+            (average is not None and average.share, alone + "the average, or use 'swa'"),
+        ]
 
     def _check_parallel(self) -> None:
         if not isinstance(self.parallel, Mapping):
@@ -349,7 +372,9 @@ class Settings:
 
     def _rule(self) -> Any:
         """The update rule alone."""
-        made = make(OPTIMIZERS, self.optimizer, "optimizer")
+        made = make(RULES, self.optimizer, "optimizer")
+        if type(made) in SEARCHES.values():
+            return made
         if not all(hasattr(made, name) for name in ("state", "initial", "constants", "update")):
             raise InputError(
                 "an optimizer is a name or an object with state, initial, constants and update, "

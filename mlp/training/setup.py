@@ -25,6 +25,7 @@ from mlp.model import Evaluator, Model
 from mlp.network.graph import Network
 from mlp.parallel.crew import Crew, one_by_one
 from mlp.parallel.group import ALONE, Group
+from mlp.training.search import SEARCH_OF
 from mlp.training.settings import Settings
 from mlp.training.state import State
 from mlp.training.step import Recorded, Step
@@ -118,6 +119,8 @@ class Setup:
         if backend is None:  # else it is planned with, for any number of rows
             self._check_rows(model.network)
             self._check_drawn(model)
+            if settings.searches:
+                self._check_search()
         self.shuffle = bool(settings.shuffle) and len(self.batches) > 1
         with under("weights"):
             self._weights(model)
@@ -147,6 +150,17 @@ class Setup:
             with under("checkpoint"):
                 self._room()
 
+    def _check_search(self) -> None:
+        """InputError for a search without all rows in one batch, or with several processes."""
+        said = f"optimizer {self.settings.optimizer!r:.60}"
+        if len(self.batches) > 1:
+            raise InputError(
+                f"{said} takes all rows in one batch: batch_size = 'full', not "
+                f"{self.settings.batch_size}"
+            )
+        if self.group.size > 1:
+            raise InputError(f"{said} is for one process; use 'rprop', or start one")
+
     def _check_rows(self, network: Network) -> None:
         """InputError if a batch has fewer rows than a layer needs, with a batch_size that cures."""
         n, size = self.samples.n, self.settings.rows_of_a_batch(self.samples.n)
@@ -174,9 +188,15 @@ class Setup:
 
     def _vectors(self) -> None:
         initial = self.optimizer.initial(self.settings.rate())
+        self.rows = None  # of a search: its vectors below each other, and a gradient
+        if self.settings.searches:
+            shape = len(initial) + 1, *self.model.w.shape
+            self.rows = self.backend.full(shape, 0.0, self.dtype)
         self.vectors = {
             name: self.backend.full(self.model.w.shape, value, self.dtype)
-            for name, value in zip(self.optimizer.state, initial, strict=True)
+            if self.rows is None
+            else self.rows[i, :]
+            for i, (name, value) in enumerate(zip(self.optimizer.state, initial, strict=True))
         }
         average, self.average_epoch = self.settings.make_average(), None
         self.average = average
@@ -220,6 +240,13 @@ class Setup:
         self.loss_scale = None
         if PRECISIONS[self.model.precision].narrow:
             self.loss_scale = self.backend.empty((2,), self.dtype)
+        self.step: Any
+        self.recorded = None
+        if self.rows is not None:
+            s = self.samples.s
+            arguments = self.model, self.feed, max(self.sizes), self.optimizer, self.rows
+            self.step = SEARCH_OF[type(self.optimizer)](*arguments, self.settings, s)
+            return
         self.step = Step(
             self.model,
             self.feed,
@@ -233,7 +260,6 @@ class Setup:
             self._strength(),
             self.crew,
         )
-        self.recorded = None
         if self.settings.record_steps:
             self.recorded = Recorded(self.step, self.feed, self.batches)
 
