@@ -4,6 +4,9 @@ No GPU and no CuPy is needed; without a CUDA compiler the compilation is skipped
 """
 
 import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,12 +70,35 @@ def test_a_stranger_is_found(kind, line):
 def test_the_formulas_come_from_every_table_and_from_training():
     labels = [label for label, *_ in cuda_registers.collected("mixed")]
     owns = ["activate", "delta", "output", "guarded_update", "judge", "rescale"]
-    owns += ["kept_update", "ascended", "shrinkage", "closed", "polynomial"]
+    owns += ["kept_update", "ascended", "shrinkage", "closed", "polynomial", "disturbed", "mixed"]
     for own in owns:
         assert any(f"_{own}_" in label for label in labels), own
     for table in (ACTIVATIONS, LOSSES, OPTIMIZERS):
         for name in table:
             assert any(label.startswith(f"{name}_") for label in labels), name
+    drawn = [k.text for k in cuda_registers.kernels("mixed") if "uniform_" in k.text]
+    for call in ("uniform_(drawn", "uniform_at_("):  # a block of threads draws, or each for itself
+        assert any(call in text for text in drawn), call
+
+
+def test_kernels_are_compiled_as_cupy_does(monkeypatch):
+    """With its -ftz=true (cupy/cuda/compiler.py), by either compiler."""
+    asked = []
+
+    class Library:
+        def __getattr__(self, name):
+            return lambda *arguments: 0
+
+        def nvrtcCompileProgram(self, program, count, options):
+            asked.append([options[i].decode() for i in range(count)])
+            return 0
+
+    cuda_registers._by_nvrtc(Library(), Path("headers"), "", "90")
+    done = SimpleNamespace(returncode=0, stdout="", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append(command) or done)
+    cuda_registers._by_nvcc("", "90")
+    assert all("-ftz=true" in options for options in asked)
+    assert len(asked) == 2
 
 
 def source_of(formula, into, arrays, shape):
