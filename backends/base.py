@@ -88,6 +88,19 @@ class BackendError(RuntimeError):
     """A backend that cannot be used; the message names the cause and the cure."""
 
 
+def check_known(precision: str) -> None:
+    """BackendError if NumPy has no name for what the precision stores: it has none of its own for
+    bfloat16, but that of the package ml_dtypes."""
+    if PRECISIONS[precision].storage == "bfloat16":
+        try:
+            import ml_dtypes  # noqa: F401, from then on the name is known
+        except ModuleNotFoundError as error:
+            raise BackendError(
+                f"precision {precision!r} needs the package ml_dtypes ({error}): "
+                "pip install ml_dtypes"
+            ) from error
+
+
 class BackendFull(BackendError):
     """A backend that would compute, on a device whose memory is taken."""
 
@@ -305,7 +318,7 @@ class Backend(ABC):
             others = [name for name in PRECISIONS if name not in has]
             raise BackendError(
                 f"precision {precision!r}: backend '{self.name}' has {' and '.join(has)}; "
-                f"{' and '.join(others)} are for backend 'cupy'"
+                f"{', '.join(others[:-1])} and {others[-1]} are for backend 'cupy'"
             )
 
     def product(

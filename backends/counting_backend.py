@@ -20,7 +20,7 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from backends.base import Backend, Kernel, Memory, Native, Staging
+from backends.base import Backend, Kernel, Memory, Native, Staging, check_known
 from backends.formula import Formula
 from backends.philox import Clock
 
@@ -105,7 +105,8 @@ class Count(Backend):
         return Memory() if self.real is None else self.real.memory()
 
     def require(self, precision: str) -> None:
-        """Any: the backend itself is asked."""
+        """Any that has a name: the backend itself is asked."""
+        check_known(precision)
 
     def full(self, shape: Sequence[int], value: float, dtype: Any) -> Native:
         return self.empty(shape, dtype)

@@ -22,7 +22,7 @@ from backends.base import Native
 from backends.precision import PRECISIONS
 
 # cuBLAS's numbers: cudaDataType_t, cublasComputeType_t, cublasGemmAlgo_t.
-TYPES = {"float16": 2, "float32": 0, "float64": 1}
+TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 DEFAULT = -1
 SUMS_AS_ASKED = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, beside the default mode

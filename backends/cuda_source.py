@@ -1,8 +1,8 @@
 """Formulas written as CUDA C++: the text alone, so that it can be read and compiled without a GPU.
 
 A traced formula (`backends.formula`) is one kernel in which every number is of one type T: float,
-or double where an array is. Arrays keep their own types; float16 is a storage type only, converted
-when it is read and written.
+or double where an array is. Arrays keep their own types; float16 and bfloat16 are storage types
+only, converted when they are read and written.
 
 Elementwise formulas are one thread an element. Formulas that reduce along rows give each row a
 group of threads: up to 32 of a warp, a block of 256 for rows above 1024 columns. Thread k of a
@@ -38,6 +38,7 @@ WARP_COLUMNS = 32 * WARP  # above which a row gets a block
 
 C_TYPES = {
     "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
     "float32": "float",
     "float64": "double",
     "bool": "bool",
@@ -50,6 +51,10 @@ C_TYPES = {
     "int64": "long long",
     "uint64": "unsigned long long",
 }
+# Types that are only stored: their headers, and the ways into float and out of it.
+_OF = {"fp16": "__half", "bf16": "__nv_bfloat16"}
+_TO_FLOAT = {"float16": "__half2float", "bfloat16": "__bfloat162float"}
+_FROM_FLOAT = {"float16": "__float2half_rn", "bfloat16": "__float2bfloat16"}  # nearest, even
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def translation_unit(*texts: str) -> str:
     """Kernels as one source that stands on its own."""
     body = "".join(texts)
     drawn = _PHILOX if "uniform_" in body else ""
-    return ("#include <cuda_fp16.h>\n" if "__half" in body else "") + _HEADER + drawn + body
+    headers = [f"#include <cuda_{name}.h>\n" for name in ("fp16", "bf16") if _OF[name] in body]
+    return "".join(headers) + _HEADER + drawn + body
 
 
 def formula_source(
@@ -105,11 +111,10 @@ def read(kind: str, value: str, wanted: str) -> str:
     """A stored value of dtype ``kind`` as a number of dtype ``wanted``."""
     if kind == wanted:
         return value
-    if kind == "float16":
-        kind, value = "float32", f"__half2float({value})"
-        return read(kind, value, wanted)
-    if wanted == "float16":
-        return f"__float2half_rn({read(kind, value, 'float32')})"
+    if kind in _TO_FLOAT:
+        return read("float32", f"{_TO_FLOAT[kind]}({value})", wanted)
+    if wanted in _FROM_FLOAT:
+        return f"{_FROM_FLOAT[wanted]}({read(kind, value, 'float32')})"
     return f"({C_TYPES[wanted]}){value}"
 
 

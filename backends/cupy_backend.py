@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backends import cuda_rows
-from backends.base import Backend, BackendError, Kernel, Memory, Native, Staging
+from backends.base import Backend, BackendError, Kernel, Memory, Native, Staging, check_known
 from backends.cuda_blas import Blas
 from backends.cuda_kernel import CudaKernel
 from backends.cuda_random import CudaClock
@@ -136,7 +136,7 @@ class CupyBackend(Backend):
             return self.cupy.empty(tuple(shape), dtype=dtype)
 
     def require(self, precision: str) -> None:
-        least = {"tf32": 80, "mixed": 70}.get(precision)
+        least = {"tf32": 80, "mixed": 70, "mixed_bfloat16": 80}.get(precision)
         if least is None:
             return super().require(precision)
         has = int(self.device.compute_capability)
@@ -146,6 +146,7 @@ class CupyBackend(Backend):
                 f"compute capability {has // 10}.{has % 10}, it needs {least // 10}.{least % 10} "
                 "or above; use 'float32'"
             )
+        check_known(precision)
 
     def product(
         self, a: Native, b: Native, out: Native, precision: str = "float32"

@@ -1,15 +1,17 @@
 """Precisions: the dtypes in which numbers are held and multiplied.
 
-=======  ===========================  ==========================  =================================
-name     weights, sums, outputs       activations and deltas      factors of products
-=======  ===========================  ==========================  =================================
-float32  float32                      float32                     as they are
-tf32     float32                      float32                     may be rounded to 10 bits
-float64  float64                      float64                     as they are
-mixed    float32                      float16                     float16, added up in float32
-=======  ===========================  ==========================  =================================
+==============  =======================  ======================  ================================
+name            weights, sums, outputs   activations and deltas  factors of products
+==============  =======================  ======================  ================================
+float32         float32                  float32                 as they are
+tf32            float32                  float32                 may be rounded to 10 bits
+float64         float64                  float64                 as they are
+mixed           float32                  float16                 float16, added up in float32
+mixed_bfloat16  float32                  bfloat16                bfloat16, added up in float32
+==============  =======================  ======================  ================================
 
-Every device has float32 and float64; the other two are for devices that multiply so in hardware
+float16 has 10 bits of fraction and ends at 65,504 and 6e-8; bfloat16 has 7, and float32's range.
+Every device has float32 and float64; the others are for devices that multiply so in hardware
 (`Backend.require`).
 """
 
@@ -23,7 +25,7 @@ class Precision:
     TF32 has. everywhere: whether every device has it.
 
     >>> [name for name, precision in PRECISIONS.items() if precision.narrow]
-    ['mixed']
+    ['mixed', 'mixed_bfloat16']
     """
 
     dtype: str
@@ -33,8 +35,13 @@ class Precision:
 
     @property
     def narrow(self) -> bool:
-        """Whether deltas are stored in less than the gradient has, so that they want a scale."""
+        """Whether activations and deltas are stored in less than the gradient has."""
         return self.storage != self.dtype
+
+    @property
+    def scaled(self) -> bool:
+        """Whether deltas want a scale, as what they are stored in ends long before float32 does."""
+        return self.storage == "float16"
 
 
 PRECISIONS: dict[str, Precision] = {
@@ -42,4 +49,5 @@ PRECISIONS: dict[str, Precision] = {
     "tf32": Precision("float32", "float32", rounded=True, everywhere=False),
     "float64": Precision("float64", "float64"),
     "mixed": Precision("float32", "float16", everywhere=False),
+    "mixed_bfloat16": Precision("float32", "bfloat16", everywhere=False),
 }

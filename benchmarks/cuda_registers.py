@@ -3,9 +3,9 @@
     python -m benchmarks.cuda_registers [--arch 75 80 86 89 90]
 
 Every formula of the tables, and every one that training writes itself, is compiled for each compute
-capability, for arrays of float32, of float64, and of float16 and float32 together. No GPU is
-needed. tests/test_cuda_source.py asks that nothing spills. Compiled as CuPy does, with subnormal
-numbers flushed to zero.
+capability, for arrays of float32, of float64, and of float16 or bfloat16 and float32 together. No
+GPU is needed. tests/test_cuda_source.py asks that nothing spills. Compiled as CuPy does, with
+subnormal numbers flushed to zero.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from backends import cuda_random, cuda_rows
-from backends.base import Array, Kernel, TracedKernel
+from backends import PRECISIONS, cuda_random, cuda_rows
+from backends.base import Array, Kernel, TracedKernel, check_known
 from backends.cuda_source import CudaSource, formula_source, translation_unit
 from backends.formula import OWN, Formula, Program
 from backends.numpy_backend import NumpyBackend
@@ -43,7 +43,7 @@ from mlp.training.loop import train
 
 FLUSHED = "-ftz=true"  # as CuPy compiles: float32's subnormal numbers are zero
 ARCHITECTURES = ("75", "80", "86", "89", "90")
-KINDS = ("float32", "float64", "mixed")
+KINDS = ("float32", "float64", "mixed", "mixed_bfloat16")
 ROWS, FEW, MANY = 7, 10, 2000  # rows of up to 32 and of more than 1024 columns
 
 
@@ -105,10 +105,18 @@ class _Noted(TracedKernel):
         return lambda *scalars: None
 
 
+def architectures(kind: str) -> tuple[str, ...]:
+    """The compute capabilities for which a kind is compiled: bfloat16, which differs from float16
+    in two conversions, for the first that multiplies it."""
+    return ("80",) if kind == "mixed_bfloat16" else ARCHITECTURES
+
+
 def collected(kind: str) -> list[Found]:
     """Every formula of the tables, and every one that an epoch of training writes itself."""
+    check_known(kind)
     backend = Collector()
-    types = ("float16", "float32") if kind == "mixed" else (kind,)
+    about = PRECISIONS[kind]
+    types = (about.storage, about.dtype) if about.narrow else (kind,)
 
     def note(
         formula: Formula,
@@ -187,7 +195,7 @@ def collected(kind: str) -> list[Found]:
 
 
 def kernels(kind: str) -> Iterator[CudaSource]:
-    """The sources of all formulas for arrays of float32, of float64, or "mixed", of float16 and
+    """The sources of all formulas for arrays as a precision has them, "mixed" of float16 and
     float32. Those whose text is the same come once."""
     seen: set[str] = set()
     names: Counter[str] = Counter()
@@ -202,8 +210,7 @@ def kernels(kind: str) -> Iterator[CudaSource]:
 
 def row_kernels(kind: str) -> list[str]:
     """The texts of gathers, one-hot and sums into arrays of the kind."""
-    into = "float32" if kind == "mixed" else kind
-    stored = ("float16", "uint8") if kind == "mixed" else (kind, "uint8")
+    into, stored = PRECISIONS[kind].dtype, (PRECISIONS[kind].storage, "uint8")
     return [
         cuda_random.SOURCE,
         *(cuda_rows.take_source(x, y)[1] for x in stored for y in {into, stored[0]}),
@@ -301,7 +308,7 @@ def main() -> None:
         )
     for kind in KINDS:
         needs: dict[str, list[Any]] = {}
-        for architecture in chosen.arch:
+        for architecture in set(chosen.arch).intersection(architectures(kind)):
             for need in compiled(unit(kind), architecture):
                 needs.setdefault(need.kernel, []).append(need)
         print(f"\n{kind}: registers a thread (stack, spills in bytes where there are any)")

@@ -63,7 +63,8 @@ class Model:
     Backend; None is $MLP_BACKEND, else NumPy. dtype: of the weights, "float32" or "float64".
     precision: None computes in the dtype; "tf32" lets a GPU round the factors of products to 10
     bits; "mixed" keeps activations and deltas in float16, adds up in float32 and leaves the weights
-    in float32 (GPU, half the memory; inputs must be scaled to float16's range, below 65,504).
+    in float32 (GPU, half the memory; inputs must be scaled to float16's range, below 65,504);
+    "mixed_bfloat16" is the same with bfloat16, which has float32's range and 7 bits of fraction.
     classes: labels of
     the outputs, in their order. columns: names of the inputs. input_scaling, target_scaling:
     applied to what comes in and undone on what goes out, so that X, t and predictions are in the
@@ -532,8 +533,8 @@ class Model:
 
     @property
     def input_storage(self) -> str:
-        """The dtype in which inputs come to the device: float16 tells no large whole numbers apart,
-        which layers may read."""
+        """The dtype in which inputs come to the device: narrow ones tell no large whole numbers
+        apart, which layers may read."""
         integers = any(layer.integers for layer in self.network.layers)
         return self.dtype if integers else PRECISIONS[self.precision].storage
 
@@ -553,7 +554,7 @@ class Model:
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, n)
             scale = (
-                backend.full((1,), SCALE, self.dtype) if PRECISIONS[self.precision].narrow else None
+                backend.full((1,), SCALE, self.dtype) if PRECISIONS[self.precision].scaled else None
             )
             evaluation = self.objective.gradient(
                 backend, self._w, g, arena, n, samples.s is not None, scale, self._scratch()
@@ -564,9 +565,9 @@ class Model:
             return float(backend.to_numpy(evaluation.sums).sum(dtype=np.float64)), g
 
     def _delta_scale(self, value: float) -> Array | None:
-        """What deltas that are stored narrow are multiplied by, (1,)."""
-        narrow = PRECISIONS[self.precision].narrow
-        return self.backend.full((1,), value, self.dtype) if narrow else None
+        """What deltas that are stored as float16 are multiplied by, (1,)."""
+        scaled = PRECISIONS[self.precision].scaled
+        return self.backend.full((1,), value, self.dtype) if scaled else None
 
     def _scratch(self) -> Array:
         """A copy of the statistics, for a training pass that is to leave no trace."""
@@ -593,7 +594,7 @@ class Model:
             g = backend.empty(self._w.shape, self.dtype)
             arena = Arena(backend, self.precision, samples.n)
             scale = (
-                backend.full((1,), 1.0, self.dtype) if PRECISIONS[self.precision].narrow else None
+                backend.full((1,), 1.0, self.dtype) if PRECISIONS[self.precision].scaled else None
             )
             evaluation = self.objective.gradient(
                 backend, self._w, g, arena, samples.n, samples.s is not None, scale,

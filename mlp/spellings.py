@@ -112,6 +112,7 @@ SAME = {
     "float32": "single, float, f32, fp32",
     "float64": "double, f64, fp64",
     "mixed": "amp, float16, half, fp16, mixed_float16, 16_mixed",
+    "mixed_bfloat16": "bfloat16, bf16, bf16_mixed, amp_bfloat16",
     # metrics
     "accuracy": "acc, accuracy_score, categorical_accuracy, sparse_categorical_accuracy",
     "average_precision": "pr_auc, auprc, average_precision_score",

@@ -128,6 +128,7 @@ MADE_OF = {
 LIBRARIES = {
     "cupy": {"cupy_backend", "cuda_kernel", "parallel.nccl"},
     "cupy_backends": {"cuda_blas"},
+    "ml_dtypes": {"base"},
     "torch": {"torch_backend"},
     "array_api_strict": {"strict_backend"},
     "numba": {"numba_kernel", "kernel_cache"},

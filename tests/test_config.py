@@ -255,7 +255,7 @@ TANH, TARGET = '"tanh"', 'target = "kind"'
         (
             "[data]",
             "precision = 'float16'\n[data]",
-            ["precision: expected 'float32', 'tf32', 'float64' or 'mixed'"],
+            ["precision: expected 'float32', 'tf32', 'float64', 'mixed' or 'mixed_bfloat16'"],
         ),
         # wrong types
         (EPOCHS, "epochs = '7'", ["training.epochs: expected a whole number, not '7'"]),

@@ -7,6 +7,7 @@ import threading
 import weakref
 from types import SimpleNamespace
 
+import ml_dtypes  # noqa: F401, which gives NumPy the name "bfloat16"
 import numpy as np
 import pytest
 from conftest import assert_close
@@ -151,18 +152,24 @@ def test_the_library_is_the_one_that_the_binding_calls(backend, monkeypatch):
     assert opened == [backend.blas.cublas.__file__]
 
 
-@pytest.mark.parametrize("into", ["float16", "float32"])
+NARROW = {"mixed": "float16", "mixed_bfloat16": "bfloat16"}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("precision", NARROW)
 @pytest.mark.parametrize("right", LAYOUTS)
 @pytest.mark.parametrize("left", LAYOUTS)
-def test_mixed_products_add_up_in_float32(backend, left, right, into):
-    """The sum of 3000 products would be off by more than one in float16."""
+def test_mixed_products_add_up_in_float32(backend, left, right, precision, wide):
+    """The sum of 3000 products would be off by more than one in float16, by 16 in bfloat16."""
     n, k, m = 3, 3000, 2
-    a, b = 1.0 + 0.1 * values((n, k), "float16", 1), 1.0 + 0.1 * values((k, m), "float16", 2)
-    out = backend.empty((n, m), into)
-    backend.product(factor(backend, a, left), factor(backend, b, right), out, "mixed")()
+    kind = NARROW[precision]
+    a, b = ((1.0 + 0.1 * values(x, "float64", x[0])).astype(kind) for x in ((n, k), (k, m)))
+    out = backend.empty((n, m), "float32" if wide else kind)
+    backend.product(factor(backend, a, left), factor(backend, b, right), out, precision)()
     exact = a.astype("float64") @ b.astype("float64")
     error = abs(backend.to_numpy(out).astype("float64") - exact).max()
-    assert error <= (k * 2.0**-24 * abs(exact).max() if into == "float32" else 1.1)
+    rounded = {"float16": 1.1, "bfloat16": 8.1}[kind]
+    assert error <= (k * 2.0**-24 * abs(exact).max() if wide else rounded)
 
 
 def test_tf32_is_taken_only_where_it_is_asked_for(backend, monkeypatch):
@@ -281,8 +288,9 @@ def test_totals(backend, dtype, shape):
     assert len(set(twice(backend, out, run))) == 1
 
 
-def test_totals_of_float16_in_float32(backend):
-    x = np.abs(values((5_000, 3), "float16"))
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_totals_of_narrow_numbers_in_float32(backend, kind):
+    x = np.abs(values((5_000, 3), kind))
     out = backend.empty((3,), "float32")
     backend.total(backend.asarray(x), out)()
     assert_close(backend.to_numpy(out), x.astype("float64").sum(axis=0).astype("float32"), 64.0)
@@ -298,16 +306,17 @@ def test_totals_of_parts(backend, dtype):
         assert_close(backend.to_numpy(out), expected, units=64.0)
 
 
-@pytest.mark.parametrize("into", ["float16", "float32", "float64"])
-@pytest.mark.parametrize(
-    "kind", ["bool", "uint8", "int8", "uint16", "int16", "int32", "float16", "float32", "float64"]
-)
+REALS = ["float16", "bfloat16", "float32", "float64"]
+
+
+@pytest.mark.parametrize("into", REALS)
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int8", "uint16", "int16", "int32", *REALS])
 def test_gathers_cast(backend, kind, into):
     x = (100.0 * abs(values((8, 3), "float64"))).astype(kind)
     index = np.array([7, 0, 3, 3, 5], np.int64)
     out = backend.empty((5, 3), into)
     backend.take(backend.asarray(x), backend.asarray(index), out)
-    assert_close(backend.to_numpy(out), x[index].astype(into), units=0.0)
+    assert (backend.to_numpy(out) == x[index].astype(into)).all()
 
 
 def test_gathers_of_parts_and_into_parts(backend):
@@ -328,7 +337,7 @@ def test_gathers_of_large_whole_numbers_are_exact(backend):
     assert backend.to_numpy(out).tolist() == x[::-1].tolist()
 
 
-@pytest.mark.parametrize("into", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("into", REALS)
 @pytest.mark.parametrize("kind", ["uint8", "int32", "int64"])
 def test_one_hot_of_every_kind(backend, kind, into):
     labels = np.array([2, 0, 1, 2], kind)
@@ -344,18 +353,22 @@ def affine(xp, z, a, b, scale):
     return xp.tanh(z * scale + b) * a
 
 
-@pytest.mark.parametrize("z", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("a", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("z", REALS)
+@pytest.mark.parametrize("a", REALS)
 @pytest.mark.parametrize("b", ["float16", "float32", "float64"])
 def test_a_formula_computes_in_the_widest_type_and_at_least_float32(backend, z, a, b):
     arrays = [values((6, 5), z, 1), values((6, 5), a, 2), values((5,), b, 3)]
     on_device = [backend.asarray(x.copy()) for x in arrays]
     backend.fuse(affine).bind(*on_device, scalars=1)(0.3)
-    real = np.result_type("float32", z, a, b)
+    real = np.result_type("float32", *(x for x in (z, a, b) if x != "bfloat16"))
     wide = [x.astype(real) for x in arrays]
     exact = affine(np, *wide, real.type(0.3))
     # Stored in a narrower type, what is left is the rounding of the result.
-    assert_close(backend.to_numpy(on_device[0]), exact.astype(z), units=16.0 if z == real else 1.0)
+    found = backend.to_numpy(on_device[0])
+    if z == "bfloat16":
+        np.testing.assert_allclose(found.astype("float64"), exact.astype(z).astype("float64"), 8e-3)
+    else:
+        assert_close(found, exact.astype(z), units=16.0 if z == real else 1.0)
 
 
 def test_float16_alone_computes_in_float32(backend):
@@ -557,7 +570,12 @@ def test_every_error_that_tells_of_memory_is_known_by_its_status(backend):
 
 @pytest.mark.parametrize(
     ("capability", "precision", "least"),
-    [("75", "tf32", "8.0"), ("61", "tf32", "8.0"), ("61", "mixed", "7.0")],
+    [
+        ("75", "tf32", "8.0"),
+        ("61", "tf32", "8.0"),
+        ("61", "mixed", "7.0"),
+        ("75", "mixed_bfloat16", "8.0"),
+    ],
 )
 def test_an_older_device_says_so(backend, monkeypatch, capability, precision, least):
     monkeypatch.setattr(backend, "device", SimpleNamespace(compute_capability=capability))
@@ -569,7 +587,14 @@ def test_an_older_device_says_so(backend, monkeypatch, capability, precision, le
 
 @pytest.mark.parametrize(
     ("capability", "precision"),
-    [("80", "tf32"), ("70", "mixed"), ("75", "mixed"), ("100", "tf32"), ("61", "float64")],
+    [
+        ("80", "tf32"),
+        ("70", "mixed"),
+        ("75", "mixed"),
+        ("100", "tf32"),
+        ("61", "float64"),
+        ("80", "mixed_bfloat16"),
+    ],
 )
 def test_a_device_that_can_is_taken(backend, monkeypatch, capability, precision):
     monkeypatch.setattr(backend, "device", SimpleNamespace(compute_capability=capability))

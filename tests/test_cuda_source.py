@@ -14,7 +14,7 @@ import pytest
 from backends.cuda_source import WARP_COLUMNS, formula_source, read, translation_unit
 from backends.formula import FULL, ROW, SCALAR, trace
 from benchmarks import cuda_registers
-from benchmarks.cuda_registers import ARCHITECTURES, KINDS
+from benchmarks.cuda_registers import KINDS, architectures
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.losses import LOSSES
 from mlp.formulas.optimizers import OPTIMIZERS
@@ -27,7 +27,12 @@ FUNCTION = r"\b(?:exp|expm1|log|log1p|sqrt|sin|cos|tanh|erf|fabs)"
 
 def strangers(kind, text):
     """What the text says that is not arithmetic in the kind's type."""
-    found = re.findall(r"\b(?:char|short|int8_t|int16_t|__half2|__nv_bfloat16)\b", text)
+    found = re.findall(r"\b(?:char|short|int8_t|int16_t|__half2|__nv_bfloat162)\b", text)
+    if kind == "mixed_bfloat16":  # the same with other words
+        words = ("nv_bfloat16", "half"), ("bfloat162float", "half2float")
+        for theirs, ours in (*words, ("__float2bfloat16(", "__float2half_rn(")):
+            text = text.replace(theirs, ours)
+        kind = "mixed"
     if kind == "float64":
         found += re.findall(rf"\bfloat\b|\w*half\w*|{FUNCTION}f\(", text)
         return found + [m[0] for m in LITERAL.finditer(text) if m[1]]
@@ -61,6 +66,9 @@ def test_every_formula_computes_in_the_type_of_its_arrays(kind):
         ("mixed", "const float s2 = __half2float(__hmul(s0, s1));"),
         ("mixed", "x0[i] = __float2half_rn(s0) * __float2half_rn(s1);"),
         ("mixed", "const short s2 = 1;"),
+        ("mixed_bfloat16", "const __nv_bfloat16 s2 = x0[i];"),
+        ("mixed_bfloat16", "x0[i] = __float2bfloat16(s0) * __float2bfloat16(s1);"),
+        ("mixed_bfloat16", "const __nv_bfloat162 s2 = x0[i];"),
     ],
 )
 def test_a_stranger_is_found(kind, line):
@@ -129,6 +137,8 @@ def test_constants_are_the_numbers_that_numpy_uses(kind, value):
         ("float16", "float64", "(double)__half2float(v)"),
         ("uint8", "float16", "__float2half_rn((float)v)"),
         ("float64", "float16", "__float2half_rn((float)v)"),
+        ("bfloat16", "float64", "(double)__bfloat162float(v)"),
+        ("float16", "bfloat16", "__float2bfloat16(__half2float(v))"),
         ("int64", "int64", "v"),
     ],
 )
@@ -173,8 +183,9 @@ needs_compiler = pytest.mark.skipif(
 
 
 @needs_compiler
-@kinds
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "kind"), [(a, kind) for kind in KINDS for a in architectures(kind)]
+)
 def test_every_kernel_compiles_and_nothing_spills(architecture, kind):
     """Nor has any kernel a stack: no function it calls needs memory of its own, but CUDA's sine and
     cosine, for the digits of π that a huge angle takes."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlp
-from backends import Memory, get_backend
+from backends import PRECISIONS, Memory, get_backend
 from backends.counting_backend import Count, shaped
 from backends.host_memory import host_memory
 from backends.numpy_backend import NumpyBackend
@@ -148,7 +148,7 @@ def test_settings_that_no_plan_has(given, said):
 
 
 @pytest.mark.parametrize(("given", "said"), [
-    ({"precision": "half"}, "precision must be one of float32, tf32, float64, mixed, not 'half'"),
+    ({"precision": "half"}, f"precision must be one of {', '.join(PRECISIONS)}, not 'half'"),
     ({"batch_size": 0}, "batch_size must be a whole number from 1 on, not 0"),
     ({"optimizer": "adem"}, "unknown optimizer 'adem'; did you mean 'adam'?"),
 ])  # fmt: skip

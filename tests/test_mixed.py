@@ -1,12 +1,14 @@
 """Mixed precision: float16 activations and deltas, float32 weights, a loss scale that adapts."""
 
-from functools import partial
+import sys
 
+import ml_dtypes  # noqa: F401, which gives NumPy the name "bfloat16"
 import numpy as np
 import pytest
 
-from backends import BackendError, get_backend
+from backends import PRECISIONS, BackendError, get_backend
 from backends.base import Backend
+from backends.counting_backend import Count
 from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, Model, Network, Scaling, train
 from mlp.data.samples import Samples
@@ -23,7 +25,7 @@ class Halves(NumpyBackend):
         pass
 
     def product(self, a, b, out, precision="float32"):
-        assert (precision == "mixed") == (a.dtype == b.dtype == np.float16)
+        assert PRECISIONS[precision].narrow == (a.dtype.itemsize == b.dtype.itemsize == 2)
 
         def run():
             out[...] = a.astype(np.float32) @ b.astype(np.float32)
@@ -34,7 +36,7 @@ class Halves(NumpyBackend):
         return self.product(a, b, out, precision)
 
     def total(self, x, out):
-        return partial(np.add.reduce, x, 0, np.float32, out, x.ndim == 1)
+        return lambda: np.add.reduce(x.astype(np.float32), 0, np.float32, out, x.ndim == 1)
 
     def fuse(self, formula, into):
         return Backend.fuse(self, formula, into)
@@ -263,7 +265,7 @@ def test_a_float32_state_goes_on_in_mixed(halves):
 # ------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("precision", ["tf32", "mixed"])
+@pytest.mark.parametrize("precision", ["tf32", "mixed", "mixed_bfloat16"])
 def test_numpy_refuses_by_name(precision):
     with pytest.raises(BackendError, match=f"precision '{precision}': backend 'numpy' has float32"):
         model_of("numpy", precision)
@@ -271,8 +273,75 @@ def test_numpy_refuses_by_name(precision):
         model_of("numpy", "float32").to(precision=precision)
 
 
+# ------------------------------------------------------------------------------------ bfloat16
+
+
+BFLOAT = "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("options", [{}, {"l2": 0.01}], ids=["plain", "l2"])
+def test_the_gradient_is_float32s_to_the_rounding_of_bfloat16(halves, options):
+    """2^-8 a number, some of it in each of three layers; the loss is of float32's own."""
+    X, t = data()
+    E, g = model_of(halves, BFLOAT, **options).value_and_gradient(X, t)
+    exact, h = model_of(halves, "float64", **options).value_and_gradient(X, t)
+    g, h = halves.to_numpy(g), halves.to_numpy(h)
+    assert g.dtype == np.float32
+    assert abs(E - exact) < 3e-2 * exact
+    assert np.linalg.norm(g - h) < 4e-2 * np.linalg.norm(h)
+    assert np.linalg.norm(g - h) > 1e-5 * np.linalg.norm(h)  # it was bfloat16 indeed
+
+
+@pytest.mark.parametrize("size", [1e-20, 2e-8, 1e10])
+def test_bfloat16_needs_no_scale(halves, size):
+    """Deltas far below and above what float16 has give a gradient."""
+    net, X = Network(3, [Dense(1)]), np.arange(24.0, dtype=np.float32).reshape(8, 3)
+    model = Model(net, "mean_squared_error", w=np.zeros(4), backend=halves, precision=BFLOAT)
+    delta = -size * np.ones((8, 1))
+    _, g = model.value_and_gradient(X, -4.0 * delta)  # 2 (y - t) / 8, at y = 0
+    expected = [*(X.T @ delta)[:, 0], delta.sum()]
+    np.testing.assert_allclose(halves.to_numpy(g), expected, rtol=1e-2)
+    assert model._delta_scale(8.0) is None
+
+
+def test_bfloat16_takes_inputs_beyond_float16(halves):
+    model = Model(Network(3, [Dense(2)]), "mean_squared_error", backend=halves, precision=BFLOAT)
+    X = 1e6 * np.random.default_rng(0).normal(size=(20, 3))
+    exact = model.to("numpy", "float64").predict(X)
+    assert abs(model.predict(X) - exact).max() < 2e-2 * abs(exact).max()
+    with pytest.raises(InputError, match=r"beyond the range of bfloat16, 3\.4e\+38"):
+        model.predict(X * 1e34)
+
+
+def test_bfloat16_learns_as_float32_does(halves, tmp_path):
+    """The same twice, recorded, and resumed from disk, with no scale in the state."""
+
+    class Stop:
+        def on_batch_end(self, under_way):
+            if under_way.state.step == 17:
+                under_way.stop("enough")
+
+    found, plain = run(halves, BFLOAT), run(halves, "float32")
+    assert found.history["loss"][-1] < 0.7 * found.history["loss"][0]
+    np.testing.assert_allclose(found.history["loss"], plain.history["loss"], rtol=0.1)
+    assert found.state.loss_scale is None
+    same(run(halves, BFLOAT), found, halves)
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(halves, Halves):
+            patch.setattr(halves, "record", lambda call: call)
+        same(run(halves, BFLOAT, record_steps=True), found, halves)
+    save_state(run(halves, BFLOAT, callbacks=[Stop()]).state, tmp_path / "state", halves)
+    same(run(halves, BFLOAT, state=load_state(tmp_path / "state")), found, halves)
+
+
+def test_bfloat16_needs_a_package_that_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(BackendError, match=r"'mixed_bfloat16' needs .* pip install ml_dtypes"):
+        Count().require(BFLOAT)
+
+
 def test_names_and_contradictions_are_refused():
-    with pytest.raises(InputError, match="precision must be one of float32, tf32, float64, mixed"):
+    with pytest.raises(InputError, match=f"precision must be one of {', '.join(PRECISIONS)}"):
         model_of("numpy", "half")
     with pytest.raises(InputError, match="precision 'float64' has weights in float64, not in flo"):
         Model(network(), "cross_entropy", precision="float64", dtype="float32")

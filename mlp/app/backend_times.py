@@ -20,7 +20,13 @@ from mlp.training.setup import Setup
 from mlp.training.step import Recorded, Step
 
 # The dtype of the factors in each precision.
-PRECISIONS = {"float64": "float64", "float32": "float32", "tf32": "float32", "mixed": "float16"}
+PRECISIONS = {
+    "float64": "float64",
+    "float32": "float32",
+    "tf32": "float32",
+    "mixed": "float16",
+    "mixed_bfloat16": "bfloat16",
+}
 
 
 @dataclass(frozen=True)

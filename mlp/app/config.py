@@ -517,7 +517,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     backend: str | None = None
     threads: Annotated[int, AfterValidator(_threads)] | None = None
-    precision: Literal["float32", "tf32", "float64", "mixed"] = "float32"
+    precision: Literal["float32", "tf32", "float64", "mixed", "mixed_bfloat16"] = "float32"
     data: Data
     layers: Annotated[list[Annotated[Any, PlainValidator(_layer)]], Field(min_length=1)]
     training: Training

@@ -365,7 +365,7 @@ def _too_large(
     columns: Sequence[str] | None,
 ) -> InputError:
     """What to say of values that the dtype cannot hold."""
-    largest = float(np.finfo(dtype).max)
+    largest = _largest(dtype)
     with np.errstate(over="ignore"):
         units = x if scaling is None else scaling.forward(x)
         beyond = ~(np.abs(units) <= largest)
@@ -381,6 +381,13 @@ def _too_large(
         f"{largest:.2g}, the first of them {x.reshape(-1)[first]:.3g} in column {column}; "
         f"{cure}"
     )
+
+
+def _largest(dtype: np.dtype) -> float:
+    """The largest number of a dtype; NumPy knows no more of bfloat16 than its name."""
+    if dtype.name != "bfloat16":
+        return float(np.finfo(dtype).max)
+    return (2.0 - 2.0**-7) * 2.0**127
 
 
 class Cast:
@@ -418,6 +425,9 @@ def _chunks(X: np.ndarray, values: int = 2**18) -> Iterator[slice]:
 # ------------------------------------------------------------------------------ on a device
 
 
+NARROW = ("float16", "bfloat16")  # whose range ends before float32's
+
+
 def cast_on_device(
     backend: Backend,
     x: Array,
@@ -432,7 +442,7 @@ def cast_on_device(
     Raises InputError if a value is beyond the range of the dtype, naming its column.
     """
     given = dtype_name(x)
-    exact = given == dtype or (dtype != "float16" and given != "float64")
+    exact = given == dtype or (dtype not in NARROW and given != "float64")
     if scaling is None and exact:  # nothing can be out of range, nothing is scaled
         return backend.asarray(x, dtype)
     out = backend.empty(x.shape, dtype)
@@ -495,5 +505,5 @@ def rescale(xp: Any, x: Array, shift: Array, factor: Array) -> Array:
 
 
 def rescale_to(xp: Any, narrow: Array, x: Array, shift: Array, factor: Array) -> Array:
-    """The same into float16, for which numbers may be too large before they are scaled."""
+    """The same into a narrower dtype, for which numbers may be too large before they are scaled."""
     return (x - shift) * factor

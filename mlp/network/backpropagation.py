@@ -69,8 +69,9 @@ class Pass:
     n are a shard.
 
     With mixed precision the products read a copy of the weights in the storage's dtype, and δ_L
-    goes there multiplied by ``scale``, since small deltas would vanish in float16; the gradient is
-    divided by it (Micikevicius et al., arXiv:1710.03740, sections 3.1 and 3.2).
+    goes there; to float16 multiplied by ``scale``, since small deltas would vanish, and the
+    gradient is divided by it (Micikevicius et al., arXiv:1710.03740, sections 3.1 and 3.2).
+    bfloat16 has float32's range and needs none (Kalamkar et al., arXiv:1905.12322).
     """
 
     def __init__(
@@ -165,12 +166,15 @@ class Pass:
     def backward(self, g: Array, scale: Array | None = None) -> None:
         """Eq. (4), (5) and (6), from the last layer's delta; the gradient goes into g.
 
-        scale: (1,), by which the deltas are multiplied where the precision is mixed.
+        scale: (1,), by which the deltas are multiplied where they are float16.
         """
         last, tape = self.last, self.tape
-        if scale is not None:
+        if self.mixed:
             wide, last.delta = last.delta, last.buffer("delta", wide=False)
-            tape.apply(scaled, (0,), last.delta, wide, scale)
+            if scale is None:
+                tape.copy(wide, last.delta)
+            else:
+                tape.apply(scaled, (0,), last.delta, wide, scale)
         parts = _by_layer(self.network, g)
         for l in reversed(self.places):
             self.places[l].g = parts[l]

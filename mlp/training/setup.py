@@ -238,7 +238,7 @@ class Setup:
 
     def _step(self) -> None:
         self.loss_scale = None
-        if PRECISIONS[self.model.precision].narrow:
+        if PRECISIONS[self.model.precision].scaled:
             self.loss_scale = self.backend.empty((2,), self.dtype)
         self.step: Any
         self.recorded = None
