@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from mlp.model import Model, load, load_model, save_model
     from mlp.network.graph import Network
+    from mlp.tabular import TabularClassifier, TabularRegressor
     from mlp.training.checkpoint import load_state, save_state
     from mlp.training.checkpoints import Checkpoints
     from mlp.training.loop import train
@@ -96,6 +97,8 @@ __all__ = [
     "State",
     "StoredDataset",
     "Table",
+    "TabularClassifier",
+    "TabularRegressor",
     "available",
     "class_labels",
     "find_learning_rate",
@@ -144,6 +147,7 @@ _HOME = {
     "mlp.data.readers": ("Dataset", "read"),
     "mlp.data.table_files": ("read_table", "write_table"),
     "mlp.data.tables": ("Column", "Table"),
+    "mlp.tabular": ("TabularClassifier", "TabularRegressor"),
     "mlp.training.loop": ("train",),
     "mlp.training.range_test": ("RateSearch", "find_learning_rate"),
     "mlp.training.run": ("Result", "Run"),

@@ -103,6 +103,13 @@ HOUSE = [
             *("conversion", "preprocessor"),
         ],
     ),
+    (
+        "tabular",
+        [
+            *("recipe", "folds", "members", "calibration", "columns", "documentation"),
+            *("base", "classifier", "regressor"),
+        ],
+    ),
     ("", ["accelerate"]),
     (
         "app",

@@ -31,9 +31,9 @@ def is_frame(x: Any) -> bool:
     """
     if isinstance(x, np.ndarray):
         return isinstance(x, np.ma.MaskedArray) or x.dtype.names is not None
-    if isinstance(x, Mapping | Table):
-        return True
     kind = type(x)
+    if isinstance(x, Mapping | Table):
+        return not kind.__module__.startswith("scipy.")  # a dok_array is a dictionary of places
     if kind.__module__.partition(".")[0] in NO_FRAMES:
         return False
     return any(hasattr(kind, sign) for sign in SIGNS) or _is_relation(kind)

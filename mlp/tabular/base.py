@@ -1,0 +1,264 @@
+"""What the two estimators for tables share: columns in, members, time, answers about columns."""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from joblib import cpu_count, effective_n_jobs
+from joblib.parallel import get_active_backend
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from backends import Backend, choose
+from mlp.data.frames import is_frame
+from mlp.data.preprocessing import Preprocessing
+from mlp.durations import seconds_of
+from mlp.errors import InputError
+from mlp.estimators.arrays import to_host
+from mlp.formulas.activations import ACTIVATIONS
+from mlp.formulas.metrics import METRICS, Metric, get_metric
+from mlp.model import Model
+from mlp.tabular.columns import attributions, importances, of_table, places
+from mlp.tabular.folds import folds
+from mlp.tabular.members import Member, Rows, Team
+from mlp.tabular.recipe import Recipe, Task
+
+COUNT = Interval(Integral, 1, None, closed="left")
+OF_RECIPE = (
+    *("activation", "learning_rate", "batch_size", "epochs"),
+    *("dropout", "weight_decay"),
+)
+
+
+class BaseTabular(BaseEstimator):
+    """What classifier and regressor share."""
+
+    _task: ClassVar[Task]
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "metric": [str, dict],
+        "n_members": [COUNT],
+        "time_limit": [None, str, Interval(Real, 0, None, closed="neither")],
+        "hidden_layer_sizes": ["array-like", COUNT],
+        "activation": [None, StrOptions({*ACTIVATIONS}), dict],
+        "learning_rate": [None, Interval(Real, 0, None, closed="neither")],
+        "batch_size": [None, COUNT],
+        "epochs": [None, COUNT],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "columns": [None, Mapping],
+        "backend": [None, str, Backend],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    n_features_in_: int
+
+    # ------------------------------------------------------------------ fitting
+
+    def _fit(self, X: Any, t: np.ndarray, weights: np.ndarray | None, groups: Any) -> None:
+        """Members that learn t (n,), class numbers or numbers, from checked rows."""
+        limit = None if self.time_limit is None else seconds_of(self.time_limit)
+        deadline = None if limit is None else self._begun + limit
+        metric = self._metric()
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1000))
+        if groups is not None:
+            groups = column_or_1d(to_host(groups))
+            check_consistent_length(t, groups)
+        self.preprocessing_ = Preprocessing.fit(X, self.columns, scaling="robust")
+        coded = self.preprocessing_.apply(X).astype(np.float32)
+        rows = Rows(coded, t, weights, folds(t, self.n_members, seed, groups))
+        self._placing = places(coded)
+        self._say(f"{self.preprocessing_.summary()}; {len(t)} rows")
+        team = Team(
+            rows,
+            self._recipe().of(self._task, len(t)),
+            {name: partial(self._untrained, name) for name in self._choices(t)},
+            self.metric,
+            seed,
+            deadline,
+            self._workers(),
+            self._say,
+        )
+        found = team.train(team.in_time(self.n_members))
+        self.recipe_, self.tried_, self.stopped_ = team.recipe, team.tried, team.stopped
+        if team.stopped:
+            warnings.warn(
+                f"fit: {team.stopped}; it has {len(found)} of {self.n_members} members",
+                stacklevel=4,
+            )
+        self._scores = self._judged(found, rows, metric)
+        self.members_ = self._calibrated(found, rows)
+        self._columns = of_table(self.preprocessing_)
+        self._x0 = np.median(coded, axis=0)
+        self.feature_importances_ = importances(
+            self.members_, coded, t, weights, [*self._columns.values()], metric, seed
+        )
+
+    def _calibrated(self, members: list[Member], rows: Rows) -> list[Member]:
+        """The members as they are kept."""
+        raise NotImplementedError
+
+    def _choices(self, t: np.ndarray) -> tuple[str, ...]:
+        """What is tried on the first member, the best of which the others are made by."""
+        return ("",)
+
+    def _model(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
+        """An untrained model for targets t."""
+        raise NotImplementedError
+
+    def _untrained(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
+        """The same, whose weights follow the columns and not their order."""
+        model, (place, sign) = self._model(choice, recipe, seed, t), self._placing
+        w = model.backend.to_numpy(model.w).copy()
+        first = model.network.views(w)["W"][1, 2]
+        first[:] = first[place] * sign[:, None]
+        model.w = w
+        return model
+
+    def _recipe(self) -> Recipe:
+        sizes = self.hidden_layer_sizes
+        sizes = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
+        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+            raise InputError(f"hidden_layer_sizes must be whole numbers from 1 on, not {sizes!r}")
+        given = {name: getattr(self, name) for name in OF_RECIPE}
+        return Recipe(hidden_layer_sizes=tuple(map(int, sizes)), **given)
+
+    def _metric(self) -> Metric:
+        """The metric that members are judged by. InputError for one of other targets."""
+        found = get_metric(self.metric)
+        if self._task not in found.targets:
+            known = [name for name, m in METRICS.items() if self._task in m.targets]
+            raise InputError(
+                f"metric {self.metric!r} is for {' and '.join(found.targets)}, "
+                f"{type(self).__name__} predicts {self._task}: {', '.join(known)}"
+            )
+        return found
+
+    def _workers(self) -> int:
+        """How many members learn at once."""
+        if choose(self.backend).name != "numpy":
+            return 1
+        if self.n_jobs is None:
+            within = get_active_backend()[0].nesting_level
+            return 1 if within else min(cpu_count(), self.n_members)
+        return int(min(effective_n_jobs(self.n_jobs), self.n_members))
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(text, flush=True)
+
+    # ------------------------------------------------------------------ rows
+
+    def _checked(self, X: Any, fitting: bool) -> Any:
+        """X as `Preprocessing` takes it, with the columns that were fitted."""
+        if is_frame(X):
+            validate_data(self, X, skip_check_array=True, reset=fitting)
+            if _num_samples(X) < 1 + fitting:
+                raise InputError(f"X has {_num_samples(X)} sample(s); a minimum of 2 is required")
+            return X
+        X = validate_data(
+            self,
+            to_host(X),
+            dtype=None,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=1 + fitting,
+            reset=fitting,
+        )
+        return np.ma.masked_array(X, np.isnan(X)) if X.dtype.kind == "f" else X
+
+    def _weights(self, X: Any, sample_weight: Any) -> np.ndarray | None:
+        if sample_weight is None:
+            return None
+        rows = np.empty((_num_samples(X), 0))
+        found = _check_sample_weight(
+            to_host(sample_weight), rows, dtype=np.float64, ensure_non_negative=True
+        )
+        return np.asarray(found)
+
+    def _coded(self, X: Any) -> np.ndarray:
+        """New rows as the members take them, (n, d) float32."""
+        check_is_fitted(self)
+        X = self._checked(X, fitting=False)
+        return self.preprocessing_.apply(X).astype(np.float32)
+
+    def _of_members(self, X: Any) -> list[np.ndarray]:
+        """Each member's prediction, (n, outputs)."""
+        coded = self._coded(X)
+        return [member.model.predict(coded) for member in self.members_]
+
+    # ------------------------------------------------------------------ answers about columns
+
+    def explain(self, X: Any, points: int = 32) -> np.ndarray:
+        """What each column has to do with each prediction, in the prediction's units.
+
+        (n, columns) of numbers, (n, columns, classes) of probabilities: integrated gradients from
+        the row of all medians to this one, `mlp.tabular.columns` eq. (2), by so many points. Their
+        sum over the columns is the prediction less that of the medians, up to the integral's error.
+        """
+        if not isinstance(points, Integral) or points < 1:
+            raise InputError(f"explain: points must be a whole number from 1 on, not {points!r}")
+        coded, columns = self._coded(X), [*self._columns.values()]
+        found = [attributions(m.model, coded, self._x0, columns, points) for m in self.members_]
+        answer = np.mean(found, axis=0)
+        return answer if self._task == "classes" else answer[:, :, 0]
+
+    def report(self) -> str:
+        """What came of `fit`, to be read: columns, recipe, scores on held-out rows with their
+        spread over members, and the columns that count most."""
+        check_is_fitted(self)
+        names, order = [*self._columns], np.argsort(-self.feature_importances_)
+        most = [f"{names[k]} {self.feature_importances_[k]:.3g}" for k in order[:10]]
+        recipe = ", ".join(f"{name}={value}" for name, value in asdict(self.recipe_).items())
+        epochs = [member.best + 1 for member in self.members_]
+        lines = [
+            f"{type(self).__name__}: {len(self.members_)} members"
+            + (f" ({self.stopped_})" if self.stopped_ else ""),
+            f"columns     {self.preprocessing_.summary()}",
+            f"recipe      {recipe}",
+            f"best epochs {min(epochs)} to {max(epochs)}",
+            *(f"{name:<11} {text}" for name, text in self._about().items()),
+            *(
+                f"{name:<11} {np.mean(x):.4g} ± {np.std(x):.2g} on held-out rows"
+                for name, x in self._scores.items()
+            ),
+            f"importances of the columns, by {self._metric().name}: {', '.join(most)}",
+        ]
+        return "\n".join(lines)
+
+    def _about(self) -> dict[str, str]:
+        """What else the report says."""
+        return {}
+
+    def _judged(
+        self, members: Sequence[Member], rows: Rows, metric: Metric
+    ) -> dict[str, list[float]]:
+        """{metric: of each member on the rows held out from it}."""
+        metrics = {m.name: m for m in (*map(get_metric, self._reported), metric)}
+        found: dict[str, list[float]] = {name: [] for name in metrics}
+        for member in members:
+            _, t, s = rows.of(member.held_out)
+            t = t if self._task == "classes" else t[:, None]
+            for name, measure in metrics.items():
+                found[name].append(float(measure(member.outputs, t, s)))
+        return found
+
+    _reported: ClassVar[tuple[str, ...]]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
+        return tags

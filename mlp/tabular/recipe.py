@@ -1,0 +1,96 @@
+"""The settings of a net for a table, each of them visible, each of them to be changed.
+
+    x'   = robust scaling and smooth clip of the coded columns      (`mlp.data.scaling`, eq. 4)
+    a_0  = x' ⊙ s                                                   (`mlp.layers.scale`)
+    a_l  = dropout(f(a_{l-1} W_l + b_l)),  l = 1..L                 f: selu for classes, mish
+    y    = a_L W + b                                                softmax for classes
+
+Hidden weights begin as N(0, 1/d), the last layer as zeros. Adam with β2 = 0.95 and a rate that
+rises and falls four times (coslog4), multiplied by 6 for s, by 1/√d for the weights of d inputs
+("ntk") and by 0.1 for biases; dropout and decay are as given for half of the run and fall to 0 in
+the other half (flat_cosine). Of the epochs the last best one counts, by rows that were held out.
+
+Source: D. Holzmüller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and
+boosted trees on tabular data", arXiv:2407.04491 (RealMLP), from which sizes, lengths and members
+differ.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mlp.layers import Dense, Scale
+from mlp.network.graph import Network
+from mlp.training.settings import Settings
+
+Task = Literal["classes", "numbers"]
+# Up to so many rows: passes over them, and rows of a batch. Beyond: the last.
+LENGTHS = {2_000: (100, 256), 10_000: (60, 256), 50_000: (30, 256), 200_000: (15, 512)}
+LONGEST = (10, 1024)
+ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
+SCALE = 6.0  # of its rate, and of its decay
+RATES = {"classes": 0.04, "numbers": 0.07}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one member of `mlp.TabularClassifier` or `mlp.TabularRegressor` is and how it learns.
+
+    hidden_layer_sizes, activation, learning_rate, batch_size, epochs, dropout, weight_decay,
+    label_smoothing: as elsewhere in this library. Of None, `of` finds what suits.
+
+    >>> Recipe().of("numbers", rows=5_000).epochs
+    60
+    """
+
+    hidden_layer_sizes: tuple[int, ...] = (128, 128, 128)
+    activation: Any = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+    dropout: float = 0.15
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.0
+
+    def of(self, task: Task, rows: int) -> "Recipe":
+        """The same with what is None by the task and the number of rows to train on."""
+        lengths = next((at for most, at in LENGTHS.items() if rows <= most), LONGEST)
+        usual = {
+            "activation": ACTIVATIONS[task],
+            "learning_rate": RATES[task],
+            "epochs": lengths[0],
+            "batch_size": lengths[1],
+        }
+        missing = {name: x for name, x in usual.items() if getattr(self, name) is None}
+        return replace(self, **missing)
+
+    def network(self, inputs: int, outputs: int, task: Task) -> Network:
+        """The network of so many coded columns and outputs."""
+        hidden = [
+            Dense(units, self.activation, initializer="lecun_normal", dropout=self.dropout)
+            for units in self.hidden_layer_sizes
+        ]
+        last = Dense(outputs, "softmax" if task == "classes" else "identity", initializer="zeros")
+        return Network(inputs, [Scale(), *hidden, last])
+
+    def settings(self, seed: int, **more: Any) -> Settings:
+        """How it is trained; more: further fields of `mlp.Settings`."""
+        assert self.epochs is not None  # `of` has found it
+        decay = {
+            "weight_decay": self.weight_decay,
+            "weight_decay_schedule": "flat_cosine",
+            "decay_factors": {"scale": SCALE},
+        }
+        return Settings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer={"name": "adam", "beta_2": 0.95},
+            learning_rate=self.learning_rate,
+            schedule="coslog4",
+            rate_factors={"scale": SCALE, "weight": "ntk", "bias": 0.1},
+            dropout_schedule="flat_cosine" if self.dropout else "constant",
+            **(decay if self.weight_decay else {}),
+            patience=self.epochs,
+            best="last",
+            seed=seed,
+            **more,
+        )
