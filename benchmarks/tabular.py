@@ -91,6 +91,14 @@ def parts(folder: str | None, name: str, rows: int, seed: int) -> tuple[Any, Any
 # ---------------------------------------------------------------------------- contenders
 
 
+def tabular(task: str, seed: int, backend: str, members: int = 8) -> Any:
+    """This library's estimators for tables, as they come, and with one member."""
+    import mlp
+
+    made = mlp.TabularRegressor if task == "regression" else mlp.TabularClassifier
+    return made(n_members=members, random_state=seed, backend=backend, n_jobs=1)
+
+
 def drop_in(task: str, seed: int, backend: str) -> Any:
     """This library's estimators with scikit-learn's defaults."""
     import mlp
@@ -209,6 +217,8 @@ class RealMLP:
 
 
 FITS: dict[str, Callable[..., Any]] = {
+    "array-mlp Tabular": tabular,
+    "array-mlp Tabular, 1 member": partial(tabular, members=1),
     "array-mlp": drop_in,
     BASE: sklearn_mlp,
     "HistGradientBoosting": hist_gradient_boosting,

@@ -142,7 +142,9 @@ class Team:
         model = maker(recipe, seed, t)
         held = model.samples(*rows.of(held_out))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a member that diverges has a best epoch
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # a member that diverges has a best epoch
             result = train(
                 model,
                 X,
