@@ -53,9 +53,7 @@ def total(x: Native, out: Native, empty: Callable[..., Native]) -> Callable[[], 
     rows, columns = x.shape
     real = np.result_type(x.dtype, out.dtype, np.float32)
     width = power_of_two(columns)
-    strips = max(1, -(-columns // width))
-    lines = THREADS // width
-    parts = min(PARTS, max(1, -(-rows // (lines * ROWS_A_THREAD))))
+    strips, parts = max(1, -(-columns // width)), parts_of(rows, columns)
 
     def step(x: Native, out: Native, parts: int) -> Launch:
         function = _function(total_source, x.dtype, out.dtype, real)
@@ -71,6 +69,12 @@ def total(x: Native, out: Native, empty: Callable[..., Native]) -> Callable[[], 
         second()
 
     return run
+
+
+def parts_of(rows: int, columns: int) -> int:
+    """Into how many parts (3) cuts an array; more than one take a second kernel."""
+    lines = THREADS // power_of_two(columns)
+    return min(PARTS, max(1, -(-rows // (lines * ROWS_A_THREAD))))
 
 
 def scatter(x: Native, index: Native, out: Native) -> Callable[[], None]:

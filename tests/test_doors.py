@@ -131,7 +131,7 @@ def test_a_module_of_the_table_has_what_is_named_there(path):
 
 
 def test_every_dotted_path_in_the_pages_is_there():
-    for page in ("README.md", "CONTRIBUTING.md", "examples/on_a_gpu.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "docs/on_a_gpu.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         for path in re.findall(r"(?<![\w/.-])(?:mlp|backends)(?:\.[A-Za-z_]\w*)+", text):
             if not path.endswith((".toml", ".py")):
@@ -139,7 +139,7 @@ def test_every_dotted_path_in_the_pages_is_there():
 
 
 def test_every_file_that_the_pages_point_to_is_there():
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/on_a_gpu.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/on_a_gpu.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         folder = (ROOT / page).parent
         links = re.findall(r"\]\((?!https?:)([^)#]+)", text)

@@ -213,7 +213,7 @@ def test_mnist_with_a_few_images(tmp_path):
 def test_the_python_on_the_gpu_page(tmp_path):
     """Its program runs; a device of array-api-strict stands in for the GPU."""
     pytest.importorskip("array_api_strict")
-    page = (EXAMPLES / "on_a_gpu.md").read_text()
+    page = (ROOT / "docs" / "on_a_gpu.md").read_text()
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
     assert 'backend="cupy"' in program
     program = program.replace('backend="cupy"', 'backend="strict:device1"')
@@ -226,7 +226,7 @@ def test_the_python_on_the_gpu_page(tmp_path):
 
 def test_the_commands_on_the_gpu_page():
     """Each command, option and extra that the page names is there."""
-    page = (EXAMPLES / "on_a_gpu.md").read_text()
+    page = (ROOT / "docs" / "on_a_gpu.md").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = extras["optional-dependencies"]
     assert set(re.findall(r"\.\[(\w+)\]", page)) == {"cuda12", "cuda13"}
