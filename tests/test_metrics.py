@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+import mlp
 from mlp import InputError
 from mlp.formulas.metrics import METRICS, Measures, evaluate, fitting, get_metric
 from mlp.formulas.target_kinds import TARGET_KINDS
@@ -326,3 +327,16 @@ def test_a_metric_of_ones_own_that_fails_is_named():
         fitting(["numbers"], 3, [Broken()])
     with pytest.raises(InputError, match="is of probabilities"):
         fitting(["labels"], 1, ["brier"], proper=False)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "binary_focal", "multiclass_hinge"])
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "calibration_error"])
+def test_probabilities_of_a_loss_that_makes_none_are_refused_before_training(loss, metric):
+    net = mlp.Network(2, [mlp.Dense(1 + (loss == "multiclass_hinge"))])
+    X, t = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
+    model = mlp.Model(net, loss)
+    for asked in ({"metrics": [metric]}, {"watch": metric, "patience": 1}):
+        with pytest.raises(InputError, match="is of probabilities, and what this loss predicts"):
+            mlp.train(model, X, t, validation=(X, t), callbacks=[pytest.fail], **asked)
+    with pytest.raises(InputError, match="is of probabilities, and what this loss predicts"):
+        model.evaluate(X, t, metrics=[metric])

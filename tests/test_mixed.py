@@ -1,6 +1,7 @@
 """Mixed precision: float16 activations and deltas, float32 weights, a loss scale that adapts."""
 
 import sys
+from dataclasses import replace
 
 import ml_dtypes  # noqa: F401, which gives NumPy the name "bfloat16"
 import numpy as np
@@ -38,7 +39,7 @@ class Halves(NumpyBackend):
     def total(self, x, out):
         return lambda: np.add.reduce(x.astype(np.float32), 0, np.float32, out, x.ndim == 1)
 
-    def fuse(self, formula, into):
+    def fuse(self, formula, into=(0,)):
         return Backend.fuse(self, formula, into)
 
 
@@ -123,6 +124,44 @@ def test_a_step_is_taken_whole_or_left_out_whole(backend, name, fine):
         backend.fuse(rule.update, into=into)(*expected, *constants)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sam_radius": 0.05},
+        {"average": {"name": "ema", "decay": 0.5}},
+        {"average": {"name": "swa", "start": 2}},
+        {"sam_radius": 0.05, "average": "ema", "clip_norm": 1.0},
+    ],
+)
+def test_what_is_around_the_rule_is_float32_s_to_the_rounding(halves, options):
+    """Two gradients a step, averages and norms, of gradients that were scaled."""
+    X, t = data()
+    options = {"optimizer": "momentum", "batch_size": 25, "epochs": 3, "seed": 1} | options
+    found, exact = (
+        halves.to_numpy(train(model_of(halves, p), X, t, **options).model.w)
+        for p in ("mixed", "float64")
+    )
+    start = halves.to_numpy(model_of(halves, "float64").w)
+    assert np.linalg.norm(found - exact) < 2e-2 * np.linalg.norm(exact - start)
+
+
+@pytest.mark.parametrize("options", [{"sam_radius": 0.05}, {"average": "ema"}])
+def test_a_step_that_overflows_leaves_weights_and_averages(halves, options):
+    """With a scale that is too large nothing moves, and nothing is left at a far point."""
+    (X, t), before = data(), model_of(halves)
+    options = options | {"batch_size": 50, "optimizer": "momentum"}
+    state = train(before, X, t, **options, epochs=0).state
+    state = replace(state, loss_scale=np.array([MOST, 0.0]))
+    found = train(before, X, t, **options, epochs=2, state=state).state
+    assert halves.to_numpy(found.loss_scale).tolist() == [MOST / 4, 0.0]
+    for x, start in (
+        (found.w, state.w),
+        *((x, state.vectors[k]) for k, x in found.vectors.items()),
+    ):
+        np.testing.assert_array_equal(halves.to_numpy(x), halves.to_numpy(start))
+    assert np.isfinite(found.history["loss"]).all()
 
 
 # -------------------------------------------------------------------------------- the gradient

@@ -11,7 +11,7 @@ import pytest
 
 import mlp
 from backends import get_backend
-from mlp import Dense, InputError, Model, Network, Settings, train
+from mlp import BatchNorm, Dense, InputError, Model, Network, Settings, train
 from mlp.formulas.optimizers import OPTIMIZERS, Orthogonal
 from mlp.formulas.schedules import get_schedule
 from mlp.layers.noise import Noise
@@ -250,6 +250,49 @@ def test_sam_from_a_gradient_of_zero():
     np.testing.assert_array_equal(found.model.w, np.zeros(4))
 
 
+# --- statistics of a batch ----------------------------------------------------------------------
+
+
+def normalised(backend="numpy"):
+    layers = [Dense(4, "tanh"), BatchNorm(0.5), Dense(1)]
+    return Model(Network(3, layers), "mean_squared_error", seed=1, dtype="float64", backend=backend)
+
+
+def moved_by(statistics, one, w, X):
+    """Running statistics after a batch at w: half of what they were, half of the batch's."""
+    views = one.network.views(w)
+    a = np.tanh(X @ views["W"][0, 1] + views["b"][1])
+    return 0.5 * statistics + 0.5 * np.concatenate([a.mean(axis=0), a.var(axis=0)])
+
+
+def test_batch_norm_under_sam(backend):
+    """Each of the two gradients by the batch's own statistics; the running ones are of the weights
+    themselves, once a step, not of the worst point near them."""
+    one, radius = normalised(backend), 0.3
+    w, seen = backend.to_numpy(one.w).copy(), backend.to_numpy(one.statistics).copy()
+    for _ in range(3):
+        seen = moved_by(seen, one, w, X)
+        g = gradient(normalised(), w)
+        w = w - 0.1 * gradient(normalised(), w + radius * g / np.linalg.norm(g))
+    found = train(one, X, T, **FULL, epochs=3, sam_radius=radius).model
+    np.testing.assert_allclose(backend.to_numpy(found.w), w, rtol=1e-9)
+    np.testing.assert_allclose(backend.to_numpy(found.statistics), seen, rtol=1e-9)
+
+
+def test_batch_norm_under_accumulation(backend):
+    """The mean over each batch, whose gradients are added up; running statistics go with each."""
+    one, halves = normalised(backend), (slice(0, 20), slice(20, 40))
+    w, seen = backend.to_numpy(one.w).copy(), backend.to_numpy(one.statistics).copy()
+    for _ in range(2):
+        for half in halves:
+            seen = moved_by(seen, one, w, X[half])
+        w = w - 0.1 * np.mean([gradient(normalised(), w, X[h], T[h]) for h in halves], axis=0)
+    options = FULL | {"batch_size": 20, "accumulate": 2, "epochs": 2}
+    found = train(one, X, T, **options).model
+    np.testing.assert_allclose(backend.to_numpy(found.w), w, rtol=1e-10)
+    np.testing.assert_allclose(backend.to_numpy(found.statistics), seen, rtol=1e-10)
+
+
 # --- averages of the weights --------------------------------------------------------------------
 
 
@@ -445,8 +488,12 @@ EXTRAS = {  # vectors of w's length, beside those of the rule
 
 @pytest.mark.parametrize("name", EXTRAS)
 def test_what_it_takes_is_in_the_plan(name):
+    """Of data, and of sizes alone."""
     options, vectors = EXTRAS[name]
     one = model()
+    if name != "decay":
+        by_sizes = [mlp.plan(one, 40, batch_size=10, **given).needed for given in (options, {})]
+        assert 0 <= by_sizes[0] - by_sizes[1] - 8 * vectors * one.network.parameters < 64
     with_it, without = (
         plan_training(one, X, T, settings=Settings(batch_size=10, **given)).needed
         for given in (options, {})

@@ -662,7 +662,8 @@ def fitting(
         kind = next(kind for kind in kinds if kind in metric.targets)
         if getattr(metric, "probabilities", False) and not (proper and kind == kinds[0]):
             raise InputError(
-                f"metric {metric.name!r} is of probabilities, and what this loss predicts are none"
+                f"metric {metric.name!r} is of probabilities, and what this loss predicts are "
+                "none; use 'roc_auc' or 'accuracy', or a loss of likelihoods, as 'cross_entropy'"
             )
         _try(metric, kind, outputs)
         found[kind].append(metric)

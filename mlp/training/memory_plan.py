@@ -19,6 +19,7 @@ from backends import Memory
 from backends.counting_backend import Count, shaped
 from mlp.data.samples import Samples
 from mlp.errors import InputError, check_is, check_switch, check_whole
+from mlp.formulas.averages import Average, AverageName
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.formulas.searches import SearchName
 from mlp.memory import megabytes
@@ -147,6 +148,12 @@ def plan(
     sample_weight: bool = False,
     data_dtype: str = "float64",
     record_steps: bool = False,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    sam_radius: float | None = None,
+    average: AverageName | Mapping[str, Any] | Average | None = None,
+    mixup: float | None = None,
 ) -> Plan:
     """What `mlp.train` would ask of the device for so many samples that are on the host.
 
@@ -184,6 +191,12 @@ def plan(
         target_loss=0.0 if target_loss else None,
         shuffle=shuffle,
         record_steps=record_steps,
+        accumulate=accumulate,
+        clip_norm=clip_norm,
+        clip_value=clip_value,
+        sam_radius=sam_radius,
+        average=average,
+        mixup=mixup,
     )
     held_out = rows(validation) if validation else None
     return plan_for(model, rows(samples, sample_weight), held_out, settings)

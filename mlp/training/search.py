@@ -331,7 +331,9 @@ def _check(model: Model, settings: Settings) -> None:
     """InputError for a net whose E is not one and the same function of w, as a search needs."""
     network, said = model.network, f"optimizer {settings.optimizer!r:.60} compares losses, and"
     if PRECISIONS[model.precision].narrow:
-        raise InputError(f"{said} 'mixed' has too few digits for that; use 'float32' or 'float64'")
+        raise InputError(
+            f"{said} precision {model.precision!r} has too few digits for that; use 'float32'"
+        )
     if network.drawing:
         l = next(iter(network.drawing))
         raise InputError(f"{said} what layer {l} draws makes each another one; use 'rprop'")

@@ -102,11 +102,12 @@ class Settings:
     weight_decay: w <- (1 - rate weight_decay) w before each update, on weights and tables, by any
     rule; its factor over the run is weight_decay_schedule; decay_factors as rate_factors, on any
     parameters ("ntk" is √d). clip_norm, clip_value: the largest gradient, as a whole or each number
-    of it (`mlp.formulas.clipping`). accumulate: so many batches make one step, as if they were one.
-    sam_radius: of sharpness-aware minimisation, two gradients a step. average: "ema", {"name":
-    "swa", "start": 75}: what is predicted with, watched and saved is then the average of the
-    weights (`mlp.formulas.averages`). initialize: "data" lets a fresh run start from weights with
-    which each unit varies alike over the rows (`mlp.training.initial`), whatever the model's are.
+    of it (`mlp.formulas.clipping`). accumulate: so many batches make one step, as if they were one,
+    but for batch_norm, whose mean is that of each. sam_radius: of sharpness-aware minimisation, two
+    gradients a step. average: "ema", {"name": "swa", "start": 75}: what is predicted with, watched
+    and saved is then the average of the weights (`mlp.formulas.averages`). initialize: "data" lets
+    a fresh run start from weights with which each unit varies alike over the rows
+    (`mlp.training.initial`), whatever the model's are.
     schedule: a name of `mlp.formulas.schedules.SCHEDULES`, a mapping, or a function; warmup: epochs
     of linear warm-up before it. dropout_schedule: as schedule, the factor on the rate of every
     layer's dropout and on the deviation of its noise. mixup: α of `mlp.training.mixup`, as 0.2;
