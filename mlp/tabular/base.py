@@ -1,6 +1,5 @@
 """What the two estimators for tables share: columns in, members, time, answers about columns."""
 
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -247,7 +246,7 @@ class BaseTabular(BaseEstimator):
         self, members: Sequence[Member], rows: Rows, metric: Metric
     ) -> dict[str, list[float]]:
         """{metric: of each member on the rows held out from it}."""
-        metrics = {m.name: m for m in (*map(get_metric, self._reported), metric)}
+        metrics = {m.name: m for m in (*(METRICS[name] for name in self._reported), metric)}
         found: dict[str, list[float]] = {name: [] for name in metrics}
         for member in members:
             _, t, s = rows.of(member.held_out)

@@ -4,9 +4,9 @@ A member's shares p are those of its logits divided by a temperature T,
 
     p_k(T) = p_k^{1/T} / Σ_j p_j^{1/T}                                                    (1)
 
-the one with the least log-loss on the rows that were held out from their members (C. Guo, G. Pleiss,
-Y. Sun, K. Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2). It goes
-into the last layer: W / T and b / T.
+the one with the least log-loss on the rows that were held out from their members (C. Guo, G.
+Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2).
+It goes into the last layer: W / T and b / T.
 
 With r_i = y_i - y_{m(i)}(x_i), the residual of row i by the member m(i) that has not learned from
 it, and R_i = |r_i|, the interval of coverage 1 - α is

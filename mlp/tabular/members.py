@@ -56,8 +56,8 @@ class Rows:
 @dataclass(frozen=True, eq=False)
 class Member:
     """A trained net: its model, its fold, the rows of that fold and the outputs there, the watched
-    figure by epoch, the best epoch (from 0 on) and its error (the figure, or less it where greater is
-    better), and the seconds it took."""
+    figure by epoch, the best epoch (from 0 on) and its error (the figure, or less it where greater
+    is better), and the seconds it took."""
 
     model: Model
     fold: int
@@ -109,7 +109,9 @@ class Team:
         with interruptible(self), limited(1), ThreadPoolExecutor(self.workers) as pool:
             maker = next(iter(self.makers.values()))
             if len(self.makers) > 1:
-                pilots = dict(zip(self.makers, pool.map(self._first, self.makers.values())))
+                pilots = dict(
+                    zip(self.makers, pool.map(self._first, self.makers.values()), strict=True)
+                )
                 self.tried = {name: pilot.score for name, pilot in pilots.items()}
                 chosen = min(pilots, key=lambda name: pilots[name].error)
                 maker = self.makers[chosen]
@@ -199,8 +201,9 @@ class Team:
 
     def _tell(self, found: list[Member], of: int, begun: float) -> None:
         member, done, spent = found[-1], len(found), time.monotonic() - begun
+        name = get_metric(self.watch).name
         self.say(
-            f"member {member.fold + 1} of {of}: {get_metric(self.watch).name} {member.score:.4g} in "
+            f"member {member.fold + 1} of {of}: {name} {member.score:.4g} in "
             f"epoch {member.best + 1} of {len(member.curve)}, {member.seconds:.1f} s"
             + (f"; about {spent / done * (of - done):.0f} s left" if done < of else "")
         )

@@ -54,7 +54,7 @@ class Recipe:
     def of(self, task: Task, rows: int) -> "Recipe":
         """The same with what is None by the task and the number of rows to train on."""
         lengths = next((at for most, at in LENGTHS.items() if rows <= most), LONGEST)
-        usual = {
+        usual: dict[str, Any] = {
             "activation": ACTIVATIONS[task],
             "learning_rate": RATES[task],
             "epochs": lengths[0],
@@ -75,7 +75,7 @@ class Recipe:
     def settings(self, seed: int, **more: Any) -> Settings:
         """How it is trained; more: further fields of `mlp.Settings`."""
         assert self.epochs is not None  # `of` has found it
-        decay = {
+        decay: dict[str, Any] = {
             "weight_decay": self.weight_decay,
             "weight_decay_schedule": "flat_cosine",
             "decay_factors": {"scale": SCALE},

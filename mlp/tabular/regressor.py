@@ -3,14 +3,14 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_y
 
-from mlp.data.scaling import Scaling
+from mlp.data.scaling import Scaling, ScalingName
 from mlp.errors import InputError, is_finite
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
@@ -34,8 +34,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     ----------
     metric : str or mapping, default='rmse'
         By what the best epoch is found: a metric of numbers of `mlp.formulas.metrics.METRICS`.
-        With 'mae' the absolute error is learned, with 'pinball' (or {{"name": "pinball", "q": 0.9}})
-        a quantile, with any other the squared error.
+        With 'mae' the absolute error is learned, with 'pinball' the median, with
+        {{"name": "pinball", "q": 0.9}} that quantile, with any other the squared error.
 {PARAMETERS}
     Attributes
     ----------
@@ -135,7 +135,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         return ("as it is", "its logarithm")
 
     def _model(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
-        scaling = "log1p" if choice == "its logarithm" else "standard"
+        scaling: ScalingName = "log1p" if choice == "its logarithm" else "standard"
         return Model(
             recipe.network(len(self._placing[0]), 1, "numbers"),
             _loss_of(self._metric()),

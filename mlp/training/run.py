@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mlp.errors import InputError, check_takes
 from mlp.model import Model
@@ -101,8 +101,16 @@ def hooks_of(callbacks: list[Any], event: str) -> list[Callable[[Run], None]]:
     return found
 
 
+class Stoppable(Protocol):
+    """What Ctrl-C can end: `stop` asks for it, ``over`` says that nothing is left to be stopped."""
+
+    over: bool
+
+    def stop(self, reason: str) -> None: ...
+
+
 @contextmanager
-def interruptible(run: Run) -> Iterator[None]:
+def interruptible(run: Stoppable) -> Iterator[None]:
     """The first Ctrl-C asks the run to stop after its batch, the second one raises. Where Ctrl-C is
     ignored it stays so."""
     before = signal.getsignal(signal.SIGINT)
