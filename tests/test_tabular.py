@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_what_is_there(monkeypatch):
         """Where Ctrl-C is typed when the first member is done."""
 
         def write(self, text):
-            if "member" in text:
+            if "member 1" in text:
                 os.kill(os.getpid(), signal.SIGINT)
 
         def flush(self):
