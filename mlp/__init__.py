@@ -155,7 +155,16 @@ _HOME = {
     "mlp.training.state": ("State",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("accelerate", "errors", "estimators", "formulas", "layers", "readers", "threads")
+_MODULES = (
+    "accelerate",
+    "errors",
+    "estimators",
+    "formulas",
+    "layers",
+    "readers",
+    "tabular",
+    "threads",
+)
 
 
 def __getattr__(name: str) -> Any:

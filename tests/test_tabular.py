@@ -71,7 +71,6 @@ CHANGES = {
     "order": lambda X: X[X.columns[::-1]],
     "names": lambda X: X.rename(columns=dict(zip(X.columns, "zyxw", strict=True))),
     "units": lambda X: X.assign(size=X["size"] * 1000.0 + 7.0, price=X["price"] * 0.01 - 3.0),
-    "sign": lambda X: X.assign(size=-X["size"]),
     "categories": lambda X: X.assign(
         colour=X["colour"].map({"red": "zinnober", "green": "aqua", "blue": "marine"}),
         old=X["old"].map({"y": "jung", "n": "alt"}),
@@ -298,7 +297,7 @@ def test_attributions_add_up_to_the_prediction(made):
     """Completeness (Sundararajan et al., proposition 1)."""
     X, *_ = table()
     estimator = fitted(made)
-    found = estimator.explain(X[:5], points=200)
+    found = estimator.explain(X[:5], points=2000)
     base = np.mean([m.model.predict(estimator._x0[None]) for m in estimator.members_], axis=0)
     usual = np.mean(estimator._of_members(X[:5]), axis=0)
     total = found.sum(axis=1).reshape(5, -1)
@@ -310,7 +309,7 @@ def test_attributions_of_a_logarithm_are_in_the_users_units():
     y = np.exp(2 * X["size"]).to_numpy()
     estimator = TabularRegressor(**{**QUICK, "epochs": 40}).fit(X, y)
     assert estimator.target_log_
-    found = estimator.explain(X[:4], points=400).sum(axis=1)
+    found = estimator.explain(X[:4], points=2000).sum(axis=1)
     base = np.mean([m.model.predict(estimator._x0[None]) for m in estimator.members_])
     usual = np.mean(estimator._of_members(X[:4]), axis=0)[:, 0]
     np.testing.assert_allclose(found, usual - base, rtol=0.02, atol=0.02)

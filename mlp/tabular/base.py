@@ -29,8 +29,9 @@ from mlp.errors import InputError
 from mlp.estimators.arrays import to_host
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.metrics import METRICS, Metric, get_metric
+from mlp.layers import PiecewiseLinear
 from mlp.model import Model
-from mlp.tabular.columns import attributions, importances, of_table, places
+from mlp.tabular.columns import attributions, importances, of_table, placed, places
 from mlp.tabular.folds import folds
 from mlp.tabular.members import Member, Rows, Team
 from mlp.tabular.recipe import Recipe, Task
@@ -38,7 +39,7 @@ from mlp.tabular.recipe import Recipe, Task
 COUNT = Interval(Integral, 1, None, closed="left")
 OF_RECIPE = (
     *("activation", "learning_rate", "batch_size", "epochs"),
-    *("dropout", "weight_decay"),
+    *("dropout", "weight_decay", "embedding", "bins"),
 )
 
 
@@ -57,6 +58,8 @@ class BaseTabular(BaseEstimator):
         "epochs": [None, COUNT],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "embedding": [Interval(Integral, 0, None, closed="left")],
+        "bins": [Interval(Integral, 2, None, closed="left")],
         "columns": [None, Mapping],
         "backend": [None, str, Backend],
         "n_jobs": [None, Integral],
@@ -80,12 +83,18 @@ class BaseTabular(BaseEstimator):
         self.preprocessing_ = Preprocessing.fit(X, self.columns, scaling="robust")
         coded = self.preprocessing_.apply(X).astype(np.float32)
         rows = Rows(coded, t, weights, folds(t, self.n_members, seed, groups))
-        self._placing = places(coded)
+        self._inputs = coded.shape[1]
         self._say(f"{self.preprocessing_.summary()}; {len(t)} rows")
+        recipe, placing = self._recipe().of(self._task, len(t)), places(coded)
+        curves = recipe.curves(coded, self.preprocessing_.of_numbers)
+
+        def untrained(choice: str, recipe: Recipe, m: int, seed: int, t: np.ndarray) -> Model:
+            return placed(self._model(choice, recipe, seed, t, curves if m % 2 else None), *placing)
+
         team = Team(
             rows,
-            self._recipe().of(self._task, len(t)),
-            {name: partial(self._untrained, name) for name in self._choices(t)},
+            recipe,
+            {choice: partial(untrained, choice) for choice in self._choices(t)},
             self.metric,
             seed,
             deadline,
@@ -115,18 +124,16 @@ class BaseTabular(BaseEstimator):
         """What is tried on the first member, the best of which the others are made by."""
         return ("",)
 
-    def _model(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
+    def _model(
+        self,
+        choice: str,
+        recipe: Recipe,
+        seed: int,
+        t: np.ndarray,
+        curves: PiecewiseLinear | None,
+    ) -> Model:
         """An untrained model for targets t."""
         raise NotImplementedError
-
-    def _untrained(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
-        """The same, whose weights follow the columns and not their order."""
-        model, (place, sign) = self._model(choice, recipe, seed, t), self._placing
-        w = model.backend.to_numpy(model.w).copy()
-        first = model.network.views(w)["W"][1, 2]
-        first[:] = first[place] * sign[:, None]
-        model.w = w
-        return model
 
     def _recipe(self) -> Recipe:
         sizes = self.hidden_layer_sizes

@@ -20,6 +20,7 @@ from mlp.errors import InputError
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
 from mlp.formulas.metrics import get_metric
+from mlp.layers import PiecewiseLinear
 from mlp.model import Model
 from mlp.tabular.base import BaseTabular
 from mlp.tabular.calibration import cooled, temperature
@@ -88,6 +89,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         epochs: int | None = None,
         dropout: float = 0.15,
         weight_decay: float = 0.02,
+        embedding: int = 12,
+        bins: int = 16,
         label_smoothing: float | None = None,
         columns: Any = None,
         class_weight: Any = None,
@@ -148,11 +151,18 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             smoothing = SMOOTHED if self.metric == "accuracy" else 0.0
         return replace(super()._recipe(), label_smoothing=float(smoothing))
 
-    def _model(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
+    def _model(
+        self,
+        choice: str,
+        recipe: Recipe,
+        seed: int,
+        t: np.ndarray,
+        curves: PiecewiseLinear | None,
+    ) -> Model:
         many, smoothing = len(self.classes_), recipe.label_smoothing
         loss: Any = {"name": "cross_entropy", "label_smoothing": smoothing}
         return Model(
-            recipe.network(len(self._placing[0]), many, "classes"),
+            recipe.network(self._inputs, many, "classes", curves),
             loss if smoothing else "cross_entropy",
             seed=seed,
             backend=self.backend,

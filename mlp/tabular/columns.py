@@ -22,7 +22,9 @@ import numpy as np
 
 from mlp.data.preprocessing import Preprocessing
 from mlp.formulas.metrics import Metric
+from mlp.layers import PiecewiseLinear, Scale
 from mlp.model import Model
+from mlp.network.graph import Network
 from mlp.tabular.members import Member
 
 LOOKED_AT = 1000  # rows by which columns are told apart
@@ -43,6 +45,29 @@ def places(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.empty(X.shape[1], np.int64)
     place[np.lexsort((X * sign)[::-1])] = np.arange(X.shape[1])
     return place, sign
+
+
+def placed(model: Model, place: np.ndarray, sign: np.ndarray) -> Model:
+    """An untrained model whose initial weights, drawn for columns in the order of their places, are
+    those of its columns; of `mlp.tabular.recipe.Recipe.network`."""
+    w = model.backend.to_numpy(model.w).copy()
+    views, curves = model.network.views(w), model.network.layer(1)
+    if not isinstance(curves, PiecewiseLinear):
+        first = views["W"][1, 2]
+        first[:] = first[place] * sign[:, None]
+    else:
+        embedded = np.array(curves.columns)
+        T = views["T"][1]
+        T[:] = T[np.argsort(np.argsort(place[embedded]))]
+        others = np.setdiff1d(np.arange(len(place)), embedded)
+        column = np.concatenate([others, np.repeat(embedded, curves.size)])  # of each row of W
+        drawn = np.empty(len(column), np.int64)
+        drawn[np.argsort(place[column], kind="stable")] = np.arange(len(column))
+        sign = np.where(np.isin(column, embedded), 1.0, sign[column])
+        first = views["W"][2, 3]
+        first[:] = first[drawn] * sign[:, None]
+    model.w = w
+    return model
 
 
 def of_table(found: Preprocessing) -> dict[str, slice]:
@@ -92,20 +117,25 @@ def attributions(
 ) -> np.ndarray:
     """(2) of each row of X (n, d) for each output, (n, len(columns), outputs), by so many points.
 
-    model: of inputs as X, whose first layer multiplies each by a factor (`mlp.Scale`), so that
-    ∂f/∂x = δ_1 ⊙ s; of classes δ is that of -log p_k, and ∂p_k/∂x = p_k ∂log p_k/∂x.
+    model: of inputs as X. A first layer of factors 1 is put before its own, so that ∂f/∂x = δ_1; of
+    classes δ is that of -log p_k, and ∂p_k/∂x = p_k ∂log p_k/∂x.
     """
     of_classes, outputs = model.objective.targets == "classes", model.network.outputs
+    network = Network(model.network.inputs, [Scale(), *model.network.layers])
+    w, own = np.ones(network.parameters), model.network.views(model.backend.to_numpy(model.w))
+    for name, views in network.views(w).items():
+        for key, view in views.items():
+            before = key - 1 if isinstance(key, int) else (key[0] - 1, key[1] - 1)
+            if before in own[name]:
+                view[:] = own[name][before]
     plain = Model(
-        model.network,
+        network,
         "cross_entropy" if of_classes else "half_squared_error",
         reduction="sum",
-        w=model.w,
-        statistics=model.statistics,
+        w=w,
         backend=model.backend,
         dtype=model.dtype,
     )
-    factor = model.backend.to_numpy(model.network.views(model.w)["s"][1]).astype(np.float64)
     steps = (np.arange(points) + 0.5) / points
     found = np.empty((len(X), len(columns), outputs))
     for start in range(0, len(X), max(1, AT_ONCE // points)):
@@ -115,7 +145,7 @@ def attributions(
         y = plain.predict(on_path).astype(np.float64)
         for k in range(outputs):
             t = np.full(len(on_path), k) if of_classes else y - 1.0  # E has the slope 1
-            slopes = plain.trace(on_path, t).delta[1].astype(np.float64) * factor
+            slopes = plain.trace(on_path, t).delta[1].astype(np.float64)
             slopes *= -y[:, [k]] if of_classes else _slope(model, y)
             mean = slopes.reshape(points, len(rows), -1).mean(axis=0) * (rows - x0)
             for j, column in enumerate(columns):

@@ -20,6 +20,10 @@ PARAMETERS = """
     weight_decay : float, default=0.02
         Decoupled decay of weights in the first half of the training.
 
+    embedding, bins : int, default=12, 16
+        Learned curves of each number in every other member, 0 for none, and their straight pieces
+        at most.
+
     columns : mapping or None, default=None
         By name or pattern ("lab_*"), a kind or an `mlp.ColumnPlan`, where the kind that is found is
         not the one that is meant.

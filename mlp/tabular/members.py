@@ -35,7 +35,7 @@ LEAST_EPOCHS = 20  # of a member, before there are fewer members for want of tim
 PILOT = 3  # epochs by which the time of one is found
 MARGIN = 0.9  # of the time left, what is planned with
 TIME_IS_UP = "the time limit is reached"
-Maker = Callable[[Recipe, int, np.ndarray], Model]
+Maker = Callable[[Recipe, int, int, np.ndarray], Model]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +78,12 @@ class Member:
 class Team:
     """Trains members on these rows by this recipe.
 
-    makers: by name, each gives an untrained model of the recipe, of a seed and of the targets that
-    it learns from; where there are several, member 0 is trained by each, and the one whose is best
-    makes the others. watch: a metric of `mlp.formulas.metrics.METRICS`. seed: of member 0, further
-    ones follow. deadline: of `time.monotonic`, or None. workers: members that learn at once. say:
-    is told how far it is. tried: {maker: the watched figure of its member 0}. stopped: why it ended
-    before its time, "" where it did not.
+    makers: by name, each gives an untrained model of the recipe, a member's number, its seed and
+    the targets that it learns from; where there are several, member 0 is trained by each, and the
+    one whose is best makes the others. watch: a metric of `mlp.formulas.metrics.METRICS`. seed: of
+    member 0, further ones follow. deadline: of `time.monotonic`, or None. workers: members that
+    learn at once. say: is told how far it is. tried: {maker: the watched figure of its member 0}.
+    stopped: why it ended before its time, "" where it did not.
     """
 
     rows: Rows
@@ -141,7 +141,7 @@ class Team:
         held_out = np.flatnonzero(rows.fold == fold)
         X, t, s = rows.of(np.flatnonzero(rows.fold != fold))
         recipe = self.recipe if epochs is None else replace(self.recipe, epochs=epochs)
-        model = maker(recipe, seed, t)
+        model = maker(recipe, fold, seed, t)
         held = model.samples(*rows.of(held_out))
         with warnings.catch_warnings():
             warnings.simplefilter(

@@ -5,6 +5,10 @@
     a_l  = dropout(f(a_{l-1} W_l + b_l)),  l = 1..L                 f: selu for classes, mish
     y    = a_L W + b                                                softmax for classes
 
+In every other member the numbers of x' go through learned curves of straight pieces first
+(`mlp.layers.piecewise_linear`): they follow what jumps or bends at some value, as places and prices
+do, and do harm where nothing does; nets that err differently are better together.
+
 Hidden weights begin as N(0, 1/d), the last layer as zeros. Adam with β2 = 0.95 and a rate that
 rises and falls four times (coslog4), multiplied by 6 for s, by 1/√d for the weights of d inputs
 ("ntk") and by 0.1 for biases; dropout and decay are as given for half of the run and fall to 0 in
@@ -15,10 +19,13 @@ boosted trees on tabular data", arXiv:2407.04491 (RealMLP), from which sizes, le
 differ.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mlp.layers import Dense, Scale
+import numpy as np
+
+from mlp.layers import Dense, PiecewiseLinear, Scale
 from mlp.network.graph import Network
 from mlp.training.settings import Settings
 
@@ -36,7 +43,8 @@ class Recipe:
     """What one member of `mlp.TabularClassifier` or `mlp.TabularRegressor` is and how it learns.
 
     hidden_layer_sizes, activation, learning_rate, batch_size, epochs, dropout, weight_decay,
-    label_smoothing: as elsewhere in this library. Of None, `of` finds what suits.
+    label_smoothing: as elsewhere in this library. embedding: numbers that a column becomes in every
+    other member, 0 for none; bins: its pieces at most. Of None, `of` finds what suits.
 
     >>> Recipe().of("numbers", rows=5_000).epochs
     60
@@ -50,6 +58,8 @@ class Recipe:
     dropout: float = 0.15
     weight_decay: float = 0.02
     label_smoothing: float = 0.0
+    embedding: int = 12
+    bins: int = 16
 
     def of(self, task: Task, rows: int) -> "Recipe":
         """The same with what is None by the task and the number of rows to train on."""
@@ -63,14 +73,25 @@ class Recipe:
         missing = {name: x for name, x in usual.items() if getattr(self, name) is None}
         return replace(self, **missing)
 
-    def network(self, inputs: int, outputs: int, task: Task) -> Network:
+    def curves(self, X: np.ndarray, numbers: Sequence[int]) -> PiecewiseLinear | None:
+        """The embedding of these columns of X (n, d), coded and scaled; None where there is none,
+        or no number has three values."""
+        numbers = [j for j in numbers if len(np.unique(X[:, j])) > 2]
+        if not (self.embedding and numbers):
+            return None
+        return PiecewiseLinear(self.embedding, bins=self.bins, columns=tuple(numbers)).fit(X)
+
+    def network(
+        self, inputs: int, outputs: int, task: Task, curves: PiecewiseLinear | None = None
+    ) -> Network:
         """The network of so many coded columns and outputs."""
         hidden = [
             Dense(units, self.activation, initializer="lecun_normal", dropout=self.dropout)
             for units in self.hidden_layer_sizes
         ]
         last = Dense(outputs, "softmax" if task == "classes" else "identity", initializer="zeros")
-        return Network(inputs, [Scale(), *hidden, last])
+        embedded = [] if curves is None else [curves]
+        return Network(inputs, [*embedded, Scale(), *hidden, last])
 
     def settings(self, seed: int, **more: Any) -> Settings:
         """How it is trained; more: further fields of `mlp.Settings`."""

@@ -15,6 +15,7 @@ from mlp.errors import InputError, is_finite
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
 from mlp.formulas.metrics import MeanAbsoluteError, Metric, Pinball
+from mlp.layers import PiecewiseLinear
 from mlp.model import Model
 from mlp.tabular.base import BaseTabular
 from mlp.tabular.calibration import order_statistics
@@ -71,6 +72,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         epochs: int | None = None,
         dropout: float = 0.15,
         weight_decay: float = 0.02,
+        embedding: int = 12,
+        bins: int = 16,
         columns: Any = None,
         backend: Any = None,
         n_jobs: int | None = None,
@@ -134,10 +137,17 @@ class TabularRegressor(RegressorMixin, BaseTabular):
             return ("as it is",)
         return ("as it is", "its logarithm")
 
-    def _model(self, choice: str, recipe: Recipe, seed: int, t: np.ndarray) -> Model:
+    def _model(
+        self,
+        choice: str,
+        recipe: Recipe,
+        seed: int,
+        t: np.ndarray,
+        curves: PiecewiseLinear | None,
+    ) -> Model:
         scaling: ScalingName = "log1p" if choice == "its logarithm" else "standard"
         return Model(
-            recipe.network(len(self._placing[0]), 1, "numbers"),
+            recipe.network(self._inputs, 1, "numbers", curves),
             _loss_of(self._metric()),
             seed=seed,
             backend=self.backend,
