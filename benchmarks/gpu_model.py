@@ -244,8 +244,8 @@ written once. Not counted: the copy of a step's loss to its place, which is aske
 
 What is assumed:
 
-- a node of a recorded graph takes {0:.1f} to {1:.1f} us or, if that is longer, what its bytes or its
-  operations take at the full rates of the data sheet, which no real kernel reaches;
+- a node of a recorded graph takes {0:.1f} to {1:.1f} us or, if that is longer, what its bytes or
+  its operations take at the full rates of the data sheet, which no real kernel reaches;
 - nodes follow one another: nothing overlaps;
 - everything comes from the card's memory and goes there. What is in the L2 cache (4 MB on a T4, 40
   on an A100, 50 on an H100, 72 on an RTX 4090) comes faster, so that small and medium nets may be
