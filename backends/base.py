@@ -19,7 +19,7 @@ once and fast later. What may be given, and what for:
 ``product``, ``stack``,     BLAS and reductions into their place, bound once and called many times
 ``total``
 ``take``, ``scatter``,      no array in between
-``one_hot``
+``one_hot``, ``turn``
 ``fuse``                    formulas as kernels of one pass over memory
 ``clock``, ``uniform``      numbers drawn by the kernels that use them
 ``require``                 precisions beyond float32 and float64
@@ -29,6 +29,7 @@ once and fast later. What may be given, and what for:
 ``record``                  steps replayed by the device; ``recording_bytes`` is what each keeps
 ``synchronize``             a device that computes behind the host's back
 ``scope``                   what must hold around a run
+``workers``                 how many threads may make its calls at once
 ``memory``                  what is free; ``out_of_memory`` is what is raised when nothing is,
                             ``exhausted`` whether an error says so
 ``fails``, ``lost``         whether an error is of the device, and says that it computes no more
@@ -369,9 +370,25 @@ class Backend(ABC):
 
         return run
 
-    def one_hot(self, labels: Array, out: Array) -> None:
-        """out[i, k] <- 1 where labels[i] == k, else 0. labels (n,) of integers, out (n, c)."""
+    def turn(
+        self, tables: Sequence[Array], places: Sequence[Array], counter: Array, count: int
+    ) -> Callable[[], None]:
+        """places[i] <- tables[i][b] for each i, with b = counter[0]; then counter <- (b + 1) mod
+        count, as a call to be made again and again: tables (count, m), places (1, m) of the same
+        dtype, contiguous, counter (1,) int64."""
+
+        def run() -> None:
+            for table, place in zip(tables, places, strict=True):
+                self.take(table, counter, place)
+            self.copy((counter + 1) % count, counter)
+
+        return run
+
+    def one_hot(self, labels: Array, out: Array, rows: Array | None = None) -> None:
+        """out[i, k] <- 1 where labels[i] == k, else 0. labels (n,) of integers, out (n, c). rows,
+        (n,) int64: of labels[rows[i]] in place of labels[i]."""
         xp = self.xp
+        labels = labels if rows is None else xp.take(labels, rows, axis=0)
         classes = xp.arange(out.shape[1], dtype=labels.dtype, device=self.device)
         out[...] = xp.astype(labels[:, None] == classes[None, :], out.dtype)
 

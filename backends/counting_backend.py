@@ -147,6 +147,11 @@ class Count(Backend):
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         return _nothing
 
+    def turn(
+        self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+    ) -> Callable[[], None]:
+        return _nothing
+
     def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
         return _nothing
 
@@ -160,7 +165,7 @@ class Count(Backend):
 
     def take(self, x: Native, index: Native, out: Native) -> None: ...
 
-    def one_hot(self, labels: Native, out: Native) -> None: ...
+    def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None: ...
 
 
 class _CountedKernel(Kernel):

@@ -1,9 +1,10 @@
 """Rows gathered and scattered, labels spread out, columns added up: kernels that are no formulas.
 
     take     out[i, j] <- x[index[i], j], cast to out's type                              (1)
-    one_hot  out[i, k] <- 1 where labels[i] = k, else 0                                   (2)
+    one_hot  out[i, k] <- 1 where labels[i] = k, or labels[index[i]] = k, else 0          (2)
     total    out[j] <- Σ_i x[i, j]                                                        (3)
     scatter  out[k, j] <- Σ_{i: index[i] = k} x[i, j]                                     (4)
+    turn     y_i[j] <- x_i[b, j] for a few tables, then b <- (b + 1) mod count            (5)
 
 (4) is one thread an element of out, which looks through all of index: no order but that of the
 rows, no atomic sums, no memory; n · out.size comparisons, a few microseconds for thousands of each.
@@ -11,10 +12,10 @@ rows, no atomic sums, no memory; n · out.size comparisons, a few microseconds f
 add up every so many rows each and then each other's sums, as a tree. Tall arrays are first cut into
 parts, one row of sums a part, which the same kernel then adds up. The order of a sum depends on the
 shape alone, so two runs agree to the bit. x is read once, and nothing is allocated when a bound
-total runs.
+total runs. (5) is one block, so that b counts on behind a barrier, when all have read it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -38,13 +39,26 @@ def take(x: Native, index: Native, out: Native) -> None:
     function((-(-out.size // THREADS),), (THREADS,), (x, index, out, *numbers))
 
 
-def one_hot(labels: Native, out: Native) -> None:
-    """(2). labels (n,) of whole numbers, out (n, c)."""
+def one_hot(labels: Native, out: Native, index: Native | None = None) -> None:
+    """(2). labels (n,) of whole numbers, or any number of them and index (n,) int64; out (n, c)."""
     if out.size == 0:
         return
-    function = _function(one_hot_source, labels.dtype, out.dtype)
+    source = one_hot_source if index is None else gathered_one_hot_source
+    function = _function(source, labels.dtype, out.dtype)
+    given = (labels,) if index is None else (labels, index)
     numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
-    function((-(-out.size // THREADS),), (THREADS,), (labels, out, *numbers))
+    function((-(-out.size // THREADS),), (THREADS,), (*given, out, *numbers))
+
+
+def turn(
+    tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+) -> Callable[[], None]:
+    """(5) as a call. tables (count, m), places (1, m) of the same dtypes, counter (1,) int64."""
+    function = _function(turn_source, *(x.dtype for x in tables))
+    arguments = [counter, count]
+    for table, place in zip(tables, places, strict=True):
+        arguments += [table, place, table.shape[1]]
+    return Launch(function, (1,), THREADS, arguments)
 
 
 def total(x: Native, out: Native, empty: Callable[..., Native]) -> Callable[[], None]:
@@ -122,6 +136,34 @@ def one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
     given = f"const {C_TYPES[kind]}* labels"
     value = read("int32", "(labels[i * step] == j)", wanted)
     return _element_source(f"mlp_one_hot_{kind}_{wanted}", given, ("step",), wanted, value)
+
+
+def gathered_one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
+    """Name and text of (2) of labels by their index."""
+    given = f"const {C_TYPES[kind]}* labels, const long long* index"
+    value = read("int32", "(labels[index[i] * step] == j)", wanted)
+    return _element_source(f"mlp_one_hot_of_{kind}_{wanted}", given, ("step",), wanted, value)
+
+
+def turn_source(*kinds: str) -> tuple[str, str]:
+    """Name and text of (5) for tables of these dtypes."""
+    name, given, body = f"mlp_turn_{'_'.join(kinds)}", "", ""
+    for i, kind in enumerate(kinds):
+        given += f",\n    const {C_TYPES[kind]}* x{i}, {C_TYPES[kind]}* y{i}, long long m{i}"
+        body += f"""\
+  for (long long j = threadIdx.x; j < m{i}; j += {THREADS}) y{i}[j] = x{i}[b * m{i} + j];
+"""
+    return (
+        name,
+        f"""\
+extern "C" __global__ void __launch_bounds__({THREADS})
+{name}(long long* counter, long long count{given}) {{
+  const long long b = counter[0];
+{body}  __syncthreads();
+  if (threadIdx.x == 0) counter[0] = b + 1 == count ? 0 : b + 1;
+}}
+""",
+    )
 
 
 def _element_source(

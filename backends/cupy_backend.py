@@ -188,8 +188,13 @@ class CupyBackend(Backend):
     def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
         return cuda_rows.scatter(x, index, out)
 
-    def one_hot(self, labels: Native, out: Native) -> None:
-        cuda_rows.one_hot(labels, out)
+    def turn(
+        self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+    ) -> Callable[[], None]:
+        return cuda_rows.turn(tables, places, counter, count)
+
+    def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
+        cuda_rows.one_hot(labels, out, rows)
 
     def copy(self, source: Native, out: Native) -> None:
         out[...] = source

@@ -102,7 +102,8 @@ class NumpyBackend(Backend):
 
         return run
 
-    def one_hot(self, labels: Native, out: Native) -> None:
+    def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
+        labels = labels if rows is None else labels.take(rows)
         if out.shape[1] <= FEW:
             self.take(_unit_rows(out.shape[1], out.dtype), labels, out)
             return

@@ -96,8 +96,14 @@ class Ledger(Count):
         read = shaped(out.shape, x.dtype)
         self.note("take", read, index, out, bound=False)
 
-    def one_hot(self, labels: Native, out: Native) -> None:
-        self.note("one_hot", labels, out, bound=False)
+    def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
+        read = shaped(out.shape[:1], labels.dtype)
+        self.note("one_hot", read, out, *(() if rows is None else (rows,)), bound=False)
+
+    def turn(
+        self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+    ) -> Callable[[], None]:
+        return self.later("turn", *places, *places, counter, counter)
 
     def clock(self) -> Clock:
         ledger = self

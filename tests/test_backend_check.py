@@ -152,7 +152,7 @@ class Leaking(NumpyBackend):
 class Raising(Wrong):
     """A library that breaks in the middle."""
 
-    def one_hot(self, labels, out):
+    def one_hot(self, labels, out, rows=None):
         raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access\nwas encountered")
 
 

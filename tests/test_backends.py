@@ -120,6 +120,7 @@ def fake_cupy(monkeypatch):
         cupy.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
                 CUDARuntimeError=CudaError,
+                is_hip=False,
                 runtimeGetVersion=lambda: runtime,
                 **{
                     name: answer if callable(answer) else lambda answer=answer: answer
@@ -522,11 +523,33 @@ def test_scatter(backend, dtype, n, classes, columns):
     assert np.isnan(backend.to_numpy(flat)[:3]).all()
 
 
+@pytest.mark.parametrize("width", [1, 7, 300])
+def test_tables_turn_with_the_counter(backend, dtype, width):
+    """Row after row of each, and from the last one to the first again."""
+    table = np.arange(4.0 * 3).reshape(4, 3).astype(dtype)
+    order = np.arange(4 * width).reshape(4, width)
+    tables = [backend.asarray(x) for x in (table, order)]
+    places = [backend.full((1, 3), 9.0, dtype), backend.asarray(np.zeros((1, width), np.int64))]
+    counter = backend.asarray(np.array([2]))
+    turn = backend.turn(tables, places, counter, 4)
+    for b in (2, 3, 0, 1, 2):
+        turn()
+        for place, x in zip(places, (table, order), strict=True):
+            assert backend.to_numpy(place).tolist() == [x[b].tolist()]
+        assert backend.to_numpy(counter).tolist() == [(b + 1) % 4]
+
+
 @pytest.mark.parametrize("classes", [3, 1000])
 def test_one_hot(backend, dtype, classes):
     labels = np.array([2, 0, 1, 2, classes - 1], np.int64)
     out = backend.full((5, classes), 9.0, dtype)
     backend.one_hot(backend.asarray(labels), out)
+    if labels.size:
+        rows = np.arange(2 * labels.size)[::-1] % labels.size  # some twice, in another order
+        gathered = backend.full((rows.size, classes), 9.0, dtype)
+        backend.one_hot(backend.asarray(labels), gathered, backend.asarray(rows))
+        expected = np.eye(classes, dtype=dtype)[labels[rows]]
+        assert_close(backend.to_numpy(gathered), expected, units=0.0)
     assert_close(backend.to_numpy(out), np.eye(classes, dtype=dtype)[labels], units=0.0)
 
 

@@ -194,9 +194,6 @@ class Feed:
         its place. They hold nothing from one call to the next.
         """
         backend, e = self.backend, evaluation
-        labels = None
-        if self.labels and e.t is not None:
-            labels = self._buffer(f"labels {place}", (e.n,), "int64")
         rescaled, x = None, e.x
         if self.constants is not None and dtype_name(e.x) == self.dtype:
             rescaled = backend.fuse(rescale).bind(e.x, *self.constants)
@@ -212,9 +209,12 @@ class Feed:
             self._gather(data["x"], rows, x)
             if rescaled is not None:
                 rescaled()
-            if labels is not None and e.t is not None:
-                self._gather(data["t"], rows, labels)
-                backend.one_hot(labels, e.t)
+            if self.labels and e.t is not None:
+                t = data["t"]
+                if isinstance(rows, slice):
+                    backend.one_hot(t[rows], e.t)
+                else:
+                    backend.one_hot(t, e.t, rows)
             elif e.t is not None:
                 self._gather(data["t"], rows, e.t)
             if e.s is not None:

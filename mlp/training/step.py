@@ -406,11 +406,14 @@ class Recorded:
         self.gathers = batches > 1 and feed.stream is None
         self.order = backend.asarray(np.zeros((batches if self.gathers else 1, size), np.int64))
         index = backend.asarray(np.zeros((1, size), np.int64))
-        self.batch, following = (backend.asarray(np.zeros(1, np.int64)) for _ in range(2))
-        successor = backend.asarray(np.roll(np.arange(batches), -1).astype(np.int64))
+        self.batch = backend.asarray(np.zeros(1, np.int64))
         widths = [len(constants(1.0, 1, 1.0)) for constants in step.constants]
         self.table = backend.full((batches, sum(widths)), 0.0, dtype)
         now = backend.full((1, sum(widths)), 0.0, dtype)
+        tables, places = [self.table], [now]
+        if self.gathers:
+            tables, places = [self.table, self.order], [now, index]
+        turn = backend.turn(tables, places, self.batch, batches)
 
         constants = [now[0, i : i + 1] for i in range(sum(widths))]
         updates = []
@@ -422,13 +425,10 @@ class Recorded:
         self.tapes: dict[int, Tape] = {}
         for n in step.evaluations:
             tape = self.tapes[n] = Tape(backend)
-            tape.calls.append(partial(backend.take, self.table, self.batch, now))
+            tape.calls.append(turn)
             if self.gathers:
-                tape.calls.append(partial(backend.take, self.order, self.batch, index))
                 tape.calls.append(partial(step.fill[n], index[0, :n]))
             tape.calls += [*step.gradients[n], *step.guards, *updates, *step.constraints]
-            tape.calls.append(partial(backend.take, successor, self.batch, following))
-            tape.copy(following, self.batch)
         self.replays: dict[int, Callable[[], None]] = {}
         self.made: set[int] = set()
 
