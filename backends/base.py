@@ -380,7 +380,8 @@ class Backend(ABC):
         def run() -> None:
             for table, place in zip(tables, places, strict=True):
                 self.take(table, counter, place)
-            self.copy((counter + 1) % count, counter)
+            following: Any = counter + 1
+            self.copy(following % count, counter)
 
         return run
 
