@@ -1,7 +1,7 @@
 """The benchmarks by name; without a name all of them.
 
     python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint|parallel|tabular
-        ...] [--backend cupy] [--out DIR]
+        |busy ...] [--backend cupy] [--out DIR]
 
 Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
 """
@@ -19,7 +19,7 @@ from mlp.parallel.launch import launched
 
 BENCHMARKS = (
     *("step", "fit", "predict", "startup", "memory", "scaling", "data", "checkpoint"),
-    *("parallel", "tabular"),
+    *("parallel", "tabular", "busy"),
 )
 # The shortest run that goes through everything; its numbers mean nothing.
 QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}
@@ -27,7 +27,7 @@ QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "re
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what the command line names."""
-    usual = report.Options()
+    usual, known = report.Options(), (*nets.WORKLOADS, *nets.KINDS)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__.split("\n")[0]
     )
@@ -36,9 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), metavar="DIR")
     parser.add_argument("--mnist", metavar="DIR", help="folder of the four IDX files, for fit")
-    parser.add_argument(
-        "--workloads", nargs="+", default=(), metavar="W", help=", ".join(nets.WORKLOADS)
-    )
+    parser.add_argument("--workloads", nargs="+", default=(), metavar="W", help=", ".join(known))
     parser.add_argument("--only", nargs="+", default=(), metavar="CONTENDER")
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="a checkout to compare with, for step"
@@ -53,6 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     group = parser.add_argument_group("timing", Timing.__doc__)
     for field in fields(Timing):
+        if field.name == "cpu":
+            group.add_argument("--cpu", action="store_true")
+            continue
         group.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
     parser.add_argument("--repeats", type=int, default=usual.repeats, help="of a fit, its seeds")
     given = vars(parser.parse_args(arguments))
@@ -61,8 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
         if name not in BENCHMARKS:
             parser.error(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     for workload in given["workloads"]:
-        if workload not in nets.WORKLOADS:
-            parser.error(f"unknown workload {workload!r}; known: {', '.join(nets.WORKLOADS)}")
+        if workload not in known:
+            parser.error(f"unknown workload {workload!r}; known: {', '.join(known)}")
+        if workload in nets.KINDS and names != ["step"]:
+            parser.error(f"workload {workload!r} goes with step alone")
     if given["against"]:
         if names != ["step"]:
             parser.error("--against DIR goes with step alone")

@@ -1,11 +1,13 @@
 """The same net, data and starting weights for each contender, and the net as ours.
 
 Workloads are nets n_0-...-n_L with relu between the layers, at a batch size. With more than one
-output they classify (softmax, cross-entropy), with one they fit numbers (squared error).
+output they classify (softmax, cross-entropy), with one they fit numbers (squared error). Those of
+`step` have other activations, dtypes and layers too: what is unlike the usual is named (`Kind`).
 """
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,40 @@ WORKLOADS = {
     "large": ([1024, 2048, 2048, 2048, 10], 1024),
     "wide": ([4096, 4096, 10], 64),
 }
+# Other kinds of steps: units, batch, and what `Kind` has.
+KINDS: dict[str, tuple[list[int], int, dict[str, Any]]] = {
+    "tanh": ([100, 800, 400, 5], 512, {"activation": "tanh"}),
+    "tanh float64": ([100, 800, 400, 5], 512, {"activation": "tanh", "dtype": "float64"}),
+    "silu": ([256, 1024, 1024, 10], 2048, {"activation": "silu"}),
+    "gelu": ([784, 512, 512, 10], 256, {"activation": "gelu"}),
+    "sigmoid": ([784, 512, 512, 10], 256, {"activation": "sigmoid"}),
+    "float64": ([784, 512, 512, 10], 256, {"dtype": "float64"}),
+    "dropout": ([784, 512, 512, 10], 256, {"dropout": 0.5}),
+    "batch norm": ([784, 512, 512, 10], 256, {"batch_norm": True}),
+    "sample weights": ([784, 512, 512, 10], 256, {"weights": True}),
+    "stochastic": ([64, 32, 10], 1, {}),
+}
 QUICK = {"small": ([8, 8, 3], 16), "tabular": ([6, 8, 1], 16)}
 
+
+@dataclass(frozen=True)
+class Kind:
+    """What a step has beside units and batch. activation: of the hidden layers; dropout: after
+    them; batch_norm: of a hidden layer's outputs; weights: of the samples."""
+
+    activation: str = "relu"
+    dtype: str = "float32"
+    dropout: float = 0.0
+    batch_norm: bool = False
+    weights: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is an activation and a dtype alone."""
+        return not (self.dropout or self.batch_norm or self.weights)
+
+
+USUAL = Kind()
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -38,13 +72,18 @@ def weights(units: list[int], seed: int = 1) -> Layers:
     ]
 
 
-def data(units: list[int], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """X (n, inputs) float32 and t: (n,) class numbers, or (n, 1) float32 for one output."""
+def data(units: list[int], n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """X (n, inputs) and t: (n,) class numbers, or (n, 1) in X's dtype for one output."""
     rng = np.random.default_rng(2)
-    X = rng.standard_normal((n, units[0]), dtype=np.float32)
+    X = rng.standard_normal((n, units[0]), dtype=np.float32).astype(dtype)
     if units[-1] == 1:
-        return X, rng.standard_normal((n, 1), dtype=np.float32)
+        return X, rng.standard_normal((n, 1), dtype=np.float32).astype(dtype)
     return X, rng.integers(0, units[-1], n)
+
+
+def sample_weights(n: int, dtype: str) -> np.ndarray:
+    """Weights of the samples, (n,)."""
+    return np.random.default_rng(4).uniform(0.5, 1.5, n).astype(dtype)
 
 
 def orders(n: int, batch: int) -> list[np.ndarray]:
@@ -86,16 +125,23 @@ def products_alone(backend: Any, run: Callable[[], None]) -> Contender:
     return Contender(run, backend.synchronize, clock=instruments(backend).seconds, note=note)
 
 
-def our_model(units: list[int], backend: str, jit: bool | None = None) -> Any:
+def our_model(units: list[int], backend: str, jit: bool | None = None, kind: Kind = USUAL) -> Any:
     """The net as a `mlp.Model`; jit: see `our_backend`."""
     import mlp
 
-    hidden = [mlp.Dense(m, "relu") for m in units[1:-1]]
+    hidden: list[Any] = []
+    for m in units[1:-1]:
+        about = {} if kind.batch_norm else {"dropout": kind.dropout}
+        hidden.append(mlp.Dense(m, kind.activation, **about))
+        if kind.batch_norm:
+            hidden.append(mlp.layers.BatchNorm())
     last, loss = mlp.Dense(units[-1], "softmax"), "cross_entropy"
     if units[-1] == 1:
         last, loss = mlp.Dense(1), "mean_squared_error"
-    layers = weights(units)
-    w = np.concatenate([W.ravel() for W, _ in layers] + [b for _, b in layers])
-    return mlp.Model(
-        mlp.Network(units[0], [*hidden, last]), loss, w=w, backend=our_backend(backend, jit)
-    )
+    chosen = our_backend(backend, jit)
+    net = mlp.Network(units[0], [*hidden, last])
+    model = mlp.Model(net, loss, backend=chosen, dtype=kind.dtype)
+    W, b = net.unpack(model.w)
+    for (k, l), (own, bias) in zip(sorted(W), weights(units), strict=True):
+        W[k, l][...], b[l][...] = (chosen.asarray(x, kind.dtype) for x in (own, bias))
+    return model

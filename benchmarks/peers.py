@@ -6,6 +6,7 @@ graphs and JAX on a GPU follows their documentation and has not been run on one.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks import nets
@@ -18,14 +19,22 @@ Run = Callable[[Any], Any]  # a step on the given row numbers
 # ------------------------------------------------------------------ scikit-learn
 
 
-def sklearn_estimator(units: list[int], batch: int, backend: str = "numpy") -> Any:
+def sklearn_estimator(
+    units: list[int], batch: int, backend: str = "numpy", kind: nets.Kind = nets.USUAL
+) -> Any:
     """scikit-learn's estimator with its Adam, without a penalty."""
+    activations = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
+    if not kind.plain or kind.activation not in activations:
+        raise Absent(f"scikit-learn's MLP has no such layers: {kind}")
     if nets.cuda_index(backend) is not None:
         raise Absent("scikit-learn's MLP runs on the CPU alone")
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     estimator = MLPRegressor if units[-1] == 1 else MLPClassifier
-    return estimator(hidden_layer_sizes=tuple(units[1:-1]), batch_size=batch, alpha=0.0, max_iter=1)
+    return estimator(
+        hidden_layer_sizes=tuple(units[1:-1]), activation=activations[kind.activation],
+        batch_size=batch, alpha=0.0, max_iter=1,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------ PyTorch
@@ -59,20 +68,30 @@ def torch_clock(device: Any) -> Callable[[Callable[[], Any], int], float]:
     return instruments(get_backend(f"torch:{device}")).seconds
 
 
-def torch_net(units: list[int], device: Any) -> tuple[Any, Any]:
+def torch_net(units: list[int], device: Any, kind: nets.Kind = nets.USUAL) -> tuple[Any, Any]:
     """(net, loss) of PyTorch; the net gives raw outputs."""
     import torch
     from torch import nn
 
+    if kind.weights:
+        raise Absent("weights of samples are this library's alone here")
+    activations = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU}
+    activation = (activations | {"sigmoid": nn.Sigmoid})[kind.activation]
     layers: list[nn.Module] = []
     for W, b in nets.weights(units):
         linear = nn.Linear(*W.shape)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(W.T))
             linear.bias.copy_(torch.from_numpy(b))
-        layers += [linear, nn.ReLU()]
+        layers += [linear, activation()]
+        if kind.dropout:
+            layers.append(nn.Dropout(kind.dropout))
+        if kind.batch_norm:
+            layers.append(nn.BatchNorm1d(W.shape[1], momentum=0.1))
     loss = nn.MSELoss() if units[-1] == 1 else nn.CrossEntropyLoss()
-    return nn.Sequential(*layers[:-1]).to(device), loss
+    while not isinstance(layers[-1], nn.Linear):
+        layers.pop()
+    return nn.Sequential(*layers).to(device, getattr(torch, kind.dtype)), loss
 
 
 def torch_step(net: Any, cost: Any, X: Any, t: Any, eta: float, how: str, batch: int) -> Run:
@@ -138,9 +157,13 @@ def _torch_graph(net: Any, optimizer: Any, step: Run, X: Any, batch: int) -> Run
 # ------------------------------------------------------------------ JAX
 
 
-def jax_on(backend: str) -> Any:
+def jax_on(backend: str, kind: nets.Kind = nets.USUAL) -> Any:
     """JAX with our backend's device as its default, and products in full float32."""
     import jax
+
+    if not kind.plain:
+        raise Absent(f"not written for JAX: {kind}")
+    jax.config.update("jax_enable_x64", kind.dtype == "float64")
 
     index = nets.cuda_index(backend)
     try:
@@ -152,20 +175,22 @@ def jax_on(backend: str) -> Any:
     return jax
 
 
-def jax_outputs(jax: Any, w: Any, x: Any) -> Any:
+def jax_outputs(jax: Any, w: Any, x: Any, activation: str = "relu") -> Any:
     """The raw outputs of the net with weights [(W, b), ...]."""
+    f = getattr(jax.nn, activation)
+    f = partial(f, approximate=False) if activation == "gelu" else f
     for W, b in w[:-1]:
-        x = jax.nn.relu(x @ W + b)
+        x = f(x @ W + b)
     return x @ w[-1][0] + w[-1][1]
 
 
-def jax_step(jax: Any, w: nets.Layers, eta: float) -> tuple[Any, Any]:
+def jax_step(jax: Any, w: nets.Layers, eta: float, activation: str = "relu") -> tuple[Any, Any]:
     """(step, state) with step(state, X, t, rows) jitted, its state donated; Adam by hand. state[0]
     are the weights."""
     from jax import numpy as jnp
 
     def objective(w: Any, x: Any, t: Any) -> Any:
-        z = jax_outputs(jax, w, x)
+        z = jax_outputs(jax, w, x, activation)
         if z.shape[1] == 1:
             return ((z - t) ** 2).mean()
         shares = jax.nn.log_softmax(z)
@@ -187,4 +212,4 @@ def jax_step(jax: Any, w: nets.Layers, eta: float) -> tuple[Any, Any]:
 
     start = jax.tree.map(jnp.array, w)
     m, v = (jax.tree.map(jnp.zeros_like, start) for _ in range(2))
-    return jax.jit(step, donate_argnums=0), (start, m, v, jnp.float32(0.0))
+    return jax.jit(step, donate_argnums=0), (start, m, v, jnp.zeros((), start[0][0].dtype))

@@ -4,6 +4,13 @@ A step is: gather a batch by row numbers, forward, backward, Adam. All contender
 same weights and see the same batches. The floor is a_k W_kl, a_kᵀ δ_l and, but for the input,
 δ_l W_klᵀ, by the same BLAS on arrays that exist already; on a GPU recorded as one graph.
 
+Nets with relu in float32 (`nets.WORKLOADS`) come first, then other activations, dtypes and layers
+(`nets.KINDS`). What a step takes beside its products is the work of one core on NumPy; its share
+of a step on the cores of this machine is given, and what follows for 8 and 16 by Amdahl's law, as
+if products gained all that cores can give: a model, with s the share on c cores, on k of them
+
+    (s + (1 - s) c / k)                                                                   (1)
+
 With --against DIR this library runs from that checkout too, in the same rounds: before and after
 a change, side by side.
 """
@@ -17,6 +24,7 @@ import numpy as np
 from benchmarks import nets, peers
 from benchmarks.report import FLOOR, Options, Table, ratios, spread, style, summary
 from benchmarks.worker import Contender, alternate
+from mlp.threads import usable_cores
 
 BATCHES = 4  # that the steps go round
 ETA = 1e-3
@@ -27,42 +35,50 @@ def moved(units: list[int], W: np.ndarray) -> float:
     return float(np.abs(W - nets.weights(units)[0][0]).sum())
 
 
-def floor(units: list[int], batch: int, backend: str) -> Contender:
+def floor(units: list[int], batch: int, backend: str, **about: Any) -> Contender:
     """The products alone."""
     from mlp.app.backend_times import step_products
 
-    chosen = nets.our_backend(backend)
-    return nets.products_alone(chosen, step_products(chosen, units, batch))
+    chosen, kind = nets.our_backend(backend), nets.Kind(**about)
+    return nets.products_alone(chosen, step_products(chosen, units, batch, kind.dtype))
 
 
 def ours(
-    units: list[int], batch: int, backend: str, jit: bool | None = None, graphs: bool = False
+    units: list[int],
+    batch: int,
+    backend: str,
+    jit: bool | None = None,
+    graphs: bool = False,
+    **about: Any,
 ) -> Contender:
     """A built training step, as `mlp.train` runs it for every batch; graphs: recorded."""
     from backends import BackendError
     from backends.instruments import instruments
-    from mlp.app.backend_times import training_step
+    from mlp.app.backend_times import trained_step
 
-    n = BATCHES * batch
-    X, t = nets.data(units, n)
-    model = nets.our_model(units, backend, jit)
+    n, kind = BATCHES * batch, nets.Kind(**about)
+    X, t = nets.data(units, n, kind.dtype)
+    model = nets.our_model(units, backend, jit, kind)
+    given = model.samples(X, t, nets.sample_weights(n, kind.dtype) if kind.weights else None)
     try:
-        run = training_step(model, X, t, nets.orders(n, batch), ETA, record_steps=graphs)
+        orders = nets.orders(n, batch)
+        run, trained = trained_step(model, given, None, orders, ETA, record_steps=graphs)
     except BackendError as error:
         raise peers.Absent(str(error)) from error
 
     def check() -> float:
-        return moved(units, model.backend.to_numpy(model.W[0, 1]))
+        return moved(units, model.backend.to_numpy(trained.W[0, 1]))
 
     wait, clock = model.backend.synchronize, instruments(model.backend).seconds
-    return Contender(run, wait, check=check, clock=clock)
+    return Contender(run, wait, check=check if kind.plain else None, clock=clock)
 
 
-def sklearn(units: list[int], batch: int, backend: str) -> Contender:
+def sklearn(units: list[int], batch: int, backend: str, **about: Any) -> Contender:
     """`partial_fit`: one pass over enough batches that what it does once does not count."""
-    estimator = peers.sklearn_estimator(units, batch, backend)
+    kind = nets.Kind(**about)
+    estimator = peers.sklearn_estimator(units, batch, backend, kind)
     steps = max(BATCHES, min(256, 2_000_000 // (batch * units[0])))
-    X, t = nets.data(units, steps * batch)
+    X, t = nets.data(units, steps * batch, kind.dtype)
     classes = {} if units[-1] == 1 else {"classes": np.arange(units[-1])}
 
     def run() -> None:
@@ -71,13 +87,15 @@ def sklearn(units: list[int], batch: int, backend: str) -> Contender:
     return Contender(run, steps=steps)
 
 
-def torch(units: list[int], batch: int, backend: str, how: str = "eager") -> Contender:
+def torch(
+    units: list[int], batch: int, backend: str, how: str = "eager", **about: Any
+) -> Contender:
     """PyTorch with fused Adam, batches by hand from a tensor; how: see `peers.torch_step`."""
     import torch
 
-    device, n = peers.torch_device(backend), BATCHES * batch
-    X, t = (torch.from_numpy(x).to(device) for x in nets.data(units, n))
-    net, cost = peers.torch_net(units, device)
+    device, n, kind = peers.torch_device(backend), BATCHES * batch, nets.Kind(**about)
+    X, t = (torch.from_numpy(x).to(device) for x in nets.data(units, n, kind.dtype))
+    net, cost = peers.torch_net(units, device, kind)
     rows = itertools.cycle([torch.from_numpy(r).to(device) for r in nets.orders(n, batch)])
     step = peers.torch_step(net, cost, X, t, ETA, how, batch)
 
@@ -85,16 +103,18 @@ def torch(units: list[int], batch: int, backend: str, how: str = "eager") -> Con
         return moved(units, net[0].weight.detach().cpu().numpy().T)
 
     wait, clock = peers.torch_wait(device), peers.torch_clock(device)
-    return Contender(lambda: step(next(rows)), wait, check=check, clock=clock)
+    agreed = check if kind.plain else None
+    return Contender(lambda: step(next(rows)), wait, check=agreed, clock=clock)
 
 
-def jax(units: list[int], batch: int, backend: str) -> Contender:
+def jax(units: list[int], batch: int, backend: str, **about: Any) -> Contender:
     """JAX: one jitted step, its state donated, Adam by hand."""
-    jax = peers.jax_on(backend)
-    n = BATCHES * batch
-    X, t = (jax.numpy.asarray(x) for x in nets.data(units, n))
+    kind = nets.Kind(**about)
+    jax, n = peers.jax_on(backend, kind), BATCHES * batch
+    X, t = (jax.numpy.asarray(x) for x in nets.data(units, n, kind.dtype))
     rows = itertools.cycle([jax.numpy.asarray(r) for r in nets.orders(n, batch)])
-    step, state = peers.jax_step(jax, nets.weights(units), ETA)
+    layers = [(W.astype(kind.dtype), b.astype(kind.dtype)) for W, b in nets.weights(units)]
+    step, state = peers.jax_step(jax, layers, ETA, kind.activation)
 
     def run() -> None:
         nonlocal state
@@ -123,13 +143,14 @@ BEFORE = "{} before"  # the same contender, run by the other checkout's code
 
 def run(options: Options) -> dict[str, Any]:
     """Measure and print the chosen workloads."""
-    known = nets.QUICK if options.quick else nets.WORKLOADS
+    usual = nets.QUICK if options.quick else nets.WORKLOADS
+    known = {name: (*about, {}) for name, about in usual.items()} | nets.KINDS
     results = {}
-    for workload in options.workloads or known:
-        units, batch = known[workload]
+    for workload in options.workloads or (usual if options.quick else known):
+        units, batch, about = known[workload]
         shape = f"{'-'.join(map(str, units))} at batch {batch}"
         print(f"\nstep, {workload}: {shape}", flush=True)
-        arguments = {"units": units, "batch": batch, "backend": options.backend}
+        arguments = {"units": units, "batch": batch, "backend": options.backend, **about}
         names = options.chosen(list(CONTENDERS), NEEDED)
         both = [n for n in names if options.against and n.startswith("array-mlp")]
         before = {BEFORE.format(name): (name, options.against) for name in both}
@@ -141,12 +162,30 @@ def run(options: Options) -> dict[str, Any]:
             "batch": batch,
             "seconds": times,
             "over_floor": {n: summary(ratios(times[n], times[FLOOR])) for n in times},
+            "serial": {n: serial(times, n) for n in times if n.startswith("array-mlp")},
         }
         print(table(times), flush=True)
+        if options.backend == "numpy":
+            print(modelled(results[workload]["serial"]), flush=True)
         if before:
             results[workload]["after_over_before"] = compared(times)
             print(f"\n{comparison(times)}", flush=True)
     return results
+
+
+def serial(times: dict[str, list[float]], name: str) -> float:
+    """The share of a step that is not its products."""
+    return max(0.0, 1.0 - 1.0 / summary(ratios(times[name], times[FLOOR]))["median"])
+
+
+def modelled(shares: dict[str, float]) -> str:
+    """Eq. (1) for the serial shares of contenders, in a line."""
+    cores = usable_cores()
+    parts = []
+    for name, s in shares.items():
+        on = ", ".join(f"{k}: {s + (1 - s) * cores / k:.2f}" for k in (8, 16) if k > cores)
+        parts.append(f"{name} {s:.0%} in one core; MODEL, of this time on cores {on}")
+    return "beside the products: " + "\n  ".join(parts)
 
 
 def compared(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:

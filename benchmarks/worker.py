@@ -47,26 +47,30 @@ class Contender:
     clock: Callable[[Callable[[], Any], int], float] | None = None
     note: str = ""
 
-    def seconds(self, runs: int) -> float:
-        """Seconds of one run among so many in a row."""
-        if self.clock:
+    def seconds(self, runs: int, cpu: bool = False) -> float:
+        """Seconds of one run among so many in a row; cpu: of the process's own CPU time."""
+        if self.clock and not cpu:
             return self.clock(self.run, runs)
-        start = time.perf_counter()
+        now = time.process_time if cpu else time.perf_counter
+        start = now()
         for _ in range(runs):
             self.run()
         self.wait()
-        return (time.perf_counter() - start) / runs
+        return (now() - start) / runs
 
 
 @dataclass(frozen=True)
 class Timing:
     """rounds: measurements of a contender. seconds: of each. pause: seconds before each. patience:
-    seconds to wait for a quiet machine, each time; then the least disturbed measurement counts."""
+    seconds to wait for a quiet machine, each time; then the least disturbed measurement counts.
+    cpu: count the CPU time of a contender's process in place of the clock's, which other programs
+    do not lengthen: for contenders of one thread each."""
 
     rounds: int = 15
     seconds: float = 0.2
     pause: float = 0.1
     patience: float = 20.0
+    cpu: bool = False
 
 
 WARM_UP = 4  # runs, compilation included
@@ -125,12 +129,12 @@ class Others:
         return wall, (sum(ticks) - ticks[3] - ticks[4]) * TICK, own
 
 
-def _timed(contender: Contender, seconds: float) -> float:
+def _timed(contender: Contender, seconds: float, cpu: bool = False) -> float:
     """Seconds for one unit of work, from as many calls as fit into the given time."""
     contender.run()  # the threads wake
     contender.wait()
-    runs = max(1, round(seconds / contender.seconds(1)))
-    return contender.seconds(runs) / contender.steps
+    runs = max(1, round(seconds / max(contender.seconds(1, cpu), 1e-7)))
+    return contender.seconds(runs, cpu) / contender.steps
 
 
 # ---------------------------------------------------------------------------- in the parent
@@ -163,10 +167,11 @@ class Worker:
         found: list[tuple[float, float]] = []
         while True:
             time.sleep(timing.pause)
-            print(json.dumps({"seconds": timing.seconds}), file=self.process.stdin, flush=True)
+            asked = {"seconds": timing.seconds, "cpu": timing.cpu}
+            print(json.dumps(asked), file=self.process.stdin, flush=True)
             answer = self._answer()
             found.append((answer["others"], answer["seconds"]))
-            if found[-1][0] < QUIET or time.perf_counter() > end:
+            if timing.cpu or found[-1][0] < QUIET or time.perf_counter() > end:
                 others, seconds = min(found)
                 return seconds, others
             time.sleep(10 * timing.pause)
@@ -235,7 +240,7 @@ def alternate(
                 seconds, others = worker.seconds(timing)
                 times[name].append(seconds)
                 worst = max(worst, others)
-        if worst >= QUIET and timing.patience:
+        if worst >= QUIET and timing.patience and not timing.cpu:
             print(f"  disturbed: other processes used up to {worst:.0%} of the machine")
         return times
     finally:

@@ -18,7 +18,10 @@ def _one_thread(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
 
 
-@pytest.mark.parametrize("name", [x for x in BENCHMARKS if x != "parallel"])  # see test_mpi.py
+ELSEWHERE = ("parallel", "busy")  # test_mpi.py, and below
+
+
+@pytest.mark.parametrize("name", [x for x in BENCHMARKS if x not in ELSEWHERE])
 def test_a_benchmark_runs(name, tmp_path, capsys):
     # One peer, where it costs least: libraries need seconds to start.
     only = ["array-mlp", "scikit-learn"] if name == "fit" else ["array-mlp"]
@@ -35,6 +38,45 @@ def test_a_benchmark_runs(name, tmp_path, capsys):
 def test_fit_needs_the_data_and_says_so(tmp_path, capsys):
     main(["fit", "--out", str(tmp_path)])
     assert "fit is left out: --mnist DIR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", nets.KINDS)
+def test_contenders_of_a_step_do_the_same_work(name):
+    """Where a net has neither dropout, nor statistics, nor weights."""
+    torch, (_, batch, about) = pytest.importorskip("torch"), nets.KINDS[name]
+    batch, kind = min(batch, 6), nets.Kind(**about)
+    ours = step.ours([5, 4, 4, 3], batch, "numpy", **about)
+    ours.run()
+    if kind.weights:
+        with pytest.raises(worker.Absent):
+            step.torch([5, 4, 4, 3], batch, "numpy", **about)
+        return
+    before = torch.get_num_threads()
+    theirs = step.torch([5, 4, 4, 3], batch, "numpy", **about)
+    theirs.run()
+    assert torch.get_num_threads() == before
+    assert (ours.check is None, theirs.check is None) == (not kind.plain,) * 2
+    if kind.plain:
+        assert ours.check() == pytest.approx(theirs.check(), rel=0.02)
+
+
+def test_the_work_of_one_core_on_more_cores():
+    times = {"products alone": [1.0, 1.0], "array-mlp": [1.25, 1.25]}
+    assert step.serial(times, "array-mlp") == pytest.approx(0.2)
+    assert "20% in one core; MODEL" in step.modelled({"array-mlp": 0.2})
+
+
+def test_beside_a_busy_process():
+    """Its parts: threads that stay limited are for a process of their own."""
+    from benchmarks import busy
+    from mlp.threads import limited
+
+    with busy.busy(), limited(1):
+        made = busy.ours(*nets.QUICK["small"], "numpy", threads=1)
+        assert made.note == "1 thread"
+        assert made.seconds(2, cpu=True) > 0.0
+    times = {name: [k + 1.0, k + 1.0] for k, name in enumerate(busy.CONTENDERS)}
+    assert busy.table(16, times, times).rows[0][:3] == ["those that pay", "16", "0.50"]
 
 
 def test_an_unknown_name_is_an_error(capsys):

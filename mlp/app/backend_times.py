@@ -9,10 +9,11 @@ turns, so that what slows the machine for a while slows them all.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from backends import Array, Backend, BackendError
+from backends import Backend, BackendError
 from backends.instruments import instruments
 from mlp.model import Model
 from mlp.training.settings import Settings
@@ -100,17 +101,22 @@ def product_rates(
     return [2.0 * n**3 / s for s in seconds], n
 
 
-def training_step(
+def training_step(*given: Any, **about: Any) -> Callable[[], None]:
+    """`trained_step` without its model."""
+    return trained_step(*given, **about)[0]
+
+
+def trained_step(
     model: Model,
-    X: Array,
-    t: np.ndarray,
+    X: Any,
+    t: np.ndarray | None,
     orders: Sequence[np.ndarray],
     eta: float = 1e-3,
     record_steps: bool = False,
-) -> Callable[[], None]:
+) -> tuple[Callable[[], None], Model]:
     """A step of Adam as `mlp.train` makes it; each call takes the rows of the next batch of
     ``orders``, round and round. With record_steps it is recorded; BackendError if the backend
-    records nothing."""
+    records nothing. X: an array, with t, or samples. With it the model that it trains, a copy."""
     backend, batch = model.backend, len(orders[0])
     if record_steps and not can_record(backend):
         raise BackendError(f"backend '{backend.name}' cannot record steps")
@@ -127,7 +133,7 @@ def training_step(
     def run() -> None:
         step(batch, next(rows), eta, next(numbers), 0, held.places[0])
 
-    return run
+    return run, held.model
 
 
 def step_products(
