@@ -114,7 +114,7 @@ HOUSE = [
     (
         "app",
         [
-            *("terminal", "plots", "progress", "config", "prepare"),
+            *("terminal", "plots", "progress", "presets", "config", "prepare"),
             *("run_folder", "endings", "fingerprint", "standing", "runs", "run_list"),
             *("prediction_table", "table_report"),
             *("backend_times", "backend_report", "backend_ranks", "cli"),

@@ -8,7 +8,7 @@ import pytest
 
 import mlp
 from mlp import Model, Network
-from mlp.app.config import Config, Data, DenseLayer, Training, load
+from mlp.app.config import Config, Data, DenseLayer, ModelSection, Training, load
 from mlp.errors import InputError
 from mlp.layers import (
     LAYERS,
@@ -143,6 +143,7 @@ def test_the_starter_file_is_valid():
     assert config.network(5, 3).units == (5, 64, 3)
     known = {
         *Config.model_fields,
+        *ModelSection.model_fields,
         *Data.model_fields,
         *DenseLayer.model_fields,
         *Training.model_fields,
@@ -155,7 +156,7 @@ def test_the_starter_file_is_valid():
 
 def test_the_starter_file_names_every_setting():
     text = Path(load.__code__.co_filename).with_name("starter.toml").read_text(encoding="utf-8")
-    for section in (Config, Data, DenseLayer, Training):
+    for section in (Config, ModelSection, Data, DenseLayer, Training):
         for name in section.model_fields:
             assert re.search(rf"\b{name}\b", text), name
 

@@ -121,6 +121,12 @@ Overrides = Annotated[
         help="Change a setting, as training.epochs=5 or layers.0.units=32; may be repeated.",
     ),
 ]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", metavar="NAME", help="Layers and training that FILE leaves out: tabular."
+    ),
+]
 SettingsFile = Annotated[Path, typer.Argument(metavar="FILE", help="The TOML file.")]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, or a model file.")
@@ -182,6 +188,7 @@ def train(
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what it takes of the device's memory, and stop.")
     ] = False,
+    preset: PresetName = None,
 ) -> None:
     """Train as FILE says, into a folder of its own."""
     from mlp.app.config import load
@@ -204,7 +211,7 @@ def train(
     if file is None:
         raise InputError("train: name the TOML file; `mlp init my.toml` writes a first one")
     with group.together():
-        config = load(file, _with_threads(overrides, threads))
+        config = load(file, [*_with_preset(preset), *_with_threads(overrides, threads)])
     if plan:
         found = plan_run(config, backend)
         if group.rank == 0:
@@ -245,6 +252,11 @@ def train(
             _say_error(f"no output ({what}); the run is in {finished.folder}")
     if finished.code:
         raise typer.Exit(finished.code)
+
+
+def _with_preset(preset: str | None) -> list[str]:
+    """The flag as the setting that it stands for; what --set says comes after it."""
+    return [] if preset is None else [f"model.preset={preset}"]
 
 
 def _with_threads(overrides: list[str] | None, threads: int | None) -> list[str]:
@@ -652,13 +664,18 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(
         "mlp.toml"
     ),
+    preset: PresetName = None,
 ) -> None:
     """Write a first TOML file to start from."""
     from importlib.resources import files
 
+    from mlp.app.presets import check_preset
     from mlp.errors import InputError
 
-    text = (files("mlp.app") / "starter.toml").read_text(encoding="utf-8")
+    if preset is not None:
+        check_preset(preset)
+    starter = "starter.toml" if preset is None else f"{preset}.toml"
+    text = (files("mlp.app") / starter).read_text(encoding="utf-8")
     try:
         with open(file, "x", encoding="utf-8") as new:
             new.write(text.replace("THIS.toml", _quoted(file)))

@@ -22,6 +22,7 @@ all mistakes of a file come in one message.
 (5, {'name': 'sgd'}, (4, 3))
 """
 
+import copy
 import datetime
 import json
 import os
@@ -50,6 +51,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlp.app.presets import of_preset, with_preset
 from mlp.data.preprocessing import KINDS, Coding, ColumnPlan, Kind
 from mlp.data.scaling import ScalingName
 from mlp.errors import InputError, did_you_mean
@@ -511,6 +513,12 @@ class Training(Section):
         return Settings(seed=seed, **self.model_dump(exclude=others))
 
 
+class ModelSection(Section):
+    """``preset``: the name of a recipe for what the file leaves out (`mlp.app.presets`)."""
+
+    preset: str | None = None
+
+
 class Config(Section):
     """A whole file. ``path`` is the file it was read from."""
 
@@ -518,6 +526,7 @@ class Config(Section):
     backend: str | None = None
     threads: Annotated[int, AfterValidator(_threads)] | None = None
     precision: Literal["float32", "tf32", "float64", "mixed", "mixed_bfloat16"] = "float32"
+    model: ModelSection = ModelSection()
     data: Data
     layers: Annotated[list[Annotated[Any, PlainValidator(_layer)]], Field(min_length=1)]
     training: Training
@@ -590,7 +599,12 @@ class Config(Section):
         return settings if self.validates else replace(settings, metrics=None)
 
 
-SECTIONS: dict[str, type[Section]] = {"data": Data, "layers": DenseLayer, "training": Training}
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelSection,
+    "data": Data,
+    "layers": DenseLayer,
+    "training": Training,
+}
 
 
 def _ask(cls: Callable[..., Any], values: dict[Any, Any], prefix: str) -> None:
@@ -627,6 +641,10 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
             value = values["data"].get(name)
             if isinstance(value, str):
                 values["data"][name] = str(path.parent / os.path.expanduser(value))
+    asked = copy.deepcopy(values)
+    for text in of_preset(overrides):
+        _override(asked, text)
+    values = with_preset(values, asked)
     given = [_override(values, text) for text in overrides]
     _check_paths(values.get("data"), path, "data")
     try:

@@ -17,13 +17,36 @@ who want the best answer.
 
 >>> from sklearn.datasets import load_diabetes
 >>> X, y = load_diabetes(return_X_y=True, as_frame=True)
+>>> from mlp import TabularRegressor
 >>> reg = TabularRegressor(n_members=2, epochs=40, random_state=0).fit(X, y)
 >>> sorted(X.columns[reg.feature_importances_.argsort()[-2:]])
 ['bmi', 's5']
 """
 
-from mlp.tabular.classifier import TabularClassifier
-from mlp.tabular.recipe import Recipe
-from mlp.tabular.regressor import TabularRegressor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlp.tabular.classifier import TabularClassifier
+    from mlp.tabular.recipe import Recipe
+    from mlp.tabular.regressor import TabularRegressor
 
 __all__ = ["Recipe", "TabularClassifier", "TabularRegressor"]
+
+_HOME = {"Recipe": "recipe", "TabularClassifier": "classifier", "TabularRegressor": "regressor"}
+
+
+def __getattr__(name: str) -> Any:
+    """The recipe without scikit-learn, which the estimators need: each when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlp.tabular' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"mlp.tabular.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("sklearn", "scipy", "joblib"):
+            raise
+        raise ImportError(
+            f"mlp.{name} needs scikit-learn ({error}): pip install 'array-mlp[sklearn]'"
+        ) from error
+    globals()[name] = value
+    return value

@@ -93,25 +93,55 @@ class Recipe:
         embedded = [] if curves is None else [curves]
         return Network(inputs, [*embedded, Scale(), *hidden, last])
 
-    def settings(self, seed: int, **more: Any) -> Settings:
-        """How it is trained; more: further fields of `mlp.Settings`."""
-        assert self.epochs is not None  # `of` has found it
+    def training(self) -> dict[str, Any]:
+        """How it is trained, as fields of `mlp.Settings`."""
         decay: dict[str, Any] = {
             "weight_decay": self.weight_decay,
             "weight_decay_schedule": "flat_cosine",
             "decay_factors": {"scale": SCALE},
         }
-        return Settings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer={"name": "adam", "beta_2": 0.95},
-            learning_rate=self.learning_rate,
-            schedule="coslog4",
-            rate_factors={"scale": SCALE, "weight": "ntk", "bias": 0.1},
-            dropout_schedule="flat_cosine" if self.dropout else "constant",
+        return {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "optimizer": {"name": "adam", "beta_2": 0.95},
+            "learning_rate": self.learning_rate,
+            "schedule": "coslog4",
+            "rate_factors": {"scale": SCALE, "weight": "ntk", "bias": 0.1},
+            "dropout_schedule": "flat_cosine" if self.dropout else "constant",
             **(decay if self.weight_decay else {}),
-            patience=self.epochs,
-            best="last",
-            seed=seed,
-            **more,
-        )
+            "patience": self.epochs,
+            "best": "last",
+        }
+
+    def settings(self, seed: int, **more: Any) -> Settings:
+        """The same with a seed; more: further fields."""
+        return Settings(**self.training(), seed=seed, **more)
+
+    def file(self, task: Task) -> dict[str, Any]:
+        """What a TOML file says of one member without an embedding: its data, layers, training.
+
+        >>> Recipe().of("classes", rows=5_000).file("classes")["layers"][-1]
+        {'activation': 'softmax', 'initializer': 'zeros'}
+        """
+        hidden = {
+            "activation": self.activation,
+            "initializer": "lecun_normal",
+            "dropout": self.dropout,
+        }
+        last = {
+            "activation": "softmax" if task == "classes" else "identity",
+            "initializer": "zeros",
+        }
+        return {
+            "data": {
+                "validation": 0.2,
+                "scale_inputs": "robust",
+                "scale_targets": "none" if task == "classes" else "standard",
+            },
+            "layers": [
+                {"kind": "scale"},
+                *({"units": units, **hidden} for units in self.hidden_layer_sizes),
+                last,
+            ],
+            "training": self.training(),
+        }
