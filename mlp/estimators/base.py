@@ -41,9 +41,10 @@ from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.kept import Kept, kept
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.models import ACTIVATION_NAMES, RATE_MODES, load, save
-from mlp.estimators.stochastic import SolverState, batch_rows, fit_stochastic
+from mlp.estimators.stochastic import AROUND, SolverState, around, batch_rows, fit_stochastic
 from mlp.files import PathLike
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned, meant_before
+from mlp.formulas.averages import AVERAGES
 from mlp.formulas.losses import LOSSES, get_loss, heads_of
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
@@ -98,6 +99,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         "callbacks": [None, list, tuple],
         "scoring": [None, str, callable],
         "checkpoint": [None, str, os.PathLike, Checkpoints],
+        "weight_decay": [None, Interval(Real, 0, None, closed="left")],
+        "rate_factors": [None, dict],
+        "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "clip_value": [None, Interval(Real, 0, None, closed="neither")],
+        "average": [
+            None,
+            StrOptions({*AVERAGES}),
+            dict,
+            HasMethods(["share_of_epoch"]),
+        ],
+        "time": [None, str, Interval(Real, 0, None, closed="neither")],
     }
 
     _engine: Engine | None = None
@@ -214,11 +226,19 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 ("dropout", np.any(self.dropout)),
                 ("X_val", X_val is not None),
                 ("scoring", self.scoring is not None),
+                *((name, getattr(self, name) is not None) for name in AROUND),
             ):
                 if given:
                     raise InputError(
                         f"{name} needs a stochastic solver, as 'adam'; 'lbfgs' runs without epochs"
                     )
+        else:
+            around(self)
+        for name in ("average", "time"):
+            if incremental and getattr(self, name) is not None:
+                raise InputError(
+                    f"{name} is of a whole fit, partial_fit is one epoch: set {name}=None"
+                )
         watched = incremental or self.early_stopping or X_val is not None
         if self.scoring is not None and not watched:
             raise InputError(
@@ -630,6 +650,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         elif "_names" not in state:  # of when the activation "gelu" was its tanh form
             state = {**state, "activation": meant_before(state["activation"])}
         state.pop("_names", None)
+        state = dict.fromkeys(AROUND) | state  # of before there were these
         super().__setstate__(state)
         if self._solver_state is not None:
             self._solver_state = SolverState.of(self, self._solver_state)

@@ -102,6 +102,28 @@ OWN_PARAMETERS = """\
         with the same settings and data, bit for bit as if it had not stopped; others are refused by
         name, but for `max_iter`, `verbose`, `callbacks` and `backend`. One that is done gives its
         result at once. For the stochastic solvers, without `warm_start`; not for `partial_fit`.
+
+    weight_decay : float or None, default=None
+        Decoupled decay of the weights, beside the penalty `alpha`: each step begins with
+        w <- (1 - rate weight_decay) w. This and the next ones are for the stochastic solvers, and
+        what they are in `mlp.Settings`.
+
+    rate_factors : dict or None, default=None
+        What the learning rate of some parameters is multiplied by, 0 freezes them: by role
+        ("weight", "bias"), by name ("W[0, 1]") or by number of a layer.
+
+    clip_norm : float or None, default=None
+        The largest norm of the gradient.
+
+    clip_value : float or None, default=None
+        The largest number of the gradient.
+
+    average : {{'ema'}}, mapping, object or None, default=None
+        The average of the weights that `coefs_` are, early stopping watches and the estimator
+        predicts with, as ``{{"name": "swa", "start": 75}}``. Not for `partial_fit`.
+
+    time : str, float or None, default=None
+        After so long, "10 min" or seconds, no epoch begins. Not for `partial_fit`.
 """
 
 ATTRIBUTES = """\

@@ -85,6 +85,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         callbacks: Any = None,
         scoring: Any = None,
         checkpoint: Any = None,
+        weight_decay: float | None = None,
+        rate_factors: Any = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: Any = None,
+        time: Any = None,
     ):
         keep_arguments(self, locals())
 

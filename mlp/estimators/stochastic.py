@@ -1,5 +1,7 @@
 """The epochs of the stochastic solvers, in scikit-learn's order of draws, records and decisions."""
 
+import math
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,17 +18,19 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import gen_batches
 
 from backends import Array, Backend
+from mlp.durations import seconds_of
 from mlp.estimators.arrays import FitRows, home, to_host
 from mlp.estimators.callbacks import Tasks
 from mlp.estimators.engine import Engine
 from mlp.estimators.kept import Copies, Kept
 from mlp.estimators.models import RATE_MODES
-from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer
+from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer, towards
 from mlp.formulas.schedules import Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
 from mlp.names import make
 from mlp.training.checkpoints import Writer
 from mlp.training.loop import epoch
+from mlp.training.settings import Settings
 from mlp.training.state import State
 from mlp.training.step import Step
 
@@ -51,7 +55,23 @@ class SolverState:
         return cls(update_rule(estimator), **found)
 
 
+AROUND = ("weight_decay", "rate_factors", "clip_norm", "clip_value", "average", "time")
+
+
+def around(estimator: Any) -> Settings:
+    """The rule and what is done around it, as `mlp.Settings` has it; InputError for what does not
+    go together."""
+    given = {name: getattr(estimator, name) for name in AROUND}
+    given["rate_factors"] = given["rate_factors"] or {}
+    return Settings(optimizer=_alone(estimator), **given)
+
+
 def update_rule(estimator: Any) -> Optimizer:
+    """The solver's rule with its weight decay. An average is no part of what a solver remembers."""
+    return replace(around(estimator), average=None).make_optimizer()
+
+
+def _alone(estimator: Any) -> Any:
     """The solver's rule, with scikit-learn's settings for its own two."""
     if estimator.solver == "sgd":
         # scikit-learn lets momentum be 1; the rule wants less, here by one unit of rounding.
@@ -59,7 +79,8 @@ def update_rule(estimator: Any) -> Optimizer:
         return (Nesterov if estimator.nesterovs_momentum else Momentum)(momentum)
     if estimator.solver == "adam":
         return Adam(estimator.beta_1, estimator.beta_2, estimator.epsilon, corrected=False)
-    return make(OPTIMIZERS, estimator.solver, "solver")
+    make(OPTIMIZERS, estimator.solver, "solver")
+    return estimator.solver
 
 
 def fit_stochastic(
@@ -163,6 +184,15 @@ class Epochs:
         self.counts = [rows.stop - rows.start for rows in self.batches]
         self.index = np.arange(self.n, dtype=np.int64)
         _, self.feed = data.fed_to(self.model)
+        self.settings = around(estimator)
+        self.average, self.shown = self.settings.make_average(), self.model
+        self.mean: list[Array] = []  # the average, where there is one
+        if self.average is not None:
+            self.mean = [self.backend.empty(self.model.w.shape, self.model.dtype)]
+            self.shown = self.model.copy_into(self.mean[0], self.model.statistics)
+        self.most_seconds, self.began = math.inf, time.monotonic()
+        if estimator.time is not None:
+            self.most_seconds = seconds_of(estimator.time)
         self.step = self._step(engine)
         self.losses = self.backend.full((len(self.batches), 2), 0.0, self.model.dtype)
         self.places = [self.losses[i : i + 1, :] for i in range(len(self.batches))]
@@ -170,14 +200,14 @@ class Epochs:
         self.dropout_seed = 0
         if np.any(estimator.dropout):
             self.dropout_seed = int(estimator._random_state.randint(2**31))
-        self.tasks = Tasks(estimator, self.model, data)
+        self.tasks = Tasks(estimator, self.shown, data)
         self.best: Array | None = None  # the weights of the best epoch, for early stopping
         self.done = self.batch = 0  # epochs, and batches of the next
         # Records grow in lists of this run, so that a failing fit leaves the old ones.
         estimator.loss_curve_ = [*estimator.loss_curve_]
         self.watch = None
         if held_out is not None:
-            self.watch = Watch(estimator, self.model, held_out)
+            self.watch = Watch(estimator, self.shown, held_out)
             estimator.validation_losses_ = [*(estimator.validation_losses_ or ())]
             estimator.validation_scores_ = [*(estimator.validation_scores_ or ())]
         self.kept, self.writer = kept, None
@@ -198,13 +228,15 @@ class Epochs:
     def _step(self, engine: Engine) -> Step:
         """The step on these data; `partial_fit` goes on with the one before if it is the like."""
         vectors, feed = self.solver.vectors, self.feed
-        likeness = self.solver.rule, set(self.counts), feed.weighted, feed.labels
+        likeness = self.settings, set(self.counts), feed.weighted, feed.labels
         if self.incremental and engine.step is not None:
             before, step = engine.step
             if before[0] == likeness and all(map(is_, before[1], vectors)):
                 step.fill = {n: feed.bind(e) for n, e in step.evaluations.items()}
                 return step
-        step = Step(self.model, feed, self.counts, self.solver.rule, vectors)
+        rule, of_steps = self.settings.make_optimizer(), self.average and self.average.share
+        all_vectors = [*vectors, *self.mean] if of_steps else vectors
+        step = Step(self.model, feed, self.counts, rule, all_vectors, settings=self.settings)
         if self.incremental:
             engine.step = (likeness, vectors), step
         return step
@@ -233,7 +265,7 @@ class Epochs:
                 self._epoch()
                 stop = self._close_epoch()
                 self.done, self.batch = self.done + 1, 0
-                stop = self.tasks.end() or stop
+                stop = self.tasks.end() or self._time_is_over() or stop
                 self._look()
             if not (stop or self.incremental):
                 warnings.warn(
@@ -247,8 +279,8 @@ class Epochs:
         finally:
             if self.writer is not None:
                 self.writer.end(self._state())
-        if self.best is not None:
-            self.backend.copy(self.best, self.model.w)
+        for ends_with in [self.best] if self.best is not None else self.mean:
+            self.backend.copy(ends_with, self.model.w)
         self.step.fill.clear()  # the step may be kept, the data not
 
     def _epoch(self) -> None:
@@ -270,6 +302,10 @@ class Epochs:
             first=self.batch,
             after=self._count_step,
         )
+
+    def _time_is_over(self) -> bool:
+        """Whether the fit, with what it took before, has had its time."""
+        return time.monotonic() - self.began >= self.most_seconds
 
     def _shuffle(self) -> None:
         """The draws of sklearn.utils.shuffle: an order of the order before."""
@@ -302,7 +338,7 @@ class Epochs:
             history["validation_score"] = estimator.validation_scores_[:done]
         return State(
             self.model.w,
-            dict(zip(solver.rule.state, solver.vectors, strict=True)),
+            self._vectors(),
             solver.learning_rate,
             solver.step,
             done,
@@ -311,7 +347,13 @@ class Epochs:
             history,
             best_w=self.best,
             waited=estimator._no_improvement_count,
+            seconds=time.monotonic() - self.began,
         )
+
+    def _vectors(self) -> dict[str, Array]:
+        """The solver's, and the average."""
+        found = dict(zip(self.solver.rule.state, self.solver.vectors, strict=True))
+        return found | dict.fromkeys(["average"], *self.mean) if self.mean else found
 
     def _begin_keeping(self) -> bool:
         """Go on from what was kept, if something was; whether the fit is over there."""
@@ -328,7 +370,7 @@ class Epochs:
     def _go_on(self, kept: Kept, state: State) -> None:
         """As if the epochs of the state had been done here."""
         estimator, solver = self.estimator, self.solver
-        places = {"w": self.model.w, **dict(zip(solver.rule.state, solver.vectors, strict=True))}
+        places = {"w": self.model.w, **self._vectors()}
         found = {"w": state.w, **state.vectors}
         if state.batch_losses is not None:
             places["losses"], found["losses"] = self.losses, state.batch_losses
@@ -338,6 +380,7 @@ class Epochs:
         for name, place in places.items():
             self.backend.copy(self.backend.asarray(found[name], self.model.dtype), place)
         self.done, self.batch, solver.step = state.epoch, state.batch, state.step
+        self.began -= state.seconds
         estimator.loss_curve_ = list(state.history["loss"])
         scores: list[Any] = [None] * self.done
         if self.watch is not None:
@@ -357,6 +400,9 @@ class Epochs:
         """Records and decisions; whether to stop."""
         estimator, solver = self.estimator, self.solver
         estimator.n_iter_ += 1
+        if self.average is not None and (share := self.average.share_of_epoch(self.done + 1)):
+            mean, w = *self.mean, self.model.w
+            self.backend.fuse(towards)(mean, w, share)
         self._record()
         estimator.t_ += self.n
         score = None
@@ -405,7 +451,7 @@ class Epochs:
         if self.estimator.early_stopping:
             if self.best is None:
                 self.best = self.backend.empty(self.model.w.shape, self.model.dtype)
-            self.backend.copy(self.model.w, self.best)
+            self.backend.copy(self.shown.w, self.best)
 
     def _give_up(self) -> bool:
         """Whether training ends now that it no longer improves; adaptive rates first shrink."""
