@@ -11,6 +11,8 @@ from backends import BackendError, get_backend
 from benchmarks import nets, peers, report, scaling, sklearn_fit, step, worker
 from benchmarks.__main__ import BENCHMARKS, main
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
@@ -21,7 +23,10 @@ def _one_thread(monkeypatch):
 ELSEWHERE = ("parallel", "busy")  # test_mpi.py, and below
 
 
-@pytest.mark.parametrize("name", [x for x in BENCHMARKS if x not in ELSEWHERE])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name == "step" else pytest.mark.thorough)
+    for name in BENCHMARKS if name not in ELSEWHERE
+])  # fmt: skip
 def test_a_benchmark_runs(name, tmp_path, capsys):
     # One peer, where it costs least: libraries need seconds to start.
     only = ["array-mlp", "scikit-learn"] if name == "fit" else ["array-mlp"]

@@ -67,6 +67,7 @@ waits = type("Waits", (), {"on_batch_end": staticmethod(wait)})()
 # --- when ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("every", ["1 epoch", "2 epochs", "1 step", "7 steps", "0.001s", "none"])
 @pytest.mark.parametrize("step", [3, 10, 21])
 def test_after_an_end_at_any_step_the_run_goes_on_bit_for_bit(backend, tmp_path, every, step):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import ml_dtypes  # noqa: F401, which gives NumPy the name "bfloat16"
 import numpy as np
 import pytest
-from conftest import assert_close
+from conftest import ABSENT, assert_close, present
 
 from backends import BackendError, get_backend
 from backends.cuda_blas import (
@@ -30,13 +30,13 @@ from mlp.layers.dense import Dense
 from mlp.model import Model
 from mlp.network.graph import Network
 
+if "cupy" in ABSENT:
+    pytest.skip(ABSENT["cupy"], allow_module_level=True)
 
-@pytest.fixture(params=["cupy", "cupy:1"])
+
+@pytest.fixture(params=present("cupy", "cupy:1"))
 def backend(request):
-    try:
-        found = get_backend(request.param)
-    except BackendError as error:
-        pytest.skip(str(error))
+    found = get_backend(request.param)
     with found.scope():
         yield found
 

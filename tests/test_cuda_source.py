@@ -183,6 +183,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 @needs_compiler
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("architecture", "kind"), [(a, kind) for kind in KINDS for a in architectures(kind)]
 )

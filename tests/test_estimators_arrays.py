@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
+from conftest import present
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.utils import get_tags
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 X, Y = load_iris(return_X_y=True)
 KW = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 32}
-ON_BACKENDS = ("torch", "strict", "strict:device1", "cupy", "cupy:1")
+ON_BACKENDS = present("torch", "strict", "strict:device1", "cupy", "cupy:1")
 
 
 def on(name):
@@ -86,7 +87,7 @@ def test_regression_on_a_device(name):
     assert score == pytest.approx(expected.score(X[:, :3], X[:, 3]))
 
 
-@pytest.mark.parametrize("name", ["strict:device1", "cupy"])
+@pytest.mark.parametrize("name", present("strict:device1", "cupy"))
 def test_X_never_comes_to_the_host(name, monkeypatch):
     """Only targets, answers and weights do. strict:device1 refuses implicit conversion as well."""
     put = on(name)
@@ -134,7 +135,7 @@ def test_string_labels_stay_on_the_host():
     assert set(clf.predict(put(X))) <= set(names)
 
 
-@pytest.mark.parametrize("name", ["strict:device1", "torch"])
+@pytest.mark.parametrize("name", present("strict:device1", "torch"))
 def test_a_named_backend_answers_in_the_callers_namespace(name):
     put = on(name)
     backend, Z = get_backend(name), put(X)
@@ -218,7 +219,7 @@ def test_copies_are_whole(name, copied, tmp_path):
     assert not hasattr(clone(original), "coefs_")
 
 
-@pytest.mark.parametrize("name", ["strict:device1", "cupy", "torch"])
+@pytest.mark.parametrize("name", present("strict:device1", "cupy", "torch"))
 def test_fitted_on_a_device_it_loads_without_its_library(name, tmp_path):
     Z = on(name)(X)
     clf = mlp.MLPClassifier(**KW).fit(Z, Y)

@@ -47,12 +47,7 @@ def test_california_housing(tmp_path):
     assert line.startswith("R² of the linear model")
 
 
-def test_sklearn_digits_knows_nothing_of_this_library():
-    """How it runs accelerated is in test_accelerate.py."""
-    said = run(ROOT / "examples" / "sklearn_digits.py", "--epochs", "2")
-    assert said.startswith("sklearn: accuracy ")
-
-
+@pytest.mark.thorough
 def test_the_benchmark_compares_the_same_training():
     said = run("-m", "benchmarks.sklearn_fit", "--rounds", "1")
     losses = [line.split(": ")[1].split(" and ") for line in said.splitlines() if "loss" in line]

@@ -223,7 +223,7 @@ def program(*arguments, begin=lambda: None):
     return process
 
 
-LONG = "--set", "training.epochs=20000", "--set", "training.patience=99999", "--set"
+LONG = "--set", "training.epochs=8000", "--set", "training.patience=99999", "--set"
 
 
 @pytest.mark.parametrize("names", [["TERM"], ["HUP"], ["USR1"], ["TERM", "HUP"], ["INT", "TERM"]])
@@ -246,7 +246,7 @@ def test_signals_end_a_run_gently(here, names):
 def test_an_ignored_signal_stays_ignored(here, name):
     number = getattr(signal, f"SIG{name}")
     begin = lambda: signal.signal(number, signal.SIG_IGN)  # noqa: E731
-    process = program("--set", "training.epochs=2000", begin=begin)
+    process = program("--set", "training.epochs=600", begin=begin)
     process.send_signal(number)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
@@ -391,7 +391,11 @@ def test_the_folder_one_is_in_may_be_the_runs(here, whole, out, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [
-    ["--runs", 6], ["--operations", "--every", 97], ["--power", 5], ["--damages", 8],
+    ["--runs", 1, "--operations", "--every", 300, "--power", 2, "--damages", 4],
+    pytest.param(["--runs", 6], marks=pytest.mark.thorough),
+    pytest.param(["--operations", "--every", 97], marks=pytest.mark.thorough),
+    pytest.param(["--power", 5], marks=pytest.mark.thorough),
+    pytest.param(["--damages", 8], marks=pytest.mark.thorough),
 ])  # fmt: skip
 def test_no_run_is_lost(how):
     """A part of what `tests/kill.py` does when it is asked for all."""
@@ -438,6 +442,7 @@ def test_a_run_that_is_under_way_or_was_killed(here, whole):
     assert "finished" in run("runs")
 
 
+@pytest.mark.pictures
 def test_every_damage_of_a_run_is_named(here):
     finished = train_run(load("plants.toml"), out=Path("good")).folder
     assert all(line.endswith(": whole") for line in run("verify", "good").splitlines())

@@ -411,6 +411,7 @@ def test_a_short_batch_is_a_view(name):
     assert evaluation.sums.sum() == pytest.approx(E, rel=1e-14)
 
 
+@pytest.mark.thorough_on("strict:device1")
 @nets
 def test_training_learns_and_goes_on_as_if_never_stopped(backend, name, tmp_path):
     """In files too: weights, statistics, and the bits of the history."""

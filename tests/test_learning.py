@@ -195,6 +195,7 @@ def test_every_optimizer_has_a_case():
     assert {rule if isinstance(rule, str) else rule["name"] for rule in rules} == set(OPTIMIZERS)
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("case", CASES)
 def test_backends_agree_with_numpy(backend, dtype, case):
     """The same initial weights bit for bit; after 50 steps the same losses within 1e-10 relative

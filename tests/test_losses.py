@@ -304,12 +304,12 @@ ROWS = 100
 
 
 @cache
-def on_paper(name, dtype, which):
+def on_paper(name, dtype, which, rows):
     """The values for `wide` inputs, and how far they move if inputs move by ULPS.
 
     A cost is convex and a derivative monotonous in each input: the ends of the moves are enough.
     """
-    formula, (y, t) = PAPER[name][which], wide(name, dtype, ROWS)
+    formula, (y, t) = PAPER[name][which], wide(name, dtype, rows)
     move = ULPS * Decimal(float(np.finfo(dtype).eps))
     values, moved = np.empty(y.shape), np.zeros(y.shape)
     apart = kind_of(name) != "classes" and name not in ("cosine_distance", "gaussian")
@@ -348,13 +348,16 @@ def swallowed(name, y, t, value):
 
 
 @losses
-def test_is_exact_for_inputs_a_few_units_of_rounding_away(backend, dtype, name):
+@pytest.mark.parametrize("rows", [30, pytest.param(ROWS, marks=pytest.mark.thorough)])
+def test_is_exact_for_inputs_a_few_units_of_rounding_away(backend, dtype, name, rows):
     """To as many units: so no formula loses digits that its inputs have."""
-    y, t = wide(name, dtype, ROWS)
+    y, t = wide(name, dtype, rows)
     eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
-    lost = swallowed(name, *(x.astype("float64") for x in (y, t)), on_paper(name, dtype, 0)[0])
+    lost = swallowed(
+        name, *(x.astype("float64") for x in (y, t)), on_paper(name, dtype, 0, rows)[0]
+    )
     for which, found in enumerate(on(backend, name, y, t)):
-        values, moved = on_paper(name, dtype, which)
+        values, moved = on_paper(name, dtype, which, rows)
         allowed = moved + ULPS * eps * (abs(values) + lost[which] + eps) + tiny
         assert (abs(found.astype("float64") - values) <= allowed).all()
 

@@ -266,13 +266,14 @@ def test_no_batch_fits(backend, monkeypatch):
     assert mlp.plan(one, N).largest() == 0
 
 
+@pytest.mark.thorough_on("strict:device1")
 def test_data_that_leave_no_room_are_streamed(backend, monkeypatch):
     """They would fit on the device, but nothing beside them: the same run, by streaming."""
-    X, t = rows(5000)
+    X, t = rows(1000)
     expected = train(model(backend), X, t, batch_size=8, epochs=1)
-    resident = mlp.plan(model(backend), 5000, batch_size=8)
+    resident = mlp.plan(model(backend), 1000, batch_size=8)
     limit(backend, resident.needed - 1, monkeypatch)
-    plan = mlp.plan(model(backend), 5000, batch_size=8)
+    plan = mlp.plan(model(backend), 1000, batch_size=8)
     assert (resident.streamed[0], plan.streamed[0], plan.fits) == (False, True, True)
     result = train(model(backend), X, t, batch_size=8, epochs=1)
     assert_same_run(result, expected, backend)
@@ -354,6 +355,7 @@ SAID = (
 )
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("step", [1, 7, 8, 14])
 @pytest.mark.parametrize("name", ["take", "begin", "copy"])  # rows, what dropout draws, losses
 def test_out_of_memory_in_a_step(backend, tmp_path, step, name):
@@ -401,6 +403,7 @@ def test_cudas_own_errors_of_memory_end_a_run_the_same(backend, kind):
             model(backend)
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize(("owner", "name", "at"), [
     (Stream, "send", 1), (Stream, "send", 5), (Stream, "send", 8), (Evaluator, "__call__", 1),
     (Evaluator, "__call__", 2), (Evaluator, "__call__", 3), (Evaluator, "__call__", 4),
@@ -465,6 +468,7 @@ def test_the_host_that_is_out_of_memory_is_named(monkeypatch):
                 model(backend)
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_out_of_memory_in_an_estimator(backend, solver):
     """A message, and the estimator as it was."""

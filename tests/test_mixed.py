@@ -6,6 +6,7 @@ from dataclasses import replace
 import ml_dtypes  # noqa: F401, which gives NumPy the name "bfloat16"
 import numpy as np
 import pytest
+from conftest import present
 
 from backends import PRECISIONS, BackendError, get_backend
 from backends.base import Backend
@@ -43,7 +44,7 @@ class Halves(NumpyBackend):
         return Backend.fuse(self, formula, into)
 
 
-@pytest.fixture(params=["the double", "cupy", "cupy:1"])
+@pytest.fixture(params=present("the double", "cupy", "cupy:1"))
 def halves(request):
     """What has mixed precision: the double everywhere, and CUDA devices."""
     try:

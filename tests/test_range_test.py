@@ -17,6 +17,7 @@ def model(backend="numpy"):
     return Model(net, "mean_squared_error", seed=1, dtype="float64", backend=backend)
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("options", [{}, {"batch_size": "full"}, {"accumulate": 2}])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum", "lion"])
 def test_the_suggested_rate_trains(backend, optimizer, options):
@@ -67,6 +68,7 @@ def test_what_is_refused(given, said):
         find_learning_rate(model(), X, T, **given)
 
 
+@pytest.mark.pictures
 def test_the_command(tmp_path, monkeypatch):
     """It says a rate, leaves a picture where matplotlib is, and touches no run."""
     monkeypatch.chdir(tmp_path)

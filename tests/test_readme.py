@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from typer.testing import CliRunner
+
+from mlp.app.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -37,7 +40,8 @@ def test_the_python_snippet(tmp_path):
     assert (tmp_path / "model.safetensors").exists()
 
 
-def test_the_commands(tmp_path):
+def test_the_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name, rows in (("data", 200), ("test", 20), ("new", 20)):
         X = rng.normal(size=(rows, 2))
@@ -52,13 +56,7 @@ def test_the_commands(tmp_path):
         if "train" in command:
             command += ["--quiet"]
         assert command[0] == "mlp"
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (command, done.stderr)
+        done = CliRunner().invoke(app, command[1:])
+        assert done.exit_code == 0, (command, done.output)
     assert (tmp_path / "runs" / "longer" / "metrics.json").exists()
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 21

@@ -33,6 +33,7 @@ def same(a, b, backend):
         assert a.history[name] == b.history[name], name
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_bit_for_bit(backend, case):
     """Every optimizer; dropout, weights, penalties, schedules, validation, a shorter last batch.
@@ -41,6 +42,7 @@ def test_the_same_bit_for_bit(backend, case):
     same(run(backend, case, True), run(backend, case, False), backend)
 
 
+@pytest.mark.thorough_on("strict:device1")
 @pytest.mark.parametrize("options", [{"shuffle": False}, {"batch_size": 1, "epochs": 2}])
 def test_other_orders_and_sizes(backend, options):
     same(

@@ -68,6 +68,7 @@ def left_over(folder):
 # --- the folder ------------------------------------------------------------------------------
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_a_whole_folder(here):
     finished = train_run(load("plants.toml"))
     folder = here / "runs" / "plants"
@@ -111,6 +112,7 @@ def test_a_run_is_never_overwritten(here):
         train_run(config, out=Path("plants.csv"))
 
 
+@pytest.mark.pictures
 def test_a_place_that_was_taken_meanwhile_is_not_overwritten(here):
     def take(run):
         if run.state.epoch == 1:
@@ -124,6 +126,7 @@ def test_a_place_that_was_taken_meanwhile_is_not_overwritten(here):
     assert {path.name for path in Path("mine-2").iterdir()} == FILES
 
 
+@pytest.mark.pictures
 def test_out_may_lie_in_folders_that_are_not_there_yet(here):
     assert train_run(load("plants.toml"), out=Path("a/b/c")).folder == Path("a/b/c")
     assert {path.name for path in Path("a/b/c").iterdir()} == FILES
@@ -440,6 +443,7 @@ def test_a_damaged_run_is_answered(here):
 # --- the picture -----------------------------------------------------------------------------
 
 
+@pytest.mark.pictures
 def test_the_history_becomes_a_picture(tmp_path):
     history = {"epoch": [1, 2, 3], "loss": [3.0, 0.1, 0.01], "validation_loss": [3.0, 0.2, 0.3]}
     for more in ({}, {"validation_accuracy": [0.1, 0.9, 1.0]}, {"validation_r2": [-90, 0.5, 0.4]}):

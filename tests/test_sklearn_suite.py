@@ -29,6 +29,7 @@ def global_random_seed():
 """
 
 
+@pytest.mark.thorough
 def test_scikit_learns_own_tests_pass(tmp_path):
     where = importlib.util.find_spec("sklearn.neural_network.tests.test_mlp")
     if where is None or not Path(where.origin).exists():

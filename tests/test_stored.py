@@ -582,6 +582,7 @@ print(peak - start)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not count")
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_the_memory_that_was_stated_holds(kind, tmp_path):
     """All that a run takes beside what the interpreter and the libraries have: scalings, training,
