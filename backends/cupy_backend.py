@@ -39,7 +39,7 @@ class CupyBackend(Backend):
                 f"backend '{self.name}': CuPy is installed and cannot be imported "
                 f"({lines[0].strip() if lines else 'no reason given'}); install it again: {INSTALL}"
             ) from error
-        if cupy.cuda.runtime.is_hip:
+        if getattr(cupy.cuda.runtime, "is_hip", False):
             raise BackendError(
                 f"backend '{self.name}': this CuPy is built for ROCm; its kernels and products "
                 f"here are CUDA's. On an AMD GPU use backend 'torch:cuda' with PyTorch for ROCm, "
