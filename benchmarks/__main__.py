@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import nets, report
+from benchmarks.tabular import PARTS
 from benchmarks.worker import Timing
 from mlp.parallel.launch import launched
 
@@ -48,6 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--rows", type=int, nargs="+", default=usual.rows, help="at most, for tabular"
+    )
+    parser.add_argument(
+        "--without", nargs="+", default=(), choices=PARTS, help="parts left out, for tabular"
     )
     group = parser.add_argument_group("timing", Timing.__doc__)
     for field in fields(Timing):

@@ -41,7 +41,7 @@ STYLES = {
 class Options:
     """What the command line asks for. only: contenders to run; empty is all of them. against:
     another checkout, whose array-mlp runs too. gb, memory: of the table larger than memory. tables,
-    rows: of tabular."""
+    rows, without: of tabular."""
 
     backend: str = "numpy"
     quick: bool = False
@@ -55,6 +55,7 @@ class Options:
     memory: str = "2GB"
     tables: Path | None = None
     rows: Sequence[int] = (10_000, 2_000)
+    without: Sequence[str] = ()
 
     def chosen(self, contenders: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
         """The contenders to run. Compiled formulas are a matter of NumPy, CUDA graphs of a GPU."""

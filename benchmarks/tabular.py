@@ -1,6 +1,7 @@
 """Tables: the error of estimators as they come, and what they cost.
 
     python -m benchmarks tabular --tables DIR [--rows 10000 2000] [--repeats 3]
+        [--without members embeddings dropout decay]
 
 DIR holds CSV files and manifest.json, a list of {name, file, target, task: "classification" or
 "regression", categorical: [columns]}; without it scikit-learn's own small tables are taken. Of each
@@ -16,7 +17,8 @@ columns, medians for gaps, standard scaling, of a target too. No setting is tune
     error      share of wrong classes;  log-loss; AUC (one against the rest)
 
 Printed: geometric means over tables of the ratio to scikit-learn's MLP, of medians over seeds; the
-mean rank by nRMSE and log-loss; CPU seconds.
+mean rank by nRMSE and log-loss; CPU seconds. --without: this library's estimators for tables again,
+each time without one part.
 """
 
 import json
@@ -35,7 +37,14 @@ from benchmarks.report import Options, style
 from benchmarks.report import Table as Printed
 from benchmarks.worker import Absent, once
 
-BASE = "scikit-learn MLP"
+BASE, OURS = "scikit-learn MLP", "array-mlp Tabular"
+# Of the estimators for tables, what --without leaves out, and the setting that does.
+PARTS: dict[str, dict[str, Any]] = {
+    "members": {"n_members": 1},
+    "embeddings": {"embedding": 0},
+    "dropout": {"dropout": 0.0},
+    "decay": {"weight_decay": 0.0},
+}
 MEASURES = {"regression": ("nRMSE",), "classification": ("error", "log-loss", "AUC")}
 RANKED = {"regression": "nRMSE", "classification": "log-loss"}
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -91,12 +100,12 @@ def parts(folder: str | None, name: str, rows: int, seed: int) -> tuple[Any, Any
 # ---------------------------------------------------------------------------- contenders
 
 
-def tabular(task: str, seed: int, backend: str, members: int = 8) -> Any:
-    """This library's estimators for tables, as they come, and with one member."""
+def tabular(task: str, seed: int, backend: str, **settings: Any) -> Any:
+    """This library's estimators for tables, as they come or with these settings."""
     import mlp
 
     made = mlp.TabularRegressor if task == "regression" else mlp.TabularClassifier
-    return made(n_members=members, random_state=seed, backend=backend, n_jobs=1)
+    return made(random_state=seed, backend=backend, n_jobs=1, **settings)
 
 
 def drop_in(task: str, seed: int, backend: str) -> Any:
@@ -217,8 +226,8 @@ class RealMLP:
 
 
 FITS: dict[str, Callable[..., Any]] = {
-    "array-mlp Tabular": tabular,
-    "array-mlp Tabular, 1 member": partial(tabular, members=1),
+    OURS: tabular,
+    f"{OURS}, 1 member": partial(tabular, n_members=1),
     "array-mlp": drop_in,
     BASE: sklearn_mlp,
     "HistGradientBoosting": hist_gradient_boosting,
@@ -228,6 +237,10 @@ FITS: dict[str, Callable[..., Any]] = {
     "RealMLP-TD-S": partial(RealMLP, "RealMLP_TD_S"),
     "RealMLP-TD": partial(RealMLP, "RealMLP_TD"),
 }
+
+
+# The estimators for tables without a part.
+ABLATIONS = {f"{OURS} without {part}": partial(tabular, **how) for part, how in PARTS.items()}
 
 
 def measure(
@@ -244,7 +257,7 @@ def measure(
     warnings.simplefilter("ignore")  # scikit-learn's MLP says at every table that it could go on
     task = tables(folder)[name]["task"]
     X, y, X_test, y_test = parts(folder, name, rows, seed)
-    estimator = FITS[contender](task=task, seed=seed, backend=backend)
+    estimator = (FITS | ABLATIONS)[contender](task=task, seed=seed, backend=backend)
     start = time.process_time()
     estimator.fit(X, y)
     fitted = time.process_time()
@@ -270,7 +283,7 @@ def scores(task: str, y: np.ndarray, found: np.ndarray) -> dict[str, float]:
     }
 
 
-CONTENDERS = {name: partial(measure, name) for name in FITS}  # of benchmarks.worker
+CONTENDERS = {name: partial(measure, name) for name in FITS | ABLATIONS}  # of benchmarks.worker
 
 
 # ---------------------------------------------------------------------------- the benchmark
@@ -290,13 +303,15 @@ def compared(options: Options) -> dict[str, Any]:
     entries = tables(folder)
     if options.quick:
         entries = dict(list(entries.items())[:2])
+    without = [f"{OURS} without {part}" for part in options.without]
+    chosen = [*options.chosen(list(FITS), needed=[BASE, *([OURS] if without else [])]), *without]
     results: dict[str, Any] = {}
     for rows in sizes:
         found: dict[str, dict[str, list[dict[str, float]]]] = {}
         left_out: set[str] = set()
         for name in entries:
             for seed in seeds:
-                for contender in options.chosen(list(FITS), needed=[BASE]):
+                for contender in chosen:
                     if contender in left_out:
                         continue
                     arguments = {"folder": folder, "name": name, "rows": rows, "seed": seed}

@@ -398,3 +398,13 @@ def test_a_quantile_is_learned_by_the_metric_pinball():
     estimator = TabularRegressor(**{**QUICK, "epochs": 40, "metric": metric}).fit(X, y)
     assert 0.82 < np.mean(y <= estimator.predict(X)) < 0.97
     assert mlp.TabularRegressor is TabularRegressor
+
+
+def test_every_backend_gives_the_same_numbers(backend):
+    X, y, _ = table()
+    few = {**QUICK, "epochs": 4}
+    usual, other = (TabularRegressor(**few, backend=b).fit(X, y) for b in ("numpy", backend))
+    near = {"rtol": 0, "atol": 1e-3 * np.ptp(y)}
+    np.testing.assert_allclose(other.predict(X), usual.predict(X), **near)
+    np.testing.assert_allclose(other.explain(X[:3]), usual.explain(X[:3]), **near)
+    assert np.array_equal(pickle.loads(pickle.dumps(other)).predict(X), other.predict(X))

@@ -59,7 +59,7 @@ class BaseTabular(BaseEstimator):
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "embedding": [Interval(Integral, 0, None, closed="left")],
-        "bins": [Interval(Integral, 2, None, closed="left")],
+        "bins": [None, Interval(Integral, 2, None, closed="left")],
         "columns": [None, Mapping],
         "backend": [None, str, Backend],
         "n_jobs": [None, Integral],

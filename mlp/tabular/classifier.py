@@ -90,7 +90,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         dropout: float = 0.15,
         weight_decay: float = 0.02,
         embedding: int = 12,
-        bins: int = 16,
+        bins: int | None = None,
         label_smoothing: float | None = None,
         columns: Any = None,
         class_weight: Any = None,

@@ -20,9 +20,11 @@ PARAMETERS = """
     weight_decay : float, default=0.02
         Decoupled decay of weights in the first half of the training.
 
-    embedding, bins : int, default=12, 16
-        Learned curves of each number in every other member, 0 for none, and their straight pieces
-        at most.
+    embedding : int, default=12
+        Learned curves of each number in every other member, 0 for none.
+
+    bins : int or None, default=None
+        Their straight pieces at most; None is one for 160 rows, 8 to 48.
 
     columns : mapping or None, default=None
         By name or pattern ("lab_*"), a kind or an `mlp.ColumnPlan`, where the kind that is found is

@@ -34,6 +34,7 @@ Task = Literal["classes", "numbers"]
 LENGTHS = {2_000: (100, 256), 10_000: (60, 256), 50_000: (30, 256), 200_000: (15, 512)}
 LONGEST = (10, 1024)
 ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
+BINS = 48  # straight pieces of a curve at most, each of 160 rows or more
 SCALE = 6.0  # of its rate, and of its decay
 RATES = {"classes": 0.04, "numbers": 0.07}
 
@@ -59,7 +60,7 @@ class Recipe:
     weight_decay: float = 0.02
     label_smoothing: float = 0.0
     embedding: int = 12
-    bins: int = 16
+    bins: int | None = None
 
     def of(self, task: Task, rows: int) -> "Recipe":
         """The same with what is None by the task and the number of rows to train on."""
@@ -69,6 +70,7 @@ class Recipe:
             "learning_rate": RATES[task],
             "epochs": lengths[0],
             "batch_size": lengths[1],
+            "bins": min(BINS, max(8, rows // 160)),
         }
         missing = {name: x for name, x in usual.items() if getattr(self, name) is None}
         return replace(self, **missing)
@@ -79,7 +81,9 @@ class Recipe:
         numbers = [j for j in numbers if len(np.unique(X[:, j])) > 2]
         if not (self.embedding and numbers):
             return None
-        return PiecewiseLinear(self.embedding, bins=self.bins, columns=tuple(numbers)).fit(X)
+        return PiecewiseLinear(self.embedding, bins=self.bins or BINS, columns=tuple(numbers)).fit(
+            X
+        )
 
     def network(
         self, inputs: int, outputs: int, task: Task, curves: PiecewiseLinear | None = None

@@ -73,7 +73,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         dropout: float = 0.15,
         weight_decay: float = 0.02,
         embedding: int = 12,
-        bins: int = 16,
+        bins: int | None = None,
         columns: Any = None,
         backend: Any = None,
         n_jobs: int | None = None,
