@@ -8,7 +8,16 @@ import pytest
 
 from backends import get_backend
 from backends.numpy_backend import NumpyBackend
-from mlp import Dense, Model, Network, load_state, save_state, train
+from mlp import (
+    Dense,
+    Model,
+    Network,
+    Periodic,
+    PiecewiseLinear,
+    load_state,
+    save_state,
+    train,
+)
 from mlp.data.scaling import Scaling
 from mlp.formulas.optimizers import OPTIMIZERS
 
@@ -127,6 +136,19 @@ CASES = {
             "warmup": 2.0,
             "epochs": 10,
         },
+    ),
+    "numbers": (
+        lambda: Network(
+            5,
+            [
+                Periodic(2, 4, columns=(0, 3)),
+                PiecewiseLinear(3, columns=(1,), edges=((-1.0, -0.2, 0.3, 1.0),)),
+                Dense(8, "tanh", max_norm=0.8),
+                Dense(2),
+            ],
+        ),
+        ("mean_squared_error", "numbers"),
+        {"optimizer": "adam", "learning_rate": 0.02, "rate_factors": {"periodic": 0.1}},
     ),
     "rprop": (
         skip_net,

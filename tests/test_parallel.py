@@ -120,6 +120,17 @@ def test_layers_with_statistics(options, weighted):
         assert np.allclose(one.model.statistics, several.model.statistics, atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"parallel": {"shards": 4}}], ids=str)
+def test_embeddings_of_numbers_and_max_norm(options):
+    layers = [
+        mlp.Periodic(2, 4, columns=(0, 3)),
+        mlp.PiecewiseLinear(3, columns=(1,), edges=((-1.0, -0.2, 0.3, 1.0),)),
+        mlp.Dense(6, "tanh", max_norm=0.5),
+        mlp.Dense(C),
+    ]
+    check_same(2, model_of(layers=layers), TARGETS["numbers"], **options)
+
+
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 42, None])
 def test_uneven_batches_and_fewer_rows_than_ranks(size, batch_size):
