@@ -31,23 +31,48 @@ PARTS = 256  # at most
 
 def take(x: Native, index: Native, out: Native) -> None:
     """(1). x (n, ...), index (k,) int64 from 0 to n - 1 (not checked), out (k, ...)."""
-    if out.size == 0:
-        return
+    taking(x, out)(index)
+
+
+def taking(x: Native, out: Native) -> Callable[[Native], None]:
+    """(1) as a function of the index."""
     function = _function(take_source, x.dtype, out.dtype)
     x, out = _matrix(x), _matrix(out)
-    numbers = (*out.shape, *_steps(x), *_steps(out))
-    function((-(-out.size // THREADS),), (THREADS,), (x, index, out, *numbers))
+    return _by_index(function, x, out, [*out.shape, *_steps(x), *_steps(out)])
 
 
 def one_hot(labels: Native, out: Native, index: Native | None = None) -> None:
     """(2). labels (n,) of whole numbers, or any number of them and index (n,) int64; out (n, c)."""
+    if index is not None:
+        spreading(labels, out)(index)
+    elif out.size:
+        function = _function(one_hot_source, labels.dtype, out.dtype)
+        numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
+        function((-(-out.size // THREADS),), (THREADS,), (labels, out, *numbers))
+
+
+def spreading(labels: Native, out: Native) -> Callable[[Native], None]:
+    """(2) as a function of the index."""
+    function = _function(gathered_one_hot_source, labels.dtype, out.dtype)
+    numbers = [*out.shape, _steps(_matrix(labels))[0], *_steps(out)]
+    return _by_index(function, labels, out, numbers)
+
+
+def _by_index(
+    function: Any, x: Native, out: Native, numbers: list[int]
+) -> Callable[[Native], None]:
+    """A kernel of one thread an element of out as a function of its second argument, the index,
+    whose place alone changes from call to call."""
     if out.size == 0:
-        return
-    source = one_hot_source if index is None else gathered_one_hot_source
-    function = _function(source, labels.dtype, out.dtype)
-    given = (labels,) if index is None else (labels, index)
-    numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
-    function((-(-out.size // THREADS),), (THREADS,), (*given, out, *numbers))
+        return lambda index: None
+    launch = Launch(function, (-(-out.size // THREADS),), THREADS, [x, 0, out, *numbers])
+    slots = launch.slots
+
+    def run(index: Native) -> None:
+        slots[1] = index.data.ptr
+        launch()
+
+    return run
 
 
 def turn(

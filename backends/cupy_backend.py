@@ -185,6 +185,9 @@ class CupyBackend(Backend):
     def take(self, x: Native, index: Native, out: Native) -> None:
         cuda_rows.take(x, index, out)
 
+    def taking(self, x: Native, out: Native) -> Callable[[Native], None]:
+        return cuda_rows.taking(x, out)
+
     def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
         return cuda_rows.scatter(x, index, out)
 
@@ -196,8 +199,15 @@ class CupyBackend(Backend):
     def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
         cuda_rows.one_hot(labels, out, rows)
 
+    def spreading(self, labels: Native, out: Native) -> Callable[[Native], None]:
+        return cuda_rows.spreading(labels, out)
+
     def copy(self, source: Native, out: Native) -> None:
-        out[...] = source
+        alike = source.dtype == out.dtype and source.shape == out.shape
+        if alike and source.flags.c_contiguous and out.flags.c_contiguous and out.size:
+            out.data.copy_from_device_async(source.data, out.nbytes)
+        else:
+            out[...] = source
 
     def upload(self, x: np.ndarray, out: Native) -> None:
         if x.nbytes > BUFFER:

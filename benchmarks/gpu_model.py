@@ -96,6 +96,13 @@ class Ledger(Count):
         read = shaped(out.shape, x.dtype)
         self.note("take", read, index, out, bound=False)
 
+    def taking(self, x: Native, out: Native) -> Callable[[Native], None]:
+        return lambda index: self.note("take", shaped(out.shape, x.dtype), index, out)
+
+    def spreading(self, labels: Native, out: Native) -> Callable[[Native], None]:
+        read = shaped(out.shape[:1], labels.dtype)
+        return lambda rows: self.note("one_hot", read, rows, out)
+
     def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
         read = shaped(out.shape[:1], labels.dtype)
         self.note("one_hot", read, out, *(() if rows is None else (rows,)), bound=False)

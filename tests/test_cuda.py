@@ -319,6 +319,20 @@ def test_gathers_cast(backend, kind, into):
     assert (backend.to_numpy(out) == x[index].astype(into)).all()
 
 
+def test_bound_gathers_read_whatever_index_they_are_given(backend):
+    x, labels = values((9, 6), "float32"), np.arange(9) % 4
+    index = np.array([[8, 1, 1], [0, 5, 7]], np.int64)
+    out, spread = backend.empty((3, 6), "float64"), backend.empty((3, 4), "float32")
+    take = backend.taking(backend.asarray(x), out)
+    spread_out = backend.spreading(backend.asarray(labels), spread)
+    there = backend.asarray(index)
+    for rows, i in zip(there, index, strict=True):
+        take(rows)
+        spread_out(rows)
+        assert backend.to_numpy(out).tolist() == x[i].astype("float64").tolist()
+        assert backend.to_numpy(spread).tolist() == np.eye(4)[labels[i]].tolist()
+
+
 def test_gathers_of_parts_and_into_parts(backend):
     x = values((9, 6), "float32")
     there, index = backend.asarray(x), np.array([8, 1, 1], np.int64)

@@ -34,6 +34,7 @@ from mlp.data.scaling import (
 from mlp.network.objective import Evaluation
 
 Make = Callable[[int], Evaluation]
+Bound = dict[str, Callable[[Array], None]]
 Rows = Any  # a slice, or int64 row numbers: on the device, of a streamed data set on the host
 
 
@@ -110,6 +111,7 @@ class Feed:
         self.data: dict[str, Array] = {}
         self.order: Any = None
         self.buffers: dict[str, Array] = {}
+        self.bound: list[Bound] = []  # gathers of the samples of now, by what is gathered
         self.kind = kind_of(backend, dtype, samples, streamed, storage, input_scaling)
         self.labels, self.weighted = self.kind.labels, self.kind.weighted
         self.constants = None  # of what is scaled when it is in a batch
@@ -120,6 +122,7 @@ class Feed:
     def load(self, samples: Samples) -> None:
         """These samples, of the kind of those before, in their place: what was bound reads them."""
         self.n, X, x_dtype = samples.n, samples.X, self.kind.x_dtype
+        self._let_go()
         scaling = None if self.kind.kept else self.input_scaling
         if self.order is not None and self.order.shape[0] < self.n:
             self.order = None
@@ -156,8 +159,13 @@ class Feed:
     def unload(self) -> None:
         """Let go of the samples; what is bound waits for others."""
         self.data = {}
+        self._let_go()
         if self.stream is not None:
             self.stream.load({})
+
+    def _let_go(self) -> None:
+        for gathers in self.bound:
+            gathers.clear()
 
     @property
     def X(self) -> Array | None:
@@ -201,24 +209,40 @@ class Feed:
             x = self._buffer(f"x {place}", e.x.shape, self.dtype)
             rescaled = backend.fuse(rescale_to).bind(e.x, x, *self.constants)
         self.make_room(e.n)
+        gathers: Bound = {}
+        self.bound.append(gathers)
+
+        def gather(name: str, x: Array, rows: Rows, out: Array) -> None:
+            if isinstance(rows, slice):
+                backend.copy(x[rows, ...], out)
+                return
+            take = gathers.get(name)
+            if take is None:
+                take = gathers[name] = backend.taking(x, out)
+            take(rows)
+
+        def spread(labels: Array, rows: Rows, out: Array) -> None:
+            if isinstance(rows, slice):
+                backend.one_hot(labels[rows], out)
+                return
+            take = gathers.get("t")
+            if take is None:
+                take = gathers["t"] = backend.spreading(labels, out)
+            take(rows)
 
         def fill(rows: Rows) -> None:
             data = self.data
             if self.stream is not None:
                 data, rows = self.stream.receive(rows), slice(0, e.n)
-            self._gather(data["x"], rows, x)
+            gather("x", data["x"], rows, x)
             if rescaled is not None:
                 rescaled()
             if self.labels and e.t is not None:
-                t = data["t"]
-                if isinstance(rows, slice):
-                    backend.one_hot(t[rows], e.t)
-                else:
-                    backend.one_hot(t, e.t, rows)
+                spread(data["t"], rows, e.t)
             elif e.t is not None:
-                self._gather(data["t"], rows, e.t)
+                gather("t", data["t"], rows, e.t)
             if e.s is not None:
-                self._gather(data["s"], rows, e.s)
+                gather("s", data["s"], rows, e.s)
             if self.stream is not None:
                 self.stream.release()
 
@@ -253,12 +277,6 @@ class Feed:
             room[rows] = self.backend.to_numpy(y)
         else:
             self.backend.copy(y, room[rows, :])
-
-    def _gather(self, x: Array, rows: Rows, out: Array) -> None:
-        if isinstance(rows, slice):
-            self.backend.copy(x[rows, ...], out)
-        else:
-            self.backend.take(x, rows, out)
 
 
 class Evaluations:
