@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks import nets, peers
 from benchmarks.report import FLOOR, Options, Table, ratios, spread, style, summary
 from benchmarks.worker import Absent, Contender, alternate
+from mlp.data.scaling import Scaling
 
 ROWS = (1, 64, 4096, 10_000)
 QUICK_ROWS = (1, 64)
@@ -31,11 +32,15 @@ def floor(units: list[int], rows: int, backend: str) -> Contender:
     return nets.products_alone(chosen, predict_products(chosen, units, rows))
 
 
-def ours(units: list[int], rows: int, backend: str, jit: bool | None = None) -> Contender:
-    """`Model.predict`."""
+def ours(
+    units: list[int], rows: int, backend: str, jit: bool | None = None, scaled: bool = False
+) -> Contender:
+    """`Model.predict`; scaled: of a model that scales its inputs, here to what they are."""
     from backends.instruments import instruments
 
     model = nets.our_model(units, backend, jit)
+    if scaled:
+        model.input_scaling = Scaling(np.zeros(units[0]), np.ones(units[0]))
     X = model.backend.asarray(nets.data(units, rows)[0])
     predict = partial(model.predict, X)
     check = partial(_checked, units, rows, predict, model.backend.to_numpy)
@@ -151,6 +156,7 @@ CONTENDERS = {
     FLOOR: floor,
     "array-mlp[jit]": partial(ours, jit=True),
     "array-mlp": partial(ours, jit=False),
+    "array-mlp scaled": partial(ours, scaled=True),
     "ONNX Runtime": onnx,
     "PyTorch compiled": partial(torch, compiled=True),
     "PyTorch": torch,

@@ -23,6 +23,7 @@ STYLES = {
     "array-mlp[jit]": ("#c1272d", "o"),
     "array-mlp recorded": ("#c1272d", "P"),
     "array-mlp": ("#e8888c", "o"),
+    "array-mlp scaled": ("#c1272d", "v"),
     "array-mlp[jit] before": ("#c1272d", "x"),
     "array-mlp recorded before": ("#c1272d", "+"),
     "array-mlp before": ("#e8888c", "x"),
