@@ -780,6 +780,7 @@ def test_derivatives_of_embeddings_of_numbers_go_on_below_them(backend):
         (lambda: PiecewiseLinear(edges=((0.0, np.nan),)), "edges of column 0 are no numbers"),
         (lambda: PiecewiseLinear(columns=(0, 1), edges=((0.0,),)), "edges of 1 columns, but there"),
         (lambda: PiecewiseLinear().fit([[np.inf]]), "fit needs rows and columns of finite numbers"),
+        (lambda: PiecewiseLinear().fit([[1.0], [2.0, 3.0]]), "fit needs rows on the host: "),
         (
             lambda: Network(3, [PiecewiseLinear(), OUT]),
             "piecewise_linear: it has no edges",

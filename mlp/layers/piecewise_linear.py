@@ -78,7 +78,10 @@ class PiecewiseLinear(Layer):
     def fit(self, X: Any) -> "PiecewiseLinear":
         """The layer with its edges from rows (n, columns), as they are to reach it: of each column
         the distinct ones of bins + 1 quantiles, equally far apart, with linear interpolation."""
-        X = np.asarray(X)
+        try:
+            X = np.asarray(X)
+        except (ValueError, TypeError) as error:  # rows of other lengths, an array of a device
+            raise InputError(f"PiecewiseLinear: fit needs rows on the host: {error}") from error
         if X.ndim != 2 or not len(X) or X.dtype.kind not in "fiub" or not np.isfinite(X).all():
             raise InputError(
                 "PiecewiseLinear: fit needs rows and columns of finite numbers, not "
