@@ -39,7 +39,7 @@ from mlp.formulas.losses import Loss, LossName, Reduction
 from mlp.formulas.metrics import METRICS, Measures, MetricSpec, fitting
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, check_precision
-from mlp.memory import enough_memory
+from mlp.memory import check_host, enough_memory
 from mlp.model_file import Content, content, model_file
 from mlp.network.graph import Network
 from mlp.network.objective import Evaluation, Objective
@@ -52,6 +52,7 @@ DTYPES = ("float32", "float64")
 UNORDERED = (
     "their order is not known; number them, as 0, 1, 2, or give the model's classes in order"
 )
+SMALLER = "give layers fewer units"
 SIZES = 8  # numbers of rows whose evaluations a predictor keeps
 
 
@@ -132,6 +133,8 @@ class Model:
             return
         with enough_memory(self.backend, "the weights"), self.backend.scope():
             if w is None:
+                drawn = 2 * 8 * network.parameters  # float64, and those of a layer beside
+                check_host(drawn, f"drawing {network.parameters:,} weights", SMALLER)
                 w = network.initial_weights(seed)
             given = self._taken("w", w)
             if given.shape != (network.parameters,):

@@ -574,3 +574,10 @@ def test_a_callback_that_ends_the_program_keeps_the_state(tmp_path):
     with pytest.raises(SystemExit):
         train(model(), X, t, checkpoint=kept, callbacks=[ends], **RUN)
     assert kept.newest().step == 7
+
+
+@pytest.mark.parametrize("units", [10**10, 10**12])
+def test_more_weights_than_memory_are_refused_before_they_are_drawn(units):
+    network = mlp.Network(5, [mlp.Dense(units), mlp.Dense(1)])
+    with pytest.raises(mlp.InputError, match="weights takes .* fewer units"):
+        mlp.Model(network, "mean_squared_error")
