@@ -28,7 +28,9 @@ from mlp.network.graph import Network
 from mlp.tabular.members import Member
 
 LOOKED_AT = 1000  # rows by which columns are told apart
-MOST_ROWS = 2000  # held-out rows of all members that importances are found by
+MOST_ROWS = 2000  # held-out rows of all members that importances are found by, fewer where there
+MOST_PREDICTED = 400_000  # are many columns: so many rows in all, but no fewer than
+LEAST_ROWS = 200
 AT_ONCE = 1 << 14  # rows that are predicted together
 
 
@@ -94,9 +96,10 @@ def importances(
     """
     rng, sign = np.random.default_rng(seed), -1.0 if metric.greater_is_better else 1.0
     found, total = np.zeros(len(columns)), 0
+    of_all = min(MOST_ROWS, max(LEAST_ROWS, MOST_PREDICTED // len(columns)))
     for member in members:
         chosen = member.held_out
-        most = max(2, MOST_ROWS // len(members))
+        most = max(2, of_all // len(members))
         chosen = chosen if len(chosen) <= most else np.sort(rng.choice(chosen, most, replace=False))
         rows, of_rows = X[chosen], None if s is None else s[chosen]
         targets = t[chosen] if t.dtype.kind == "i" else t[chosen, None]
