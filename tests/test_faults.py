@@ -579,5 +579,5 @@ def test_a_callback_that_ends_the_program_keeps_the_state(tmp_path):
 @pytest.mark.parametrize("units", [10**10, 10**12])
 def test_more_weights_than_memory_are_refused_before_they_are_drawn(units):
     network = mlp.Network(5, [mlp.Dense(units), mlp.Dense(1)])
-    with pytest.raises(mlp.InputError, match="weights takes .* fewer units"):
+    with pytest.raises(mlp.InputError, match=r"weights takes .* fewer units"):
         mlp.Model(network, "mean_squared_error")
