@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlp
-from backends import get_backend
+from backends import Memory, get_backend
 from mlp import BatchNorm, Dense, InputError, Model, Network, Scale, train
 from mlp.formulas.searches import LBFGS, SEARCHES, direction, wolfe
 from mlp.training.loop import plan_training
@@ -225,6 +225,15 @@ def test_what_it_takes_is_in_the_plan(name):
     if name == "levenberg_marquardt":
         assert needed["step"] > 3 * 8 * P * P
     assert mlp.plan(one, 60, **options).needed > 8 * P * memory
+
+
+@rules
+def test_what_does_not_fit_is_refused_whole(monkeypatch, name):
+    """No smaller batch is a cure."""
+    one = model()
+    monkeypatch.setattr(one.backend, "memory", lambda: Memory(10_000, None))
+    with pytest.raises(InputError, match=r"needs .* kB, .* has all 60 rows in one batch"):
+        trained(one, name)
 
 
 REFUSED = {

@@ -37,7 +37,8 @@ class Plan:
     ``parts``: bytes by heading; "weights" are those that are trained, their last finite values and
     with patience the best ones. streamed: whether the rows to train on, and the validation rows,
     stay on the host and are sent batch by batch. locked: bytes of the host's memory that are
-    page-locked for copies, at most. at: the plan with another batch_size.
+    page-locked for copies, at most. at: the plan with another batch_size. whole: whether the rule
+    needs all rows in one batch.
     """
 
     parts: dict[str, int]
@@ -48,6 +49,7 @@ class Plan:
     memory: Memory
     locked: int
     at: Callable[[int], "Plan"] = field(repr=False, compare=False)
+    whole: bool = False
 
     @property
     def needed(self) -> int:
@@ -78,6 +80,13 @@ class Plan:
         there = f"has {limit} in all" if memory.shared else f"has {limit} free"
         if memory.limit == memory.left:
             there = f"has {limit} left for this process (ulimit, control group)"
+        if self.whole:
+            part, size = max(self.parts.items(), key=lambda entry: entry[1])
+            raise InputError(
+                f"this training needs {megabytes(self.needed)}, {self.device} {there}: the {part} "
+                f"{_alone(part)} {megabytes(size)}, and its optimizer has all {self.rows} rows in "
+                "one batch; train on fewer, make the net smaller, or use another optimizer"
+            )
         if largest := self.largest():
             raise InputError(
                 f"this training needs {megabytes(self.needed)}, {self.device} {there}: the largest "
@@ -244,6 +253,7 @@ def plan_for(
         watched = held.feed_held_out
         places = held.feed.stream is not None, watched is not None and watched.stream is not None
         parts = {name: found for name, found in count.bytes.items() if found}
-        return Plan(parts, max(held.sizes), samples.n, places, device, memory, count.locked, at)
+        about = samples.n, places, device, memory, count.locked, at, settings.searches
+        return Plan(parts, max(held.sizes), *about)
 
     return at(settings.rows_of_a_batch(samples.n))
