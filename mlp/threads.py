@@ -1,9 +1,9 @@
 """How many threads the matrix products of a run may use.
 
 On the CPU the BLAS behind NumPy and PyTorch multiplies in threads of its own, as many as there are
-cores. Where several processes share the cores, each should have its part of them: OpenBLAS's idle
-threads keep a core busy while they wait, and two processes that use the same cores slow each other
-several times.
+cores. Small products gain nothing by that, and training takes no more than pay (`paying`). Where
+several processes share the cores, each should have its part of them: OpenBLAS's idle threads keep a
+core busy while they wait, and two processes that use the same cores slow each other several times.
 
 >>> from threadpoolctl import threadpool_info
 >>> with limited(1):

@@ -110,7 +110,8 @@ ThreadsFlag = Annotated[
         "--threads",
         metavar="N",
         min=1,
-        help="Threads of matrix products on the CPU; default: the file's, all cores.",
+        help="Threads of matrix products on the CPU; default: the file's, else to train as many as "
+        "gain by it, otherwise all cores.",
     ),
 ]
 Overrides = Annotated[

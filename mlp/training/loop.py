@@ -90,8 +90,9 @@ def train(
     `StoredDataset.split`), or (X, t), or what `mlp.read` or `mlp.open_rows` gives. sample_weight:
     (n,), 0 or above. state: of an earlier run, to go on from. checkpoint: a folder in which the
     state is kept while training, or `Checkpoints` that say how. threads: that products may use
-    meanwhile, see `mlp.threads.limited`, or that run the shards of `parallel`. group: the processes
-    that train together, all of them by this call with the same arguments, as
+    meanwhile, or that run the shards of `parallel`; None: with NumPy as many as gain by it
+    (`mlp.threads.paying`), unless `mlp.threads.limited` or the environment says a number. group:
+    the processes that train together, all of them by this call with the same arguments, as
     `mlp.parallel.world()`: each takes its part of every batch, and rank 0 alone calls callbacks
     (but those with ``every_rank = True``) and writes checkpoints; see docs/parallel.md. settings,
     or its fields by name: see `Settings`.
