@@ -31,7 +31,7 @@ from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples, check_codes, check_inputs, checked
-from mlp.data.scaling import Scaling, cast, constants, invert_on_device, rescale
+from mlp.data.scaling import Scaling, cast, constants, invert_on_device, rescale, scale_to
 from mlp.data.stored import StoredDataset, labels_of
 from mlp.errors import InputError, check_is
 from mlp.files import PathLike, content_of
@@ -53,6 +53,7 @@ UNORDERED = (
     "their order is not known; number them, as 0, 1, 2, or give the model's classes in order"
 )
 SMALLER = "give layers fewer units"
+IN_CACHE = 1 << 17  # values of X that are scaled at once by a predictor: 1 MB in float64
 SIZES = 8  # numbers of rows whose evaluations a predictor keeps
 
 
@@ -747,9 +748,13 @@ class Predictor:
         x: Any = evaluation.x
         slot = evaluation.input
         rescaled: Callable[[], None] | None = None
+        scaled: tuple[np.ndarray, Callable[[], None]] | None = None
+        bound = scaling is not None and scaling.affine and x.size <= IN_CACHE
+        if scaling is not None and not scaling.shift.dtype == scaling.scale.dtype == np.float64:
+            bound = False  # `cast` may compute in less
 
         def run(rows: np.ndarray) -> Array:
-            nonlocal rescaled
+            nonlocal rescaled, scaled
             plain = scaling is None and rows.dtype == x.dtype and rows.flags.c_contiguous
             if plain and slot is not None:
                 slot.array = rows
@@ -757,7 +762,17 @@ class Predictor:
                 slot.array = x  # and the caller's rows are let go
                 return evaluation.y
             if rows.dtype.itemsize > 2 or not (scaling is None or scaling.affine):  # none of KEPT
-                cast(rows, x, scaling, "X", columns)
+                if scaling is None or not bound or rows.dtype.itemsize > 8:
+                    cast(rows, x, scaling, "X", columns)
+                else:  # the same, as a kernel that is bound once
+                    if scaled is None:
+                        wide: Any = np.empty(x.shape)
+                        about: Any = scaling.shift, scaling.scale
+                        scaled = wide, backend.fuse(scale_to).bind(x, wide, *about)
+                    np.copyto(scaled[0], rows)
+                    scaled[1]()
+                    if not is_finite(x):
+                        cast(rows, x, scaling, "X", columns)  # says where
             else:
                 backend.copy(rows, x)
                 if scaling is not None:

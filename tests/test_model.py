@@ -714,3 +714,28 @@ def test_targets_whose_loss_overflows_are_named():
 def test_a_column_too_large_to_be_scaled_is_named():
     with pytest.raises(InputError, match=r"column 1 has values too large to be scaled, as 1e\+300"):
         Scaling.standard(np.array([[1.0, 1e300], [2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("given", ["float32", "float64", "int64", "longdouble"])
+def test_predictions_of_scaled_rows_have_the_bits_of_rows_that_were_scaled_before(dtype, given):
+    """However many rows at once, and in whatever order the numbers of rows come."""
+    X = (1e6 * np.random.default_rng(0).random((3000, 3))).astype(given)
+    scaling, net = Scaling.standard(X), Network(3, [Dense(4, "tanh"), Dense(1)])
+    model = Model(net, "mean_squared_error", dtype=dtype, seed=1, input_scaling=scaling)
+    plain = Model(net, "mean_squared_error", dtype=dtype, seed=1)
+    scaled = scaling.apply(X, dtype)
+    for n in (1, 3000, 7, 1):
+        assert (model.predict(X[:n]) == plain.predict(scaled[:n])).all()
+        model.predict(np.zeros((n, 3), np.uint8))  # which goes another way, in the same place
+
+
+def test_a_value_beyond_the_dtype_once_scaled_is_named_for_any_number_of_rows():
+    scaling = Scaling(np.zeros(2), np.full(2, 1e-30))
+    model = Model(Network(2, [Dense(1)]), "mean_squared_error", input_scaling=scaling)
+    for n in (1, 5, 1):
+        X = np.zeros((n, 2))
+        assert model.predict(X).shape == (n, 1)
+        X[-1, 1] = 1e10
+        with pytest.raises(InputError, match=r"beyond the range of float32.* 1e\+10 in column 1"):
+            model.predict(X)

@@ -499,6 +499,11 @@ def constants(backend: Backend, scaling: Scaling, dtype: str) -> tuple[Array, Ar
     return backend.asarray(scaling.shift, dtype), backend.asarray(1.0 / scaling.scale, dtype)
 
 
+def scale_to(xp: Any, out: Array, x: Array, shift: Array, scale: Array) -> Array:
+    """(1) in float64, rounded as it is written: the bits of `cast`."""
+    return (x - shift) / scale
+
+
 def rescale(xp: Any, x: Array, shift: Array, factor: Array) -> Array:
     """(1) in the network's dtype, with factor = 1 / scale."""
     return (x - shift) * factor
