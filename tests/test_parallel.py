@@ -20,6 +20,7 @@ from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.parallel.crew import crew_of
 from mlp.parallel.group import Group
 from mlp.parallel.shards import check_shards, cut
+from mlp.training.run import EVENTS
 from tests.thread_group import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:the loss became non-finite")
@@ -378,6 +379,30 @@ def test_who_stops_one_stops_all_in_the_same_step(rank):
     found = on_ranks(3, job)
     assert {(x.stopped, x.state.step) for x in found} == {("enough", 4)}
     assert differ(found[0], found[2]) == 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_error_of_a_callback_is_raised_by_all(event, rank):
+    """A caller that catches it leaves no rank waiting for the others."""
+
+    def fail(run):
+        raise KeyError("mine")
+
+    def job(group):
+        fails = type("Fails", (), {event: staticmethod(fail), "every_rank": True})()
+        with pytest.raises((KeyError, InputError)) as caught:
+            trained(
+                group,
+                model_of(),
+                TARGETS["numbers"],
+                callbacks=[fails] if group.rank == rank else [],
+            )
+        return caught.value
+
+    found = on_ranks(2, job)
+    assert type(found[rank]) is KeyError
+    assert f"rank {rank} of 2, on thread {rank}: KeyError: 'mine'" in str(found[1 - rank])
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -64,6 +64,8 @@ from mlp.training.setup import Setup
 from mlp.training.state import State
 from mlp.training.step import WHOLE, Recorded, Step, Turn
 
+FAILED = "a callback failed"  # the reason that ranks give each other
+
 Validation = float | tuple[Any, Any] | Dataset | StoredDataset | Samples | None
 
 
@@ -327,6 +329,7 @@ class Trainer:
         waiting = blas_threads() > 1 and self.backend.workers(2) > 1  # for each other's turn
         self.pace, self.started = Pace() if waiting else None, 0.0
         self.warned = False  # that the ranks' weights were not the same
+        self.failed: Exception | None = None  # of a callback, until the ranks meet
         self._check_watched()
         self.hooks = {name: hooks_of(callbacks, name) for name in EVENTS}
 
@@ -339,6 +342,7 @@ class Trainer:
         held.keep(held.finite)
         try:
             diverged = not self._epochs()
+            self._stopping()
             self._align(warned=True)
         except (Exception, SystemExit) as error:
             if not is_short(self.backend, error):  # a callback's, or what reads the rows: it goes
@@ -374,6 +378,7 @@ class Trainer:
                 model.statistics = state.best_statistics
         result = Result(model, state.history, stopped, state, diverged, bool(memory_ended))
         self._call("on_run_end")
+        self.group.settle(self.failed)
         if diverged and self.group.rank == 0:
             warnings.warn(stopped, RuntimeWarning, stacklevel=3)
         return result
@@ -471,9 +476,13 @@ class Trainer:
             )
 
     def _stopping(self) -> bool:
-        """Whether the run is to end: one answer for all ranks, in the same step."""
-        self.run.stopping = self.group.agree(self.run.stopping)
-        return bool(self.run.stopping)
+        """Whether the run is to end: one answer for all ranks, in the same step. There an error of
+        a callback is raised by all, so that none waits for another."""
+        found = self.group.agree(FAILED if self.failed else self.run.stopping)
+        if found == FAILED:
+            self.group.settle(self.failed)
+        self.run.stopping = found
+        return bool(found)
 
     def _follow(self) -> None:
         """What callbacks of rank 0 changed between epochs, all ranks have."""
@@ -649,5 +658,10 @@ class Trainer:
         )
 
     def _call(self, event: str) -> None:
-        for hook in self.hooks[event]:
-            hook(self.run)
+        try:
+            for hook in self.hooks[event]:
+                hook(self.run)
+        except Exception as error:
+            if self.group.size == 1:
+                raise
+            self.failed = error
