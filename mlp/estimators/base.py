@@ -34,7 +34,7 @@ from backends import Backend, choose
 from mlp.data.finite import unmasked
 from mlp.data.samples import Samples, check_inputs
 from mlp.data.scaling import Scaling, dtype_name, widest
-from mlp.errors import InputError
+from mlp.errors import InputError, check_is
 from mlp.estimators.arrays import FitRows, home, like, to_host
 from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
@@ -52,6 +52,7 @@ from mlp.layers.dense import Dense
 from mlp.memory import enough_memory
 from mlp.model import Model
 from mlp.network.graph import Network
+from mlp.parallel.group import ALONE, Group
 from mlp.threads import as_pays, limited
 from mlp.training.checkpoints import Checkpoints
 
@@ -132,16 +133,23 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self.__dict__ = before
             raise
 
-    def _fit_task(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Any:
-        """`fit`, as a task of scikit-learn's callback protocol."""
+    def _fit_task(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, group: Group
+    ) -> Any:
+        """`fit`, as a task of scikit-learn's callback protocol, on rank 0."""
+        check_is("fit: group", group, Group)
         arguments = {"estimator": self, "X": X, "y": y}
         if sample_weight is not None:
             arguments["metadata"] = {"sample_weight": sample_weight}
         context = self._init_callback_context(max_subtasks=self.max_iter)
-        context.call_on_fit_task_begin(**arguments)
+        with group.together():
+            if group.rank == 0:
+                context.call_on_fit_task_begin(**arguments)
         with self._all_or_nothing():
-            self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
-        context.call_on_fit_task_end(**arguments, reconstruction_attributes=dict)
+            self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val, group=group)
+        with group.together():
+            if group.rank == 0:
+                context.call_on_fit_task_end(**arguments, reconstruction_attributes=dict)
         return self
 
     def _fit(
@@ -152,19 +160,25 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         incremental: bool = False,
         X_val: Any = None,
         y_val: Any = None,
+        group: Group = ALONE,
     ) -> Any:
-        hidden = self._hidden_sizes()
-        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
-        backend = self._backend_of(X)
-        data = self._checked(backend, X, y, sample_weight, incremental, first_pass)
-        self.n_outputs_ = data.targets.shape[1]
-        self._check_combination(incremental, X_val, y_val)
-        self._random_state = check_random_state(self.random_state)
         held_out = None
-        if X_val is not None:
-            held_out = self._checked(backend, X_val, y_val, None, True, False, "_val")
+        with group.together():
+            hidden = self._hidden_sizes()
+            first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+            backend = self._backend_of(X)
+            data = self._checked(backend, X, y, sample_weight, incremental, first_pass)
+            self.n_outputs_ = data.targets.shape[1]
+            self._check_combination(incremental, X_val, y_val)
+            self._check_group(group)
+            if X_val is not None:
+                held_out = self._checked(backend, X_val, y_val, None, True, False, "_val")
+            self._random_state = check_random_state(self.random_state)
+        if group.size > 1:
+            self._random_state = _of_rank_0(self._random_state, group)
         with kept(self, data, held_out) as where:
-            model = self._fit_rows(backend, data, held_out, hidden, incremental, first_pass, where)
+            given = hidden, incremental, first_pass, where, group
+            model = self._fit_rows(backend, data, held_out, *given)
             self._take_over(model, X)
         return self
 
@@ -177,6 +191,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         incremental: bool,
         first_pass: bool,
         where: Kept | None,
+        group: Group,
     ) -> Model:
         """The model of a fit to rows that are checked."""
         if first_pass:
@@ -197,7 +212,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                     fit_lbfgs(self, model, data, chunks)
             else:
                 with self._as_pays(backend, batch_rows(self.batch_size, data.samples.n)):
-                    model = fit_stochastic(self, backend, data, held_out, incremental, where)
+                    given = held_out, incremental, where, group
+                    model = fit_stochastic(self, backend, data, *given)
             finite = bool(np.isfinite(backend.to_numpy(model.w)).all())
         if not finite:
             raise ValueError(
@@ -251,6 +267,21 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                     f"callbacks are functions of the estimator, not {callback!r}; scikit-learn's "
                     "go to set_callbacks"
                 )
+
+    def _check_group(self, group: Group) -> None:
+        """What several ranks cannot do."""
+        if group.size == 1:
+            return
+        if self.solver == "lbfgs":
+            raise InputError(
+                "group needs a stochastic solver, as 'adam': 'lbfgs' looks at all rows at each of "
+                "its steps, which are SciPy's and on one process"
+            )
+        if self.checkpoint is not None:
+            raise InputError(
+                "checkpoint keeps the fit of one process: leave it out, or use mlp.train, whose "
+                "checkpoints go on with any number of ranks"
+            )
 
     def _check_checkpoint(self, incremental: bool) -> None:
         """What cannot be gone on from a folder."""
@@ -708,3 +739,13 @@ def _try_out(own: Any, methods: tuple[str, str], table: Mapping[str, Any], kind:
     else:
         checked(first, x, x)
         checked(second, x, x)
+
+
+def _of_rank_0(random: np.random.RandomState, group: Group) -> np.random.RandomState:
+    """The generator, in the state that it has on rank 0."""
+    state = group.broadcast(random.get_state(legacy=False))
+    if group.rank == 0:
+        return random
+    mine = np.random.RandomState()
+    mine.set_state(state)
+    return mine

@@ -13,10 +13,10 @@ class Tasks:
     parameter ``callbacks`` are called with the estimator, whose weights are those of the moment.
     """
 
-    def __init__(self, estimator: Any, model: Model, data: FitRows):
+    def __init__(self, estimator: Any, model: Model, data: FitRows, heard: bool = True):
         self.estimator, self.model, self.data = estimator, model, data
-        self.own = list(estimator.callbacks or ())
-        listened = getattr(estimator, "_skl_callbacks", None)
+        self.own = list(estimator.callbacks or ()) if heard else []
+        listened = heard and getattr(estimator, "_skl_callbacks", None)
         self.context = getattr(estimator, "_callback_fit_ctx", None) if listened else None
         self.wanted = bool(self.own) or self.context is not None
         self.arguments = {"estimator": estimator, "X": data.named_X, "y": data.y}

@@ -18,6 +18,7 @@ from mlp.estimators.arrays import home, like, to_host
 from mlp.estimators.base import BaseMLP, keep_arguments
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
 from mlp.formulas.losses import LOSSES
+from mlp.parallel.group import ALONE, Group
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -114,15 +115,22 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        group: Group = ALONE,
     ) -> "MLPClassifier":
         """Fit to X (n, features) and y: labels (n,), or 0 and 1 for each of several labels.
 
         sample_weight: (n,). X_val, y_val: an own validation set, in place of a share of X, with
         labels that are in y; it has no sample weights, but the class weights, "balanced" by its own
-        labels. Without early stopping it is only watched.
+        labels. Without early stopping it is only watched. group: as in the regressor's `fit`.
         """
-        return self._fit_task(X, y, sample_weight, X_val, y_val)
+        return self._fit_task(X, y, sample_weight, X_val, y_val, group)
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)

@@ -14,6 +14,7 @@ from mlp.estimators.base import BaseMLP, keep_arguments
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
 from mlp.estimators.models import LOSS_NAMES
 from mlp.formulas.losses import LOSSES
+from mlp.parallel.group import ALONE, Group
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -96,14 +97,24 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        group: Group = ALONE,
     ) -> "MLPRegressor":
         """Fit to X (n, features) and y (n,) or (n, outputs).
 
         sample_weight: (n,). X_val, y_val: an own validation set, in place of a share of X, whose
-        rows all weigh alike; without early stopping it is only watched.
+        rows all weigh alike; without early stopping it is only watched. group: the processes that
+        fit together, all of them by this call with the same arguments, as `mlp.parallel.world()`:
+        each computes its part of every batch, and all end with the weights that one process comes
+        to, to rounding. Rank 0 alone prints, warns and calls callbacks; random_state is its.
         """
-        return self._fit_task(X, y, sample_weight, X_val, y_val)
+        return self._fit_task(X, y, sample_weight, X_val, y_val, group)
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)

@@ -27,9 +27,12 @@ from mlp.estimators.models import RATE_MODES
 from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer, towards
 from mlp.formulas.schedules import Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
-from mlp.names import make
+from mlp.names import make, spelled
+from mlp.parallel.group import ALONE, Group
 from mlp.training.checkpoints import Writer
 from mlp.training.loop import epoch
+from mlp.training.ranks import about_ranks, aligned
+from mlp.training.run import INTERRUPTED, interruptible
 from mlp.training.settings import Settings
 from mlp.training.state import State
 from mlp.training.step import Step
@@ -54,6 +57,8 @@ class SolverState:
         """From what `as_dict` gave."""
         return cls(update_rule(estimator), **found)
 
+
+ENOUGH = "enough"  # the reason that ranks give each other
 
 AROUND = ("weight_decay", "rate_factors", "clip_norm", "clip_value", "average", "time")
 
@@ -90,19 +95,41 @@ def fit_stochastic(
     held_out: FitRows | None,
     incremental: bool,
     kept: Kept | None = None,
+    group: Group = ALONE,
 ) -> Model:
     """Run the epochs (one, if incremental) and return the model; sets the records of the fit."""
-    if estimator.early_stopping and held_out is None:
-        data, held_out = split(estimator, backend, data)
-    engine = estimator._engine = _engine(estimator, backend, incremental)
-    solver = estimator._solver_state = _solver(estimator, engine.model, incremental)
-    if incremental:
+    group = group.on(backend)
+    with group.together():
+        if estimator.early_stopping and held_out is None:
+            data, held_out = split(estimator, backend, data)
+        engine = estimator._engine = _engine(estimator, backend, incremental)
+        solver = estimator._solver_state = _solver(estimator, engine.model, incremental)
+    if group.size > 1:
+        group.same(_about(estimator, engine.model, data, held_out))
+        with group.together():
+            epochs = Epochs(estimator, engine, data, held_out, incremental, kept, group)
+        with interruptible(epochs):
+            epochs.run(estimator.max_iter)
+    elif incremental:
         # Weights and vectors go on in place, as scikit-learn's do.
         with _restored_on_error(backend, [engine.model.w, *solver.vectors]):
             Epochs(estimator, engine, data, None, incremental).run(1)
     else:
         Epochs(estimator, engine, data, held_out, incremental, kept).run(estimator.max_iter)
     return engine.model
+
+
+def _about(
+    estimator: Any, model: Model, data: FitRows, held_out: FitRows | None
+) -> dict[str, object]:
+    """What all ranks must have alike, by the name that a message calls it."""
+    watched = None if held_out is None else held_out.samples
+    about: dict[str, object] = about_ranks(model, around(estimator), data.samples, watched)
+    own = {"backend", "callbacks", "random_state", "verbose"}
+    for name, value in estimator.get_params(deep=False).items():
+        if name not in own:
+            about[name] = spelled(value)
+    return about
 
 
 def _engine(estimator: Any, backend: Backend, incremental: bool) -> Engine:
@@ -176,8 +203,11 @@ class Epochs:
         held_out: FitRows | None,
         incremental: bool,
         kept: Kept | None = None,
+        group: Group = ALONE,
     ):
+        self.group, self.over, self.asked, self.aligned = group, False, "", False
         self.estimator, self.model, self.incremental = estimator, engine.model, incremental
+        self.says = bool(estimator.verbose) and group.rank == 0
         self.solver: SolverState = estimator._solver_state
         self.backend, self.n = engine.model.backend, data.samples.n
         self.batches = list(gen_batches(self.n, self._batch_size()))
@@ -200,7 +230,7 @@ class Epochs:
         self.dropout_seed = 0
         if np.any(estimator.dropout):
             self.dropout_seed = int(estimator._random_state.randint(2**31))
-        self.tasks = Tasks(estimator, self.shown, data)
+        self.tasks = Tasks(estimator, self.shown, data, heard=group.rank == 0)
         self.best: Array | None = None  # the weights of the best epoch, for early stopping
         self.done = self.batch = 0  # epochs, and batches of the next
         # Records grow in lists of this run, so that a failing fit leaves the old ones.
@@ -236,7 +266,8 @@ class Epochs:
                 return step
         rule, of_steps = self.settings.make_optimizer(), self.average and self.average.share
         all_vectors = [*vectors, *self.mean] if of_steps else vectors
-        step = Step(self.model, feed, self.counts, rule, all_vectors, settings=self.settings)
+        about = self.model, feed, self.counts, rule, all_vectors
+        step = Step(*about, settings=self.settings, group=self.group)
         if self.incremental:
             engine.step = (likeness, vectors), step
         return step
@@ -261,13 +292,12 @@ class Epochs:
         stop = self._begin_keeping()
         try:
             while not stop and self.done < epochs:
-                self.tasks.begin()
+                with self.group.together():
+                    self.tasks.begin()
                 self._epoch()
-                stop = self._close_epoch()
-                self.done, self.batch = self.done + 1, 0
-                stop = self.tasks.end() or self._time_is_over() or stop
+                stop = self._end_epoch()
                 self._look()
-            if not (stop or self.incremental):
+            if not (stop or self.incremental or self.group.rank):
                 warnings.warn(
                     f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the "
                     "optimization hasn't converged yet.",
@@ -275,8 +305,10 @@ class Epochs:
                     stacklevel=2,
                 )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=2)
+            if self.group.rank == 0:
+                warnings.warn("Training interrupted by user.", stacklevel=2)
         finally:
+            self.over = True
             if self.writer is not None:
                 self.writer.end(self._state())
         for ends_with in [self.best] if self.best is not None else self.mean:
@@ -300,8 +332,40 @@ class Epochs:
             seed=self.dropout_seed,
             order=self.index if estimator.shuffle else None,
             first=self.batch,
+            before=self._goes_on if self.group.size > 1 else None,
             after=self._count_step,
         )
+        if self.batch < len(self.batches):
+            raise KeyboardInterrupt  # of one rank, and all have left the epoch
+
+    def _end_epoch(self) -> bool:
+        """Records, callbacks and decisions; whether to stop: one answer for all ranks."""
+        stop = False
+        with self.group.together():
+            try:
+                stop = self._close_epoch()
+                self.done, self.batch = self.done + 1, 0
+                stop = self.tasks.end() or self._time_is_over() or stop
+            except KeyboardInterrupt:
+                if self.group.size == 1:
+                    raise
+                self.stop(INTERRUPTED)
+        if self.group.size == 1:
+            return stop
+        arrays = [self.model.w, *self._vectors().values()]
+        self.aligned = aligned(self.group, self.backend, arrays, self.aligned)
+        answer = self.group.agree(self.asked or (ENOUGH if stop else ""))
+        if answer not in ("", ENOUGH):
+            raise KeyboardInterrupt
+        return bool(answer)
+
+    def _goes_on(self) -> bool:
+        """Whether there is another step, for all ranks."""
+        return not self.group.agree(self.asked)
+
+    def stop(self, reason: str) -> None:
+        """End the fit of all ranks before its next step."""
+        self.asked = reason
 
     def _time_is_over(self) -> bool:
         """Whether the fit, with what it took before, has had its time."""
@@ -410,7 +474,7 @@ class Epochs:
             loss, score = self.watch()
             estimator.validation_losses_.append(loss)
             estimator.validation_scores_.append(score)
-            if estimator.verbose:
+            if self.says:
                 print(f"Validation score: {score:f}")
         if self._count(score):
             self._keep_best()
@@ -427,7 +491,7 @@ class Epochs:
             data = data / estimator.n_outputs_  # reported as the mean over outputs
         estimator.loss_ = float(np.dot(data + penalty, self.counts) / self.n)
         estimator.loss_curve_.append(estimator.loss_)
-        if estimator.verbose:
+        if self.says:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
 
     def _count(self, score: float | None) -> bool:
@@ -457,7 +521,7 @@ class Epochs:
         """Whether training ends now that it no longer improves; adaptive rates first shrink."""
         estimator, solver = self.estimator, self.solver
         what = "Validation score did" if estimator.early_stopping else "Training loss did"
-        say = print if estimator.verbose else _nothing
+        say = print if self.says else _nothing
         message = (
             f"{what} not improve more than tol={estimator.tol:f} for "
             f"{estimator.n_iter_no_change} consecutive epochs."
