@@ -68,7 +68,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     """
 
     _task = "classes"
-    _reported = ("log_loss", "accuracy", "calibration_error")
+    _reported = ("log_loss", "accuracy")
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseTabular._parameter_constraints,
         "label_smoothing": [None, Interval(Real, 0, 1, closed="left")],
