@@ -76,7 +76,8 @@ def frame(folder: str | None, name: str) -> tuple[Any, np.ndarray]:
     X = pd.read_csv(Path(folder) / entry["file"])
     y = X.pop(entry["target"])
     for column in entry["categorical"]:
-        X[column] = X[column].astype("string").astype("category")
+        cells = X[column]
+        X[column] = pd.Categorical(cells.map(str).astype(object).where(cells.notna(), np.nan))
     if entry["task"] == "classification":
         return X, pd.factorize(y, sort=True)[0]
     return X, y.to_numpy(np.float64)
@@ -221,7 +222,10 @@ class RealMLP:
         return self.model.predict_proba(self._filled(X))
 
     def _filled(self, X: Any) -> Any:
-        marks = {f"{name} is missing": X[name].isna().astype("category") for name in self.gaps}
+        words = {True: "missing", False: "there"}
+        marks = {
+            f"{name} is missing": X[name].isna().map(words).astype("category") for name in self.gaps
+        }
         return X.fillna(self.means).assign(**marks)
 
 
