@@ -136,10 +136,11 @@ def _library(cupy: Any, cublas: Any) -> Any:
 
 class Handle:
     """A cuBLAS handle of one stream, with a workspace of its own. It holds the stream, which so
-    lasts as long."""
+    lasts as long, and goes on the device that it is of, whichever is current then."""
 
     def __init__(self, blas: Blas, stream: Any):
         self.cublas, self.stream, size = blas.cublas, stream, blas.workspace
+        self.device = blas.cupy.cuda.Device()
         self.workspace = blas.cupy.cuda.alloc(size)
         self.address = self.cublas.create()
         self.pointer = ctypes.c_void_p(self.address)
@@ -150,7 +151,8 @@ class Handle:
 
     def __del__(self) -> None:
         if hasattr(self, "address") and not sys.is_finalizing():
-            self.cublas.destroy(self.address)
+            with self.device:
+                self.cublas.destroy(self.address)
 
 
 def _apart(x: Native) -> ctypes.c_longlong:

@@ -19,6 +19,7 @@ from backends.cuda_blas import (
     HANDLES,
     SUMS_AS_ASKED,
     Blas,
+    Handle,
     _layout,
 )
 from backends.cuda_source import WARP_COLUMNS
@@ -224,6 +225,19 @@ def test_a_stream_lasts_as_long_as_its_handle(backend):
     assert alive() is not None
     del backend.blas.handles[number]
     assert alive() is None
+
+
+def test_a_handle_goes_on_its_own_device(backend):
+    """It may be the last to be let go of, out of the backend's scope or in the collector."""
+    cuda, where = backend.cupy.cuda, []
+    handle = Handle(backend.blas, cuda.get_current_stream())
+    destroy = handle.cublas.destroy
+    handle.cublas = SimpleNamespace(
+        destroy=lambda address: where.append(cuda.runtime.getDevice()) or destroy(address)
+    )
+    with cuda.Device(1 - backend.index):
+        del handle
+    assert where == [backend.index]
 
 
 def test_each_thread_has_a_handle_for_its_own_default_stream(backend):
