@@ -248,6 +248,21 @@ def test_it_is_the_same_twice(halves):
     same(run(halves), run(halves), halves)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamw"])
+def test_the_update_undoes_the_scale_to_the_bit(halves, optimizer):
+    """As where it is undone before, since more than the update reads the gradient; through changes
+    of the scale and steps that are left out."""
+    start = run(halves, optimizer=optimizer, epochs=0).state
+    start.loss_scale = np.array([2.0**24, GROWS_AFTER - 5.0], np.float32)
+    inside, before = (
+        run(halves, optimizer=optimizer, epochs=3, state=start, clip_norm=limit)
+        for limit in (None, 1e30)
+    )
+    same(inside, before, halves)
+    scales = (halves.to_numpy(x.state.loss_scale).tolist() for x in (inside, before))
+    assert len({tuple(scale) for scale in scales}) == 1
+
+
 def test_a_step_that_overflows_is_left_out(halves):
     """With a scale of 2^24 the deltas do not fit float16: it is halved until they do."""
     start = run(halves, epochs=0).state

@@ -41,6 +41,14 @@ def judge(xp: Any, fine: Array, scale: Array, good: Array, total: Array) -> Any:
     return fine, scale, xp.where(good >= GROWS_AFTER, 0.0, good)
 
 
+def judge_and_divide(
+    xp: Any, fine: Array, scale: Array, good: Array, inverse: Array, total: Array
+) -> Any:
+    """The same, and 1 / S of this step, by which the update multiplies a gradient that is still
+    times S: exactly, S being a power of two."""
+    return (*judge(xp, fine, scale, good, total), 1.0 / scale)
+
+
 def guarded(update: Callable[..., Any], vectors: int) -> Callable[..., Any]:
     """An optimizer's update, which leaves everything as it is where ``fine`` is 0.
 

@@ -163,10 +163,11 @@ class Pass:
             self.network.layer(l).forward(place)
             self.x[l] = place.y
 
-    def backward(self, g: Array, scale: Array | None = None) -> None:
+    def backward(self, g: Array, scale: Array | None = None, unscales: bool = True) -> None:
         """Eq. (4), (5) and (6), from the last layer's delta; the gradient goes into g.
 
-        scale: (1,), by which the deltas are multiplied where they are float16.
+        scale: (1,), by which the deltas are multiplied where they are float16. unscales: whether g
+        is divided by it again; else that is left to who reads it.
         """
         last, tape = self.last, self.tape
         if self.mixed:
@@ -179,7 +180,7 @@ class Pass:
         for l in reversed(self.places):
             self.places[l].g = parts[l]
             self.network.layer(l).backward(self.places[l])
-        if scale is not None:
+        if scale is not None and unscales:
             tape.apply(unscaled, (0,), g, scale)
 
 

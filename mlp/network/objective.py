@@ -161,10 +161,12 @@ class Objective:
         statistics: Array | None = None,
         keeps: bool = False,
         whole: int | None = None,
+        unscales: bool = True,
     ) -> Evaluation:
         """The evaluation that computes the value and writes the gradient into g.
 
-        scale: (1,) on the device, for mixed precision. statistics: of the layers, changed in each
+        scale: (1,) on the device, for mixed precision. unscales: see `Pass.backward`; what adds to
+        g has to find it so. statistics: of the layers, changed in each
         run. keeps: see `mlp.network.backpropagation.Pass`. whole: the rows of the batch of which
         these n are a shard: then value and gradient are its share of them, without penalties.
         """
@@ -178,7 +180,7 @@ class Objective:
             network, weighted, self._delta_formula, keeps, whole
         )
         network.last.delta = delta
-        network.backward(g, scale)
+        network.backward(g, scale, unscales)
         if whole is None:
             self.penalty(tape, w, n, None if s is None else s[:, 0], sums, g)
         return Evaluation(

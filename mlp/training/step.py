@@ -29,7 +29,7 @@ from mlp.formulas.clipping import (
     shrinkage,
     square,
 )
-from mlp.formulas.loss_scaling import guarded, judge
+from mlp.formulas.loss_scaling import guarded, judge, judge_and_divide
 from mlp.formulas.optimizers import Optimizer
 from mlp.layers.tape import Arena, Tape
 from mlp.model import Model
@@ -103,6 +103,10 @@ class Step:
         scale = None if loss_scale is None else loss_scale[:1]
         self.kept = [] if settings.sam_radius is None else [empty()]
         self.squares = empty() if self.kept or settings.clip_norm is not None else None
+        # Whether nothing but the update reads the gradient, which may then undo the scale itself.
+        whole = group.size == 1 and settings.shards is None and accumulated is None
+        alone = whole and self.squares is None and not any(part.shape for part in self.parts)
+        self.unscales = not alone or bool(network.penalties())
         self.evaluations, self.fill, self.sums, self.shards = {}, {}, {}, None
         self.gradients: dict[int, list[Callable[[], None]]] = {}
         if group.size > 1 or settings.shards is not None:
@@ -127,7 +131,9 @@ class Step:
                 self.mixup = Mixup(backend, model.dtype, settings.mixup)
             for n in sizes:
                 arguments = backend, model.w, self.batch_g, self.arena, n, weighted, scale
-                evaluation = model.objective.gradient(*arguments, model.statistics)
+                evaluation = model.objective.gradient(
+                    *arguments, model.statistics, unscales=self.unscales
+                )
                 self.evaluations[n], self.fill[n] = evaluation, feed.bind(evaluation)
                 if self.mixup is not None:
                     mixing = self.mixup.bind(evaluation, self.arena)
@@ -219,8 +225,13 @@ class Step:
         backend, dtype = self.backend, self.model.dtype
         total, fine = backend.empty((1,), dtype), backend.empty((1,), dtype)
         self.guards.append(backend.total(self.g, total))
-        kernel = backend.fuse(judge, into=(0, 1, 2))
-        self.guards.append(kernel.bind(fine, loss_scale[:1], loss_scale[1:], total))
+        found = [fine, loss_scale[:1], loss_scale[1:]]
+        if self.unscales:
+            self.guards.append(backend.fuse(judge, into=(0, 1, 2)).bind(*found, total))
+        else:
+            self.shrink = [backend.empty((1,), dtype)]
+            kernel = backend.fuse(judge_and_divide, into=(0, 1, 2, 3))
+            self.guards.append(kernel.bind(*found, *self.shrink, total))
         self.fine = [fine]
 
     def _clip(self, most: float) -> None:
