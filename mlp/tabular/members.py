@@ -17,8 +17,9 @@ changes nothing in the results.
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,7 +107,7 @@ class Team:
         """So many members. Ctrl-C and the time limit end it with those that are there, the last
         ones with their best epoch so far."""
         begun, found = time.monotonic(), []
-        with interruptible(self), limited(1), ThreadPoolExecutor(self.workers) as pool:
+        with interruptible(self), _alone(), ThreadPoolExecutor(self.workers) as pool:
             maker = next(iter(self.makers.values()))
             if len(self.makers) > 1:
                 pilots = dict(
@@ -143,19 +144,15 @@ class Team:
         recipe = self.recipe if epochs is None else replace(self.recipe, epochs=epochs)
         model = maker(recipe, fold, seed, t)
         held = model.samples(*rows.of(held_out))
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # a member that diverges has a best epoch
-            result = train(
-                model,
-                X,
-                t,
-                sample_weight=s,
-                validation=held,
-                callbacks=[self],
-                settings=recipe.settings(seed, watch=self.watch, metrics=[self.watch]),
-            )
+        result = train(
+            model,
+            X,
+            t,
+            sample_weight=s,
+            validation=held,
+            callbacks=[self],
+            settings=recipe.settings(seed, watch=self.watch, metrics=[self.watch]),
+        )
         metric = get_metric(self.watch)
         curve = result.history.get(f"validation_{metric.name}") or [
             result.model.evaluate(held, metrics=[self.watch])[metric.name]
@@ -187,8 +184,8 @@ class Team:
         if self.deadline is None:
             return members
         begun = time.monotonic()
-        with limited(1):
-            self.member(0, next(iter(self.makers.values())), PILOT)
+        with _alone():
+            self.member(min(1, members - 1), next(iter(self.makers.values())), PILOT)
         of_one = (time.monotonic() - begun) / PILOT
         possible = max(self.deadline - time.monotonic(), 0.0) * MARGIN / of_one * self.workers
         assert self.recipe.epochs is not None  # `Recipe.of` has found it
@@ -207,3 +204,12 @@ class Team:
             f"epoch {member.best + 1} of {len(member.curve)}, {member.seconds:.1f} s"
             + (f"; about {spent / done * (of - done):.0f} s left" if done < of else "")
         )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One thread for products, and no word on a member that diverges: it has a best epoch. Set by
+    the thread that waits, for all: Python's filters are not a thread's own."""
+    with limited(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
