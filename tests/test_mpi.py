@@ -1,8 +1,11 @@
 """Several processes that MPI connects: the laws of `test_parallel.py`, the command line, faults."""
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,8 +13,10 @@ import numpy as np
 import pytest
 
 import mlp
+from mlp.sealed import read_manifest
+from mlp.training.checkpoints import Checkpoints
 from tests.plants import write_plants
-from tests.ranks import LONG, kills, mpiexec
+from tests.ranks import LONG, children, kills, mpiexec
 
 HAVE = find_spec("mpi4py") and (
     shutil.which("mpiexec") or Path(sys.executable).with_name("mpiexec").exists()
@@ -161,6 +166,34 @@ def test_a_run_of_one_process_is_gone_on_with_by_four_and_then_is_over(here):
     done = mpiexec((2, resumed))
     assert (done.returncode, done.stdout.count("run has 6 epochs")) == (0, 1)
     done = mpiexec((4, [*TRAIN, "--out", "whole"]))
+    assert (np.asarray(mlp.load("run").w) == np.asarray(mlp.load("whole").w)).all()
+
+
+@pytest.mark.parametrize(("name", "whom"), [
+    ("SIGUSR1", None), ("SIGUSR1", 1), ("SIGTERM", 1), ("SIGINT", 0), ("SIGINT", None),
+], ids=str)  # fmt: skip
+def test_a_signal_ends_all_ranks_and_the_run_goes_on(here, name, whom):
+    """To a rank; or to mpiexec, which sends SIGUSR1 on to all and ends all after SIGINT."""
+    write_plants(here, LONG.replace("epochs = 40", "epochs = 20000"))
+    process = mpiexec((2, [*TRAIN, "--out", "run", "-q"]), start=True)
+    until = time.monotonic() + 60
+    while not any((here / "run" / "checkpoints").glob("0*")) or len(children(process)) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(process.pid if whom is None else children(process)[whom], getattr(signal, name))
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    if (name, whom) != ("SIGINT", None):
+        about = read_manifest(here / "run")["about"]
+        assert about["status"] == "interrupted"
+    done = Checkpoints(here / "run" / "checkpoints").newest().epoch
+    more = f"training.epochs={done + 2}"
+    gone_on = mpiexec((2, [*TRAIN, "--resume", "run", "-q", "--set", more]))
+    assert gone_on.returncode == 0, gone_on.stderr
+    whole = mpiexec((1, [*TRAIN, "--out", "whole", "-q", "--set", more]))
+    assert whole.returncode == 0, whole.stderr
     assert (np.asarray(mlp.load("run").w) == np.asarray(mlp.load("whole").w)).all()
 
 
