@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -91,6 +92,27 @@ def test_grid_search_in_two_processes_over_plain_numbers():
     assert found.best_params_ == expected.best_params_
     np.testing.assert_allclose(
         found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"], rtol=1e-9
+    )
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("default")
+def test_a_search_on_dask_is_that_of_one_process():
+    """By joblib, as docs/parallel.md has it."""
+    distributed = pytest.importorskip("distributed", reason="pip install dask distributed")
+    grid = {"hidden_layer_sizes": [(5,), (3, 2)], "alpha": [1e-3, 1]}
+
+    def search():
+        return GridSearchCV(mlp.MLPClassifier(**KW), grid, cv=2, error_score="raise").fit(X, Y)
+
+    one = search()
+    about = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    cluster = distributed.LocalCluster(**about)
+    with cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+        several = search()
+    assert several.best_params_ == one.best_params_
+    np.testing.assert_allclose(
+        several.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"], rtol=1e-9
     )
 
 
