@@ -33,8 +33,9 @@ from mlp.layers import PiecewiseLinear
 from mlp.model import Model
 from mlp.tabular.columns import attributions, importances, of_table, placed, places
 from mlp.tabular.folds import folds
-from mlp.tabular.members import Member, Rows, Team
+from mlp.tabular.members import TRAINING, Member, Rows, Team
 from mlp.tabular.recipe import Recipe, Task
+from mlp.threads import limited
 
 COUNT = Interval(Integral, 1, None, closed="left")
 OF_RECIPE = (
@@ -74,7 +75,7 @@ class BaseTabular(BaseEstimator):
     def _fit(self, X: Any, t: np.ndarray, weights: np.ndarray | None, groups: Any) -> None:
         """Members that learn t (n,), class numbers or numbers, from checked rows."""
         limit = None if self.time_limit is None else seconds_of(self.time_limit)
-        deadline = None if limit is None else self._begun + limit
+        deadline = None if limit is None else self._begun + TRAINING * limit
         metric = self._metric()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1000))
         if groups is not None:
@@ -112,9 +113,10 @@ class BaseTabular(BaseEstimator):
         self.members_ = self._calibrated(found, rows)
         self._columns = of_table(self.preprocessing_)
         self._x0 = np.median(coded, axis=0)
-        self.feature_importances_ = importances(
-            self.members_, coded, t, weights, [*self._columns.values()], metric, seed
-        )
+        with limited(1):  # small products
+            self.feature_importances_ = importances(
+                self.members_, coded, t, weights, [*self._columns.values()], metric, seed
+            )
 
     def _calibrated(self, members: list[Member], rows: Rows) -> list[Member]:
         """The members as they are kept."""

@@ -35,6 +35,7 @@ from mlp.training.run import Run, interruptible
 LEAST_EPOCHS = 20  # of a member, before there are fewer members for want of time
 PILOT = 3  # epochs by which the time of one is found
 MARGIN = 0.9  # of the time left, what is planned with
+TRAINING = 0.9  # of the time limit; the rest is for what follows it
 TIME_IS_UP = "the time limit is reached"
 Maker = Callable[[Recipe, int, int, np.ndarray], Model]
 
@@ -58,7 +59,7 @@ class Rows:
 class Member:
     """A trained net: its model, its fold, the rows of that fold and the outputs there, the watched
     figure by epoch, the best epoch (from 0 on) and its error (the figure, or less it where greater
-    is better), and the seconds it took."""
+    is better), the seconds it took, and those of an epoch."""
 
     model: Model
     fold: int
@@ -68,6 +69,7 @@ class Member:
     best: int
     error: float
     seconds: float
+    of_epoch: float
 
     @property
     def score(self) -> float:
@@ -170,6 +172,7 @@ class Team:
             best,
             float(errors[best]),
             time.monotonic() - begun,
+            float(np.min(result.history.get("seconds") or [time.monotonic() - begun])),
         )
 
     def on_batch_end(self, run: Run | None) -> None:
@@ -183,10 +186,11 @@ class Team:
         """How many members the time is enough for, the recipe's epochs being made fewer first."""
         if self.deadline is None:
             return members
-        begun = time.monotonic()
         with _alone():
-            self.member(min(1, members - 1), next(iter(self.makers.values())), PILOT)
-        of_one = (time.monotonic() - begun) / PILOT
+            pilot = self.member(min(1, members - 1), next(iter(self.makers.values())), PILOT)
+        if pilot is None:
+            return 1
+        of_one = pilot.of_epoch
         possible = max(self.deadline - time.monotonic(), 0.0) * MARGIN / of_one * self.workers
         assert self.recipe.epochs is not None  # `Recipe.of` has found it
         fewest = min(LEAST_EPOCHS, self.recipe.epochs)
