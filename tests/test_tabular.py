@@ -408,3 +408,168 @@ def test_every_backend_gives_the_same_numbers(backend):
     np.testing.assert_allclose(other.predict(X), usual.predict(X), **near)
     np.testing.assert_allclose(other.explain(X[:3]), usual.explain(X[:3]), **near)
     assert np.array_equal(pickle.loads(pickle.dumps(other)).predict(X), other.predict(X))
+
+
+# ------------------------------------------------------------------ what people bring
+
+
+@BOTH
+def test_rows_of_weight_zero_are_as_good_as_not_there(made):
+    """Whatever is in them: to the last bit."""
+    X, numbers, classes = table()
+    y = (numbers if made is TabularRegressor else classes).astype(object)
+    s = np.where(np.arange(len(y)) % 3, 1.5, 0.0)
+    X.loc[s == 0, "price"] = 1e9
+    y[s == 0] = 1e9 if made is TabularRegressor else "low"
+    there = np.flatnonzero(s)
+    weighted = made(**QUICK).fit(X, y, sample_weight=s)
+    other = made(**QUICK).fit(X.iloc[there], y[there], sample_weight=s[there])
+    assert np.array_equal(answers(weighted, X), answers(other, X))
+    assert np.array_equal(weighted.feature_importances_, other.feature_importances_)
+    if made is TabularRegressor:
+        assert np.array_equal(weighted.predict_interval(X), other.predict_interval(X))
+        assert weighted.predict(X).max() < 20
+
+
+def test_weights_that_leave_nothing_to_learn_are_refused():
+    X, numbers, classes = table()
+    with pytest.raises(InputError, match="only one class, 'low' of a weight above 0"):
+        TabularClassifier(**QUICK).fit(X, classes, sample_weight=1.0 * (classes == "low"))
+    with pytest.raises(InputError, match="1 rows of a weight above 0"):
+        TabularRegressor(**QUICK).fit(X, numbers, sample_weight=np.eye(len(X))[0])
+
+
+@BOTH
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_more_members_than_rows(made, n):
+    X, numbers, _ = table()
+    y = numbers[:n] if made is TabularRegressor else (["a", "b", "a", "b"] * 2)[:n]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator = made(**{**QUICK, "n_members": 8, "epochs": 2}).fit(X[["size"]][:n], y)
+    assert len(estimator.members_) <= n
+    assert all(len(member.held_out) for member in estimator.members_)
+
+
+@BOTH
+@pytest.mark.parametrize("many", [2, 6])
+def test_more_members_than_groups(made, many):
+    X, numbers, classes = table()
+    y = numbers if made is TabularRegressor else classes
+    groups = np.arange(len(y)) % many
+    estimator = made(**{**QUICK, "n_members": 8, "epochs": 2}).fit(X, y, groups=groups)
+    assert [len(set(groups[m.held_out])) for m in estimator.members_] == [1] * many
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("metric", ["log_loss", "roc_auc", "average_precision"])
+def test_a_rare_class_is_learned_by_all_members_and_judged_where_it_can_be(rows, metric):
+    X, *_ = table()
+    y = np.where(np.arange(len(X)) < rows, "rare", "usual")
+    made = TabularClassifier(**{**QUICK, "n_members": 8, "epochs": 2, "metric": metric})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        made.fit(X, y)
+    if metric == "roc_auc":
+        assert any("roc_auc is not defined" in str(w.message) for w in said)
+    for member in made.members_:
+        assert len(set(np.delete(y, member.held_out))) == 2
+    assert np.isfinite(made.feature_importances_).all()
+    assert "nan" not in made.report()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_class_is_in_one_fold_alone(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(6), [1, 1, 2, 2, 3, 40]))
+    found = folds(y, 8, seed)
+    assert sorted(set(found[found >= 0])) == list(range(8))
+    for k in range(6):
+        of_class = found[y == k]
+        assert (of_class == -1).all() if len(of_class) == 1 else np.ptp(of_class) > 0
+
+
+def test_classes_of_one_row_each_and_a_class_of_one_group_are_refused():
+    X, _, classes = table()
+    with pytest.raises(InputError, match="one row each"):
+        TabularClassifier(**QUICK).fit(X[:2], ["a", "b"])
+    groups = np.where(classes == "high", 0, 1 + np.arange(len(X)) % 7)
+    with pytest.raises(InputError, match="groups: nearly all rows"):
+        TabularClassifier(**QUICK).fit(X, classes, groups=groups)
+
+
+@pytest.mark.parametrize("n", [9, 19, 99, 199])
+def test_intervals_and_quantiles_are_of_the_ranks_they_say(n):
+    """Against all sums, sorted, with ranks of whole numbers: floats are not the ranks' undoing."""
+    rng = np.random.default_rng(n)
+    estimator = TabularRegressor()
+    y, r = [rng.normal(size=3), rng.normal(size=3)], np.split(rng.normal(size=n), [n // 3])
+    estimator._residuals, estimator._residual_weights = r, None
+    estimator._numbers = lambda X: y
+
+    def add(R):
+        return np.sort(np.concatenate([a[:, None] + b for a, b in zip(y, R, strict=True)], 1), 1)
+
+    for percent in range(10, 100, 10):
+        low, high = estimator.predict_interval(None, percent / 100).T
+        rank = (100 - percent) * (n + 1) // 100
+        assert np.array_equal(low, add([-np.abs(x) for x in r])[:, rank - 1])
+        assert np.array_equal(high, add([np.abs(x) for x in r])[:, n - rank])
+        q = estimator.predict_quantiles(None, [percent / 100])[:, 0]
+        assert np.array_equal(q, add(r)[:, -(-percent * (n + 1) // 100) - 1])
+
+
+def test_a_residual_of_weight_two_is_there_twice():
+    rng = np.random.default_rng(0)
+    y, r = [rng.normal(size=5), rng.normal(size=5)], [rng.normal(size=4), rng.normal(size=6)]
+    ranks = [0.0, 0.3, 1.0, 4.5, 7.0, 10.0, 10.5]
+    usual = order_statistics(y, r, ranks)
+    assert np.array_equal(order_statistics(y, r, ranks, np.full(10, 7.0)), usual)
+    s = np.array([1, 2, 1, 3, 1, 1, 2, 2, 1, 1])
+    of = np.split(np.repeat(np.concatenate(r), s), [s[:4].sum()])
+    twice = order_statistics(y, of, [k * s.mean() for k in ranks])
+    assert np.array_equal(order_statistics(y, r, ranks, s), twice)
+
+
+def test_the_filters_of_warnings_are_as_before():
+    X, y, _ = table()
+    before = list(warnings.filters)
+    for _ in range(3):
+        TabularRegressor(**{**QUICK, "epochs": 1, "n_members": 8}, n_jobs=8).fit(X, y)
+        assert warnings.filters == before
+
+
+def test_what_is_left_out_is_said_and_a_report_is_of_the_fit():
+    X, y, _ = table()
+    X["width"] = X["size"].astype(str)
+    with pytest.warns(UserWarning, match=r"left out: 'width' \(text"):
+        estimator = TabularRegressor(**QUICK).fit(X, y)
+    usual = estimator.report()
+    assert estimator.set_params(metric="mae").report() == usual
+    fitted(TabularRegressor, X=X, columns={"width": "number"})  # no word
+
+
+@pytest.mark.parametrize(
+    ("made", "X", "y", "message"),
+    [
+        (TabularRegressor, {"a": [1.0, 2.0, 3.0]}, [1, 2, 3], "X is a dict; give a data frame"),
+        (TabularRegressor, [[1], [2]], np.array(["2020", "2021"], "M8[D]"), "give numbers"),
+        (TabularClassifier, [[1], [2], [3]], np.array(["a", None, "b"], object), "without a label"),
+        (TabularClassifier, [[1], [2]], pd.Series(["a", None], dtype="string"), "without a label"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_in_words(made, X, y, message):
+    with pytest.raises(InputError, match=message):
+        made(**QUICK).fit(X, y)
+
+
+def test_accuracy_smooths_labels_however_it_is_written():
+    X, *_ = table()
+    of = [fitted(TabularClassifier, metric=m) for m in ("accuracy", {"name": "accuracy"})]
+    assert np.array_equal(of[0].predict_proba(X), of[1].predict_proba(X))
+
+
+def test_members_that_diverge_are_told_of():
+    with pytest.warns(UserWarning, match="2 of 2 members diverged"):
+        estimator = fitted(TabularRegressor, learning_rate=1e20)
+    assert np.isfinite(estimator.predict(table()[0])).all()

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import cpu_count, effective_n_jobs
 from joblib.parallel import get_active_backend
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import _safe_indexing, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -73,7 +73,8 @@ class BaseTabular(BaseEstimator):
     # ------------------------------------------------------------------ fitting
 
     def _fit(self, X: Any, t: np.ndarray, weights: np.ndarray | None, groups: Any) -> None:
-        """Members that learn t (n,), class numbers or numbers, from checked rows."""
+        """Members that learn t (n,), class numbers or numbers, from checked rows, of which those of
+        weight 0 are as good as not there."""
         limit = None if self.time_limit is None else seconds_of(self.time_limit)
         deadline = None if limit is None else self._begun + TRAINING * limit
         metric = self._metric()
@@ -81,10 +82,25 @@ class BaseTabular(BaseEstimator):
         if groups is not None:
             groups = column_or_1d(to_host(groups))
             check_consistent_length(t, groups)
+        if weights is not None and not weights.all():
+            there = np.flatnonzero(weights)
+            if len(there) < 2:
+                raise InputError(
+                    f"sample_weight: {len(there)} rows of a weight above 0; 2 are needed"
+                )
+            X, t, weights = _safe_indexing(X, there), t[there], weights[there]
+            groups = None if groups is None else groups[there]
         self.preprocessing_ = Preprocessing.fit(X, self.columns, scaling="robust")
         coded = self.preprocessing_.apply(X).astype(np.float32)
         rows = Rows(coded, t, weights, folds(t, self.n_members, seed, groups))
+        members = min(self.n_members, int(rows.fold.max()) + 1)
+        watch, self._by = self._watched(rows, members, metric)
         self._inputs = coded.shape[1]
+        out = [f"{c.name!r} ({c.why})" for c in self.preprocessing_.codes if c.kind == "leave out"]
+        if out:
+            warnings.warn(
+                f"fit: left out: {', '.join(out)}; `columns` says otherwise", stacklevel=4
+            )
         self._say(f"{self.preprocessing_.summary()}; {len(t)} rows")
         recipe, placing = self._recipe().of(self._task, len(t)), places(coded)
         curves = recipe.curves(coded, self.preprocessing_.of_numbers)
@@ -96,17 +112,23 @@ class BaseTabular(BaseEstimator):
             rows,
             recipe,
             {choice: partial(untrained, choice) for choice in self._choices(t)},
-            self.metric,
+            watch,
             seed,
             deadline,
             self._workers(),
             self._say,
         )
-        found = team.train(team.in_time(self.n_members))
+        found = team.train(team.in_time(members))
         self.recipe_, self.tried_, self.stopped_ = team.recipe, team.tried, team.stopped
         if team.stopped:
             warnings.warn(
-                f"fit: {team.stopped}; it has {len(found)} of {self.n_members} members",
+                f"fit: {team.stopped}; it has {len(found)} of {members} members",
+                stacklevel=4,
+            )
+        if diverged := sum(member.diverged for member in found):
+            warnings.warn(
+                f"fit: {diverged} of {len(found)} members diverged, and are as they were before; a "
+                "lower learning_rate may help",
                 stacklevel=4,
             )
         self._scores = self._judged(found, rows, metric)
@@ -115,7 +137,7 @@ class BaseTabular(BaseEstimator):
         self._x0 = np.median(coded, axis=0)
         with limited(1):  # small products
             self.feature_importances_ = importances(
-                self.members_, coded, t, weights, [*self._columns.values()], metric, seed
+                self.members_, coded, t, weights, [*self._columns.values()], self._by, seed
             )
 
     def _calibrated(self, members: list[Member], rows: Rows) -> list[Member]:
@@ -156,6 +178,10 @@ class BaseTabular(BaseEstimator):
             )
         return found
 
+    def _watched(self, rows: Rows, members: int, metric: Metric) -> tuple[Any, Metric]:
+        """What the members are judged by, and its metric."""
+        return self.metric, metric
+
     def _workers(self) -> int:
         """How many members learn at once."""
         if choose(self.backend).name != "numpy":
@@ -174,9 +200,16 @@ class BaseTabular(BaseEstimator):
     def _checked(self, X: Any, fitting: bool) -> Any:
         """X as `Preprocessing` takes it, with the columns that were fitted."""
         if is_frame(X):
+            if not hasattr(X, "shape"):
+                raise InputError(
+                    f"X is a {type(X).__name__}; give a data frame in memory, or an array "
+                    "(n, columns)"
+                )
             validate_data(self, X, skip_check_array=True, reset=fitting)
             if _num_samples(X) < 1 + fitting:
-                raise InputError(f"X has {_num_samples(X)} sample(s); a minimum of 2 is required")
+                raise InputError(
+                    f"X has {_num_samples(X)} sample(s); a minimum of {1 + fitting} is required"
+                )
             return X
         X = validate_data(
             self,
@@ -242,8 +275,9 @@ class BaseTabular(BaseEstimator):
             *(
                 f"{name:<11} {np.mean(x):.4g} ± {np.std(x):.2g} on held-out rows"
                 for name, x in self._scores.items()
+                if np.isfinite(x).all()
             ),
-            f"importances of the columns, by {self._metric().name}: {', '.join(most)}",
+            f"importances of the columns, by {self._by.name}: {', '.join(most)}",
         ]
         return "\n".join(lines)
 

@@ -17,7 +17,9 @@ it, and R_i = |r_i|, the interval of coverage 1 - α is
 of new rows like these it holds at least 1 - 2α, and in nearly all cases 1 - α (R. F. Barber, E. J.
 Candès, A. Ramdas, R. J. Tibshirani, "Predictive inference with the jackknife+", Annals of
 Statistics 49 (2021), CV+ in section 3, theorem 4). The quantile q is the ⌈q (n + 1)⌉-th smallest
-y_{m(i)}(x) + r_i.
+y_{m(i)}(x) + r_i. With sample weights, of mean 1, a row counts for its weight and a new one for 1:
+the k-th smallest is the first with which the weights up to there add up to k (R. J. Tibshirani, R.
+F. Barber, E. J. Candès, A. Ramdas, "Conformal prediction under covariate shift", NeurIPS 2019).
 """
 
 import math
@@ -32,6 +34,7 @@ from mlp.tabular.members import Member
 
 COOLEST, HOTTEST = 0.05, 20.0  # temperatures that are looked at
 AT_ONCE = 1 << 24  # numbers that are sorted together
+ROUNDED = 1e-12  # of a rank, by which a product of floats may be above it
 LEAST = 1e-15  # a share that is taken for this, if it is less
 
 
@@ -74,22 +77,36 @@ def cooled(member: Member, T: float) -> Member:
 
 
 def order_statistics(
-    y: Sequence[np.ndarray], residuals: Sequence[np.ndarray], ranks: Sequence[int]
+    y: Sequence[np.ndarray],
+    residuals: Sequence[np.ndarray],
+    ranks: Sequence[float],
+    s: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The ranks-th smallest, from 1 on, of y_m + r_i over all members m and their residuals r_i:
-    (n, len(ranks)). y: each member's predictions (n,); a rank of none is -∞ or ∞.
+    """The ⌈ranks⌉-th smallest, from 1 on, of y_m + r_i over all members m and their residuals r_i:
+    (n, len(ranks)). y: each member's predictions (n,); s: weights of all residuals, above 0, or
+    None; a rank of none is -∞ or ∞.
 
     >>> order_statistics([np.array([1.0])], [np.array([-0.5, 0.5, 0.0])], [1, 3, 4])
     array([[0.5, 1.5, inf]])
     """
     many = sum(map(len, residuals))
     found = np.empty((len(y[0]), len(ranks)))
-    inside = [min(max(rank, 1), many) - 1 for rank in ranks]
+    ranks = [rank - ROUNDED * many for rank in ranks]  # 0.55 * 100 is above 55
+    inside = [min(max(math.ceil(rank), 1), many) - 1 for rank in ranks]
     for start in range(0, len(found), max(1, AT_ONCE // many)):
         rows = slice(start, start + max(1, AT_ONCE // many))
         sums = [of[rows, None] + r for of, r in zip(y, residuals, strict=True)]
-        found[rows] = np.partition(np.concatenate(sums, axis=1), inside, axis=1)[:, inside]
+        every = np.concatenate(sums, axis=1)
+        if s is None:
+            found[rows] = np.partition(every, inside, axis=1)[:, inside]
+            continue
+        order = every.argsort(axis=1)
+        below = (s / s.mean())[order].cumsum(axis=1)
+        at = np.stack([(below < rank).sum(axis=1) for rank in ranks], axis=1)
+        found[rows] = np.take_along_axis(
+            np.take_along_axis(every, order, axis=1), np.minimum(at, many - 1), axis=1
+        )
     for k, rank in enumerate(ranks):
-        if not 1 <= rank <= many:
-            found[:, k] = math.copysign(math.inf, rank - 1)
+        if not 0 < rank <= many:
+            found[:, k] = math.copysign(math.inf, rank)
     return found

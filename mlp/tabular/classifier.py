@@ -1,6 +1,7 @@
 """TabularClassifier."""
 
 import time
+import warnings
 from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar
@@ -13,13 +14,14 @@ from sklearn.utils import (
     column_or_1d,
     compute_sample_weight,
 )
+from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
 from mlp.errors import InputError
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
-from mlp.formulas.metrics import get_metric
+from mlp.formulas.metrics import Metric, get_metric
 from mlp.layers import PiecewiseLinear
 from mlp.model import Model
 from mlp.tabular.base import BaseTabular
@@ -40,7 +42,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     ----------
     metric : str or mapping, default='log_loss'
         By what the best epoch is found: a metric of classes of `mlp.formulas.metrics.METRICS`, as
-        'accuracy' or 'roc_auc'.
+        'accuracy' or 'roc_auc'. Where it is not defined on the rows of some member, as 'roc_auc'
+        without a class, `fit` says so and takes 'log_loss'.
 {PARAMETERS}
     label_smoothing : float or None, default=None
         The share of a label that all classes have; None is 0.1 for the metric 'accuracy', else 0.
@@ -107,24 +110,29 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     ) -> "TabularClassifier":
         """Fit to the columns of X, a data frame or an array (n, columns), and labels y (n,).
 
-        sample_weight: (n,), 0 or above. groups: (n,) of rows that must not be parted, as those of
-        one patient. Raises InputError for columns or labels that cannot be used.
+        sample_weight: (n,); a row of weight 0 is as good as not there. groups: (n,) of rows that
+        must not be parted, as those of one patient. Raises InputError for columns or labels that
+        cannot be used.
         """
         self._begun = time.monotonic()
         X, y = self._checked(X, fitting=True), column_or_1d(to_host(y), warn=True)
+        if y.dtype.kind == "O" and any(x is None or is_pandas_na(x) for x in y):
+            raise InputError("y has rows without a label; leave them out")
         check_classification_targets(y)
         assert_all_finite(y, input_name="y")
         check_consistent_length(X, y)
         self.classes_, t = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError(
-                f"y holds only one class, {self.classes_.tolist()[0]!r}; a classifier needs at "
-                "least two"
-            )
         weights = self._weights(X, sample_weight)
         if self.class_weight is not None:
             of_classes = compute_sample_weight(self.class_weight, y)
             weights = of_classes if weights is None else weights * of_classes
+        there = np.unique(t if weights is None else t[weights > 0])
+        if len(there) < 2:
+            only = "".join(f", {label!r}" for label in self.classes_[there].tolist())
+            weighted = " of a weight above 0" if len(self.classes_) > 1 else ""
+            raise InputError(
+                f"y holds only one class{only}{weighted}; a classifier needs at least two"
+            )
         self._fit(X, t.astype(np.int64), weights, groups)
         return self
 
@@ -148,7 +156,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     def _recipe(self) -> Recipe:
         smoothing = self.label_smoothing
         if smoothing is None:
-            smoothing = SMOOTHED if self.metric == "accuracy" else 0.0
+            smoothing = SMOOTHED if self._metric().name == "accuracy" else 0.0
         return replace(super()._recipe(), label_smoothing=float(smoothing))
 
     def _model(
@@ -169,6 +177,21 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             dtype="float32",
             classes=np.arange(many),
         )
+
+    def _watched(self, rows: Rows, members: int, metric: Metric) -> tuple[Any, Metric]:
+        """Log-loss where the metric is not defined on the rows of some member: all of them are to
+        be judged by one."""
+        for fold in range(members):
+            _, t, s = rows.of(np.flatnonzero(rows.fold == fold))
+            alike = np.full((len(t), len(self.classes_)), 1 / len(self.classes_))
+            if np.isnan(metric(alike, t, s)):
+                warnings.warn(
+                    f"fit: {metric.name} is not defined on the {len(t)} rows that a member is "
+                    "judged by, where a class is missing; all are judged by log_loss",
+                    stacklevel=5,
+                )
+                return "log_loss", get_metric("log_loss")
+        return self.metric, metric
 
     def _calibrated(self, members: list[Member], rows: Rows) -> list[Member]:
         chosen = np.concatenate([member.held_out for member in members])

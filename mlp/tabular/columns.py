@@ -104,6 +104,8 @@ def importances(
         rows, of_rows = X[chosen], None if s is None else s[chosen]
         targets = t[chosen] if t.dtype.kind == "i" else t[chosen, None]
         before = metric(member.model.predict(rows), targets, of_rows)
+        if not np.isfinite(before):  # of too few rows
+            continue
         for k, column in enumerate(columns):
             if column.start == column.stop:
                 continue
@@ -112,7 +114,7 @@ def importances(
             change = sign * (metric(member.model.predict(other), targets, of_rows) - before)
             found[k] += len(chosen) * (change if np.isfinite(change) else 0.0)
         total += len(chosen)
-    return found / total
+    return found / max(total, 1)
 
 
 def attributions(

@@ -2,7 +2,8 @@
 
 PARAMETERS = """
     n_members : int, default=8
-        How many nets there are; with fewer than 5 each learns from four fifths of the rows.
+        How many nets there are, at most one for each row or group; with fewer than 5 each learns
+        from four fifths of the rows.
 
     time_limit : str, float or None, default=None
         The longest that `fit` may take: "10 min", or seconds. Epochs, then members are made fewer

@@ -59,7 +59,7 @@ class Rows:
 class Member:
     """A trained net: its model, its fold, the rows of that fold and the outputs there, the watched
     figure by epoch, the best epoch (from 0 on) and its error (the figure, or less it where greater
-    is better), the seconds it took, and those of an epoch."""
+    is better), the seconds it took and those of an epoch, and whether it diverged thereafter."""
 
     model: Model
     fold: int
@@ -70,6 +70,7 @@ class Member:
     error: float
     seconds: float
     of_epoch: float
+    diverged: bool
 
     @property
     def score(self) -> float:
@@ -173,6 +174,7 @@ class Team:
             float(errors[best]),
             time.monotonic() - begun,
             float(np.min(result.history.get("seconds") or [time.monotonic() - begun])),
+            result.diverged,
         )
 
     def on_batch_end(self, run: Run | None) -> None:

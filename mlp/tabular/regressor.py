@@ -1,6 +1,5 @@
 """TabularRegressor."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -88,14 +87,17 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     ) -> "TabularRegressor":
         """Fit to the columns of X, a data frame or an array (n, columns), and numbers y (n,).
 
-        sample_weight: (n,), 0 or above. groups: (n,) of rows that must not be parted, as those of
-        one patient. Raises InputError for columns or numbers that cannot be used.
+        sample_weight: (n,); a row of weight 0 is as good as not there. groups: (n,) of rows that
+        must not be parted, as those of one patient. Raises InputError for columns or numbers that
+        cannot be used.
         """
         self._begun = time.monotonic()
         X = self._checked(X, fitting=True)
-        y = _check_y(to_host(y), y_numeric=True, estimator=self).astype(np.float64)
+        y = _check_y(to_host(y), y_numeric=True, estimator=self)
+        if y.dtype.kind in "mM":
+            raise InputError(f"y is of {y.dtype}; give numbers, as days since some date")
+        y = y.astype(np.float64)
         check_consistent_length(X, y)
-        self._range = float(y.min()), float(y.max())
         self._fit(X, y, self._weights(X, sample_weight), groups)
         return self
 
@@ -111,29 +113,36 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         an end is infinite.
         """
         _check_level("coverage", coverage)
-        found, many = self._numbers(X), sum(map(len, self._residuals)) + 1
-        of_size = [np.abs(r) for r in self._residuals]
-        low = order_statistics(found, [-r for r in of_size], [math.floor((1 - coverage) * many)])
-        high = order_statistics(found, of_size, [math.ceil(coverage * many)])
+        found, of_size = self._numbers(X), [np.abs(r) for r in self._residuals]
+        low, high = (
+            sign * self._ranked([sign * y for y in found], of_size, [coverage])
+            for sign in (-1.0, 1.0)
+        )
         return np.concatenate([low, high], axis=1)
 
     def predict_quantiles(self, X: Any, q: Sequence[float] = (0.1, 0.5, 0.9)) -> np.ndarray:
         """The number that each row stays below with these probabilities, (n, len(q)), by the
         residuals of rows held out (`mlp.tabular.calibration`)."""
+        if not hasattr(q, "__len__") or not len(q):
+            raise InputError(f"q must be one level or more, as [0.5], not {q!r}")
         for level in q:
             _check_level("q", level)
-        many = sum(map(len, self._residuals)) + 1
-        ranks = [math.ceil(level * many) for level in q]
-        return order_statistics(self._numbers(X), self._residuals, ranks)
+        return self._ranked(self._numbers(X), self._residuals, q)
 
     # ------------------------------------------------------------------ what is asked of it
+
+    def _ranked(
+        self, y: list[np.ndarray], residuals: list[np.ndarray], levels: Sequence[float]
+    ) -> np.ndarray:
+        ranks = [level * (sum(map(len, residuals)) + 1) for level in levels]
+        return order_statistics(y, residuals, ranks, self._residual_weights)
 
     def _numbers(self, X: Any) -> list[np.ndarray]:
         return [y[:, 0].astype(np.float64) for y in self._of_members(X)]
 
     def _choices(self, t: np.ndarray) -> tuple[str, ...]:
         spread = t.std()
-        if t.min() < 0 or not spread or ((t - t.mean()) ** 3).mean() < SKEWED * spread**3:
+        if t.min() < 0 or not spread or (((t - t.mean()) / spread) ** 3).mean() < SKEWED:
             return ("as it is",)
         return ("as it is", "its logarithm")
 
@@ -159,7 +168,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         scaling = members[0].model.target_scaling
         assert scaling is not None  # `_model` gives one
         self.target_log_ = scaling.logs is not None
+        self._range = float(rows.t.min()), float(rows.t.max())
         self._residuals = [rows.t[m.held_out] - m.outputs[:, 0] for m in members]
+        chosen = np.concatenate([m.held_out for m in members])
+        self._residual_weights = None if rows.s is None else rows.s[chosen]
         return members
 
     def _about(self) -> dict[str, str]:
