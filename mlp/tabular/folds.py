@@ -39,9 +39,9 @@ def folds(y: np.ndarray, members: int, seed: int, groups: np.ndarray | None = No
                     "judged by others"
                 )
         many, n = min(many, len(dealt)), len(dealt)
-        turns = np.tile(np.arange(many), (-(-n // many), 1))
+        turns = rng.permuted(np.tile(np.arange(many), (-(-n // many), 1)), axis=1).ravel()[:n]
         order = dealt[np.lexsort((rng.random(n), y[dealt]))]
-        found[order] = rng.permuted(turns, axis=1).ravel()[:n]
+        found[order] = turns
         if of_classes:
             for rows in np.split(order, np.flatnonzero(np.diff(y[order])) + 1):
                 if np.ptp(found[rows]) == 0:
