@@ -76,6 +76,35 @@ def test_the_flag_is_the_setting_and_the_file_goes_before_the_preset(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        "weight_decay = 0.0",
+        "weight_decay = 0",
+        "dropout_schedule = 'constant'",
+        "[[layers]]\nunits = 7\n[[layers]]",
+        "weight_decay = 0.0\n[[layers]]\nunits = 7\n[[layers]]",
+        "[[layers]]\nkind = 'scale'\n[[layers]]\nunits = 7\ndropout = 0.1\n[[layers]]",
+    ],
+)
+def test_what_a_file_takes_away_takes_its_schedules_with_it(tmp_path, monkeypatch, more):
+    table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    path = str(short(tmp_path, more=more + "\n"))
+    done = RUN.invoke(app, ["train", path, "-q", "--out", "r", "--set", "training.epochs=2"])
+    assert done.exit_code == 0, done.output
+
+
+def test_patience_is_as_long_as_the_epochs_are(tmp_path):
+    plain, other = short(tmp_path), {"training.epochs=200": (200, 200), "seed=1": (60, 60)}
+    for override, found in other.items():
+        training = load(plain, [override]).training
+        assert (training.epochs, training.patience) == found
+    training = load(short(tmp_path, more="epochs = 90"), []).training
+    assert (training.epochs, training.patience) == (90, 90)
+    assert load(short(tmp_path, more="patience = 5"), ["training.epochs=9"]).training.patience == 5
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (("tabular", "tabulr"), "did you mean 'tabular'"),

@@ -4,8 +4,9 @@
     preset = "tabular"
 
 stands for the layers, the scalings and the training of `mlp.tabular.recipe.Recipe`, one member of
-it; what the file says itself goes before, its ``[[layers]]`` in place of all layers. `mlp init
---preset tabular` writes it out.
+it; what the file says itself goes before, its ``[[layers]]`` in place of all layers. What follows
+from that follows: patience is as long as the epochs, there are no schedules of what there is not.
+`mlp init --preset tabular` writes it out.
 """
 
 import copy
@@ -19,12 +20,23 @@ from mlp.tabular.recipe import Recipe, Task
 ROWS = 5_000  # of a table like which epochs and batches are, since its own are not known yet
 
 
-def tabular(task: Task) -> dict[str, Any]:
+def tabular(task: Task, training: Mapping[str, Any], layers: Any) -> dict[str, Any]:
     """One member of the estimators for tables."""
-    return Recipe().of(task, ROWS).file(task)
+    said = {name: training[name] for name in ("epochs", "weight_decay") if name in training}
+    found = Recipe(**said).of(task, ROWS).file(task)
+    layers = [layer for layer in layers or found["layers"] if isinstance(layer, Mapping)]
+    if not any(layer.get("kind") == "scale" for layer in layers):
+        del found["training"]["rate_factors"]["scale"]
+        found["training"].pop("decay_factors", None)
+    if not any(word in (*layer, layer.get("kind")) for layer in layers for word in DRAWN):
+        del found["training"]["dropout_schedule"]
+    return found
 
 
-PRESETS: dict[str, Callable[[Task], dict[str, Any]]] = {"tabular": tabular}
+# By name: of the task, and of the training and the layers that a file has itself.
+PRESETS: dict[str, Callable[[Task, Mapping[str, Any], Any], dict[str, Any]]] = {"tabular": tabular}
+DRAWN = ("dropout", "noise")  # what layers draw
+DECIDES = ("model.", "training.loss", "training.epochs", "training.weight_decay")
 
 
 def check_preset(name: Any) -> None:
@@ -57,7 +69,7 @@ def with_preset(values: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, A
             f"training.loss: the preset {name!r} is for classes and numbers, and {loss!r} for "
             f"{kind}; write the layers yourself"
         )
-    return _merged(values, PRESETS[name](kind))
+    return _merged(values, PRESETS[name](kind, training or {}, values.get("layers")))
 
 
 def _merged(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,4 +83,4 @@ def _merged(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any
 
 def of_preset(overrides: Sequence[str]) -> list[str]:
     """Those of the command line that a preset depends on."""
-    return [text for text in overrides if text.strip().startswith(("model.", "training.loss"))]
+    return [text for text in overrides if text.strip().startswith(DECIDES)]
