@@ -161,6 +161,7 @@ _MODULES = (
     "estimators",
     "formulas",
     "layers",
+    "parallel",
     "readers",
     "tabular",
     "threads",

@@ -3,6 +3,8 @@
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -191,3 +193,12 @@ def test_the_listing_of_rooms_is_the_house():
     assert f"backends ← {sentence}" in flat
     contributing = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
     assert f"`backends` ← {sentence}" in contributing
+
+
+def test_every_room_is_there_after_import_mlp_alone():
+    """As in docs/parallel.md: mlp.parallel.world()."""
+    code = "import mlp; print(mlp.parallel.world().size, [getattr(mlp, n) for n in dir(mlp)] != [])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout == "1 True\n", done.stderr
