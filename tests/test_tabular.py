@@ -543,7 +543,7 @@ def test_the_filters_of_warnings_are_as_before():
 def test_what_is_left_out_is_said_and_a_report_is_of_the_fit():
     X, y, _ = table()
     X["width"] = X["size"].astype(str)
-    with pytest.warns(UserWarning, match=r"left out: 'width' \(text"):
+    with pytest.warns(UserWarning, match=r"column 'width' is left out: text"):
         estimator = TabularRegressor(**QUICK).fit(X, y)
     usual = estimator.report()
     assert estimator.set_params(metric="mae").report() == usual
@@ -574,3 +574,19 @@ def test_members_that_diverge_are_told_of():
     with pytest.warns(UserWarning, match="2 of 2 members diverged"):
         estimator = fitted(TabularRegressor, learning_rate=1e20)
     assert np.isfinite(estimator.predict(table()[0])).all()
+
+
+@pytest.mark.parametrize(
+    "names", [list("abcd"), range(4), pd.MultiIndex.from_product([[1, 2]] * 2)]
+)
+def test_importances_and_attributions_are_of_the_columns_as_they_came(names):
+    """Also where no kind of column can hold one of them, as a span of time."""
+    X, y, _ = table()
+    X = X[["old", "colour", "price", "size"]].assign(colour=pd.to_timedelta(np.arange(len(X)), "h"))
+    X.columns = names
+    with pytest.warns(UserWarning, match="left out: it holds Duration"):
+        estimator = TabularRegressor(**{**QUICK, "epochs": 30}).fit(X, y)
+    assert estimator.feature_importances_.shape == (estimator.n_features_in_,) == (4,)
+    assert estimator.feature_importances_.argmax() >= 2
+    assert estimator.feature_importances_[1] == 0
+    assert estimator.explain(X[:3]).shape == (3, 4)

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 
 from backends import Backend, choose
 from mlp.data.frames import is_frame
-from mlp.data.preprocessing import Preprocessing
+from mlp.data.preprocessing import Preprocessing, as_table
 from mlp.durations import seconds_of
 from mlp.errors import InputError
 from mlp.estimators.arrays import to_host
@@ -90,17 +90,24 @@ class BaseTabular(BaseEstimator):
                 )
             X, t, weights = _safe_indexing(X, there), t[there], weights[there]
             groups = None if groups is None else groups[there]
-        self.preprocessing_ = Preprocessing.fit(X, self.columns, scaling="robust")
-        coded = self.preprocessing_.apply(X).astype(np.float32)
+        table = as_table(X)
+        self.preprocessing_ = Preprocessing.fit(table, self.columns, scaling="robust")
+        coded = self.preprocessing_.apply(table).astype(np.float32)
         rows = Rows(coded, t, weights, folds(t, self.n_members, seed, groups))
         members = min(self.n_members, int(rows.fold.max()) + 1)
         watch, self._by = self._watched(rows, members, metric)
         self._inputs = coded.shape[1]
-        out = [f"{c.name!r} ({c.why})" for c in self.preprocessing_.codes if c.kind == "leave out"]
-        if out:
-            warnings.warn(
-                f"fit: left out: {', '.join(out)}; `columns` says otherwise", stacklevel=4
-            )
+        left_out = [c for c in self.preprocessing_.codes if c.kind == "leave out"]
+        notes = [  # the table's are on what no kind of column can hold
+            *table.notes,
+            *(
+                f"column {code.name!r} is left out: {code.why}; `columns` can keep it"
+                for code in left_out
+                if code.why != "as asked"
+            ),
+        ]
+        if notes:
+            warnings.warn(f"fit: {'; '.join(notes)}", stacklevel=4)
         self._say(f"{self.preprocessing_.summary()}; {len(t)} rows")
         recipe, placing = self._recipe().of(self._task, len(t)), places(coded)
         curves = recipe.curves(coded, self.preprocessing_.of_numbers)
@@ -133,7 +140,8 @@ class BaseTabular(BaseEstimator):
             )
         self._scores = self._judged(found, rows, metric)
         self.members_ = self._calibrated(found, rows)
-        self._columns = of_table(self.preprocessing_)
+        names = getattr(self, "feature_names_in_", getattr(X, "columns", None))
+        self._columns = of_table(self.preprocessing_, names)
         self._x0 = np.median(coded, axis=0)
         with limited(1):  # small products
             self.feature_importances_ = importances(

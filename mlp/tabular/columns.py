@@ -16,7 +16,8 @@ A. Taly, Q. Yan, "Axiomatic attribution for deep networks", ICML 2017, eq. 1 and
 column of the table has the sum over the columns that it becomes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,13 +73,18 @@ def placed(model: Model, place: np.ndarray, sign: np.ndarray) -> Model:
     return model
 
 
-def of_table(found: Preprocessing) -> dict[str, slice]:
-    """Which of the coded columns each column of the table has become; one left out has none."""
+def of_table(found: Preprocessing, names: Iterable[Any] | None = None) -> dict[str, slice]:
+    """Which of the coded columns each column of the table has become; one left out has none.
+
+    names: of all columns in their order, where there are some that no kind of column can hold.
+    """
     answer, start = {}, 0
     for code in found.codes:
         answer[code.name] = slice(start, start + len(code.names))
         start += len(code.names)
-    return answer
+    if names is None:
+        return answer
+    return {str(name): answer.get(str(name), slice(0, 0)) for name in names}
 
 
 def importances(
