@@ -33,7 +33,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.report import Options, style
+from benchmarks.report import Options
 from benchmarks.report import Table as Printed
 from benchmarks.worker import Absent, once
 
@@ -390,8 +390,15 @@ def draw(result: dict[str, Any], figure: Any) -> None:
     axes = figure.subplots(len(of_sizes), len(measures), squeeze=False)
     for row, (rows, found) in zip(axes, of_sizes.items(), strict=True):
         for axis, what in zip(row, measures, strict=True):
-            for contender, values in found["in all"].items():
-                axis.plot(values["fit"], values[what], linestyle="", **style(contender))
-                axis.annotate(contender, (values["fit"], values[what]), fontsize=6)
+            order = sorted(found["in all"].items(), key=lambda item: item[1][what])
+            for k, (contender, values) in enumerate(order):
+                place = values["fit"], values[what]
+                colour = "#d1495b" if contender.startswith("array-mlp") else "#6c757d"
+                axis.plot(*place, "o", color=colour)
+                apart = (5, 3 if k % 2 else -7)  # neighbours above and below their marks
+                axis.annotate(
+                    contender, place, apart, textcoords="offset points", fontsize=6, color=colour
+                )
+            axis.margins(x=0.3)
             axis.set(xscale="log", xlabel="CPU seconds of fit", ylabel=f"{what}, ratio")
             axis.set_title(f"at most {rows} rows", fontsize=8)

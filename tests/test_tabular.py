@@ -156,6 +156,7 @@ def test_new_values_and_new_gaps_are_predicted_with_a_word():
         ({"n_members": 0}, "n_members"),
         ({"time_limit": "soon"}, "soon"),
         ({"activation": "mush"}, "activation"),
+        ({"embedding": 0, "bins": 8}, "give one of them"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(more, message):

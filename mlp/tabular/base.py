@@ -172,6 +172,10 @@ class BaseTabular(BaseEstimator):
         sizes = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
         if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
             raise InputError(f"hidden_layer_sizes must be whole numbers from 1 on, not {sizes!r}")
+        if self.bins is not None and not self.embedding:
+            raise InputError(
+                "bins are of the curves that embedding = 0 leaves out; give one of them"
+            )
         given = {name: getattr(self, name) for name in OF_RECIPE}
         return Recipe(hidden_layer_sizes=tuple(map(int, sizes)), **given)
 
