@@ -399,6 +399,6 @@ def draw(result: dict[str, Any], figure: Any) -> None:
                 axis.annotate(
                     contender, place, apart, textcoords="offset points", fontsize=6, color=colour
                 )
-            axis.margins(x=0.3)
+            axis.margins(0.35, 0.15)
             axis.set(xscale="log", xlabel="CPU seconds of fit", ylabel=f"{what}, ratio")
             axis.set_title(f"at most {rows} rows", fontsize=8)
