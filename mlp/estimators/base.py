@@ -7,6 +7,7 @@ call to the next; it is never pickled.
 """
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -226,7 +227,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """Products in no more threads than pay with so many rows, where they are NumPy's."""
         if backend.workers(2) == 1:
             return nullcontext()
-        return as_pays(rows * W.size for W in self.coefs_)
+        return as_pays(rows * math.prod(W.shape) for W in self.coefs_)
 
     def _check_combination(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         """Settings that cannot be used together."""
