@@ -484,3 +484,30 @@ def test_a_state_of_some_ranks_is_gone_on_from_by_others():
         gone_on = on_ranks(size, lambda g: trained(g, model, t, epochs=4, state=state, **options))
         assert (gone_on[0].model.w == whole.model.w).all()
         assert gone_on[0].history["validation_loss"] == whole.history["validation_loss"]
+
+
+def test_what_asks_for_the_end_while_ranks_agree_is_heard():
+    """A signal comes while a rank waits for the others' answer, which is that of before."""
+
+    class Waiting(Group):
+        calls = 0
+
+        def agree(self, reason):
+            self.calls += 1
+            if self.calls == 7:
+                self.run.stop("asked meanwhile")
+            return reason
+
+    class Seen:
+        def on_run_start(self, run):
+            group.run = run
+
+    group = Waiting()
+    net = mlp.Network(2, [mlp.Dense(1)])
+    X, t = np.ones((20, 2)), np.ones((20, 1))
+    result = mlp.train(
+        mlp.Model(net, "mean_squared_error"), X, t, batch_size=2, epochs=50,
+        group=group, callbacks=[Seen()],
+    )  # fmt: skip
+    assert result.stopped == "asked meanwhile"
+    assert result.state.step < 10

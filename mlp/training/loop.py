@@ -481,7 +481,7 @@ class Trainer:
         found = self.group.agree(FAILED if self.failed else self.run.stopping)
         if found == FAILED:
             self.group.settle(self.failed)
-        self.run.stopping = found
+        self.run.stopping = found or self.run.stopping  # a signal may have asked meanwhile
         return bool(found)
 
     def _follow(self) -> None:
