@@ -9,7 +9,6 @@ from that follows: patience is as long as the epochs, there are no schedules of 
 `mlp init --preset tabular` writes it out.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,10 +73,10 @@ def with_preset(values: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, A
 
 def _merged(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
     """Sections key by key; of lists and of what has a name the one that is above."""
-    found = {**copy.deepcopy(dict(below)), **above}
+    found = {**below, **above}
     for name in ("data", "training"):
         if isinstance(above.get(name), dict) and isinstance(below.get(name), dict):
-            found[name] = {**copy.deepcopy(below[name]), **above[name]}
+            found[name] = {**below[name], **above[name]}
     return found
 
 

@@ -145,7 +145,7 @@ class BaseTabular(BaseEstimator):
         self._x0 = np.median(coded, axis=0)
         with limited(1):  # small products
             self.feature_importances_ = importances(
-                self.members_, coded, t, weights, [*self._columns.values()], self._by, seed
+                self.members_, rows, [*self._columns.values()], self._by, seed
             )
 
     def _calibrated(self, members: list[Member], rows: Rows) -> list[Member]:
@@ -304,8 +304,7 @@ class BaseTabular(BaseEstimator):
         metrics = {m.name: m for m in (*(METRICS[name] for name in self._reported), metric)}
         found: dict[str, list[float]] = {name: [] for name in metrics}
         for member in members:
-            _, t, s = rows.of(member.held_out)
-            t = t if self._task == "classes" else t[:, None]
+            t, s = rows.judged(member.held_out)
             for name, measure in metrics.items():
                 found[name].append(float(measure(member.outputs, t, s)))
         return found

@@ -29,6 +29,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from mlp.formulas.output_units import softmax
 from mlp.model import Model
 from mlp.tabular.members import Member
 
@@ -57,9 +58,7 @@ def temperature(p: np.ndarray, t: np.ndarray, s: np.ndarray | None) -> float:
 
 def tempered(p: np.ndarray, T: float) -> np.ndarray:
     """(1), (n, classes)."""
-    z = np.log(np.maximum(np.asarray(p, np.float64), LEAST)) / T
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(np, np.log(np.maximum(np.asarray(p, np.float64), LEAST)) / T))
 
 
 def cooled(member: Member, T: float) -> Member:

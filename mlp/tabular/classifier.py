@@ -182,7 +182,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         """Log-loss where the metric is not defined on the rows of some member: all of them are to
         be judged by one."""
         for fold in range(members):
-            _, t, s = rows.of(np.flatnonzero(rows.fold == fold))
+            t, s = rows.judged(np.flatnonzero(rows.fold == fold))
             alike = np.full((len(t), len(self.classes_)), 1 / len(self.classes_))
             if np.isnan(metric(alike, t, s)):
                 warnings.warn(
@@ -195,7 +195,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
 
     def _calibrated(self, members: list[Member], rows: Rows) -> list[Member]:
         chosen = np.concatenate([member.held_out for member in members])
-        _, t, s = rows.of(chosen)
+        t, s = rows.judged(chosen)
         self.temperature_ = temperature(np.concatenate([m.outputs for m in members]), t, s)
         found = [cooled(member, self.temperature_) for member in members]
         shares = np.concatenate([member.outputs for member in found])

@@ -26,7 +26,7 @@ from mlp.formulas.metrics import Metric
 from mlp.layers import PiecewiseLinear, Scale
 from mlp.model import Model
 from mlp.network.graph import Network
-from mlp.tabular.members import Member
+from mlp.tabular.members import Member, Rows
 
 LOOKED_AT = 1000  # rows by which columns are told apart
 MOST_ROWS = 2000  # held-out rows of all members that importances are found by, fewer where there
@@ -89,17 +89,12 @@ def of_table(found: Preprocessing, names: Iterable[Any] | None = None) -> dict[s
 
 def importances(
     members: Sequence[Member],
-    X: np.ndarray,
-    t: np.ndarray,
-    s: np.ndarray | None,
+    rows: Rows,
     columns: Sequence[slice],
     metric: Metric,
     seed: int,
 ) -> np.ndarray:
-    """(1) for each of the columns, (len(columns),), the mean over members by their rows.
-
-    X (n, d): all rows, coded and scaled; t (n,), s (n,) or None their targets and weights.
-    """
+    """(1) for each of the columns, (len(columns),), the mean over members by their rows."""
     rng, sign = np.random.default_rng(seed), -1.0 if metric.greater_is_better else 1.0
     found, total = np.zeros(len(columns)), 0
     of_all = min(MOST_ROWS, max(LEAST_ROWS, MOST_PREDICTED // len(columns)))
@@ -107,17 +102,16 @@ def importances(
         chosen = member.held_out
         most = max(2, of_all // len(members))
         chosen = chosen if len(chosen) <= most else np.sort(rng.choice(chosen, most, replace=False))
-        rows, of_rows = X[chosen], None if s is None else s[chosen]
-        targets = t[chosen] if t.dtype.kind == "i" else t[chosen, None]
-        before = metric(member.model.predict(rows), targets, of_rows)
+        X, (t, s) = rows.X[chosen], rows.judged(chosen)
+        before = metric(member.model.predict(X), t, s)
         if not np.isfinite(before):  # of too few rows
             continue
         for k, column in enumerate(columns):
             if column.start == column.stop:
                 continue
-            other = rows.copy()
-            other[:, column] = rows[rng.permutation(len(rows)), column]
-            change = sign * (metric(member.model.predict(other), targets, of_rows) - before)
+            other = X.copy()
+            other[:, column] = X[rng.permutation(len(X)), column]
+            change = sign * (metric(member.model.predict(other), t, s) - before)
             found[k] += len(chosen) * (change if np.isfinite(change) else 0.0)
         total += len(chosen)
     return found / max(total, 1)

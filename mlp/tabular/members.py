@@ -54,6 +54,11 @@ class Rows:
         """X, t and s of some rows."""
         return self.X[chosen], self.t[chosen], None if self.s is None else self.s[chosen]
 
+    def judged(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """t and s of some rows as metrics take them: class numbers (n,), or numbers (n, 1)."""
+        t, s = self.t[chosen], None if self.s is None else self.s[chosen]
+        return t if t.dtype.kind == "i" else t[:, None], s
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
