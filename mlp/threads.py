@@ -37,9 +37,8 @@ RANKS = (
 SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
-# Multiply-adds of a product for which one more thread pays. Two threads took 1.07, 0.98 and 1.00 of
-# one's time for three products of 0.5, 1.3 and 0.2 million, 0.73 for 17 million, 0.44 for 92
-# (float32, OpenBLAS, AVX-512, the shortest of some thousand calls): so 8 million in two.
+# Multiply-adds of a product for which one more thread pays: two threads gained nothing up to 1.3
+# million and something from 17 million on (docs/parallel.md), so 8 million in two.
 PAYS = 4_000_000
 MOST = 1 << 20  # threads; no system has more, and libraries take the number as an int of 32 bits
 
