@@ -186,8 +186,8 @@ def step(
 
 @dataclass(frozen=True)
 class Card:
-    """By NVIDIA's data sheets, dense: bytes a second of its memory, operations a second of
-    products in float32, and of float16 summed in float32."""
+    """As remembered of NVIDIA's data sheets, dense: bytes a second of its memory, operations a
+    second of products in float32, and of float16 summed in float32."""
 
     name: str
     bandwidth: float
@@ -267,7 +267,8 @@ What is assumed:
 - call by call, the host takes {2[0]:.0f} to {2[1]:.0f} us to ask for a node that is bound, and
   {3[0]:.0f} to {3[1]:.0f} for one that is not.
 
-Cards by NVIDIA's data sheets, without sparsity: memory in GB/s, products in float32 and of float16
+Cards as remembered of NVIDIA's data sheets, which were not at hand (check them before use), without
+sparsity: memory in GB/s, products in float32 and of float16
 summed in float32, in TFLOP/s.
 
 | card | memory | float32 | float16 |
