@@ -135,6 +135,14 @@ def children(process):
     return found
 
 
+def wait_for(ranks):
+    """Until these processes are over: mpiexec may end some milliseconds before them."""
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in ranks.values()):
+        assert time.monotonic() < until, "a rank outlives mpiexec"
+        time.sleep(0.005)
+
+
 def killed(folder, ranks, whom, after):
     """Seconds between the kill of a rank, so long after its run's first checkpoint, and the end of
     all; what the run said; None where it had ended before."""
@@ -152,6 +160,7 @@ def killed(folder, ranks, whom, after):
     os.kill(there[whom], signal.SIGKILL)
     began = time.monotonic()
     process.communicate(timeout=30)
+    wait_for(there)
     return time.monotonic() - began
 
 

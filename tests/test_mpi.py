@@ -16,7 +16,7 @@ import mlp
 from mlp.sealed import read_manifest
 from mlp.training.checkpoints import Checkpoints
 from tests.plants import write_plants
-from tests.ranks import LONG, children, kills, mpiexec
+from tests.ranks import LONG, children, kills, mpiexec, wait_for
 
 HAVE = find_spec("mpi4py") and (
     shutil.which("mpiexec") or Path(sys.executable).with_name("mpiexec").exists()
@@ -181,8 +181,10 @@ def test_a_signal_ends_all_ranks_and_the_run_goes_on(here, name, whom):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
-    os.kill(process.pid if whom is None else children(process)[whom], getattr(signal, name))
+    ranks = children(process)
+    os.kill(process.pid if whom is None else ranks[whom], getattr(signal, name))
     _, errors = process.communicate(timeout=30)
+    wait_for(ranks)
     assert process.returncode != 0
     assert "Traceback" not in errors
     if (name, whom) != ("SIGINT", None):
