@@ -1,7 +1,7 @@
 """The benchmarks by name; without a name all of them.
 
     python -m benchmarks [step|fit|predict|startup|memory|scaling|data|checkpoint|parallel|tabular
-        |busy ...] [--backend cupy] [--out DIR]
+        |threads ...] [--backend cupy] [--out DIR]
 
 Each prints a table and writes NAME.json (with versions and CPU) and NAME.png to --out.
 """
@@ -20,7 +20,7 @@ from mlp.parallel.launch import launched
 
 BENCHMARKS = (
     *("step", "fit", "predict", "startup", "memory", "scaling", "data", "checkpoint"),
-    *("parallel", "tabular", "busy"),
+    *("parallel", "tabular", "threads"),
 )
 # The shortest run that goes through everything; its numbers mean nothing.
 QUICK = {"timing": Timing(rounds=2, seconds=0.002, pause=0.0, patience=0.0), "repeats": 1}

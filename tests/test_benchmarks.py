@@ -20,7 +20,7 @@ def _one_thread(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
 
 
-ELSEWHERE = ("parallel", "busy")  # test_mpi.py, and below
+ELSEWHERE = ("parallel", "threads")  # test_mpi.py, and below
 
 
 @pytest.mark.parametrize("name", [
@@ -71,17 +71,21 @@ def test_the_work_of_one_core_on_more_cores():
     assert "20% in one core; MODEL" in step.modelled({"array-mlp": 0.2})
 
 
-def test_beside_a_busy_process():
+def test_threads_and_a_busy_process():
     """Its parts: threads that stay limited are for a process of their own."""
-    from benchmarks import busy
+    from benchmarks import threads
     from mlp.threads import limited
 
-    with busy.busy(), limited(1):
-        made = busy.ours(*nets.QUICK["small"], "numpy", threads=1)
+    with threads.busy(), limited(1):
+        made = threads.ours(*nets.QUICK["small"], "numpy", threads=1)
         assert made.note == "1 thread"
         assert made.seconds(2, cpu=True) > 0.0
-    times = {name: [k + 1.0, k + 1.0] for k, name in enumerate(busy.CONTENDERS)}
-    assert busy.table(16, times, times).rows[0][:3] == ["those that pay", "16", "0.50"]
+        sharded = threads.ours(*nets.QUICK["small"], "numpy", threads=1, shards=True)
+        assert "shards, 1 thread" in sharded.note
+        assert sharded.seconds(2, cpu=True) > 0.0
+        threads.HELD.close()
+    times = {name: [k + 1.0, k + 1.0] for k, name in enumerate(threads.CONTENDERS)}
+    assert threads.table(16, times, times).rows[0][:3] == ["those that pay", "16", "0.50"]
 
 
 def test_an_unknown_name_is_an_error(capsys):

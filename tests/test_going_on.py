@@ -91,6 +91,22 @@ def test_auto_begins_or_goes_on_or_says_that_all_is_done(here, whole):
     assert [path.name for path in Path("runs").iterdir()] == ["plants"]
 
 
+@pytest.mark.parametrize("step", [1, 2, 5, 10, 12])
+def test_a_run_is_not_taken_for_one_of_fewer_steps(here, step):
+    """What was trained beyond the epochs asked for is never in a model that claims so many."""
+    part = ended(step=step)
+    state = Checkpoints(part / "checkpoints").newest()
+    for epochs in range(state.epoch + 2):
+        settings = load("plants.toml", [f"training.epochs={epochs}"])
+        if (epochs, 0) < (state.epoch, state.batch):
+            with pytest.raises(InputError, match=f"has {state.done()} and .* {epochs} epochs in "):
+                train_run(settings, resume=part)
+            assert Checkpoints(part / "checkpoints").newest().step == step
+    train_run(settings, resume=part)
+    anew = train_run(settings, out=Path("anew"))
+    assert content(part) == content(anew.folder)
+
+
 @pytest.mark.parametrize("setting", [
     "layers.0.units=9", "training.optimizer=sgd", "training.loss={name='cross_entropy'}", "seed=1",
     "data.validation=0.1", "training.schedule=cosine", "layers.0.dropout=0", "precision=float64",

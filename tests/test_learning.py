@@ -19,6 +19,7 @@ from mlp import (
     train,
 )
 from mlp.data.scaling import Scaling
+from mlp.errors import InputError
 from mlp.formulas.optimizers import OPTIMIZERS
 
 # ------------------------------------------------------------------------------ 7: XOR by all rules
@@ -464,6 +465,17 @@ def test_a_run_that_is_over_is_not_gone_on_with(tmp_path):
         assert again.state.step == done.state.step
         assert again.stopped == done.stopped
         assert (again.model.w == done.model.w).all()
+
+
+@pytest.mark.parametrize("step", [1, 6, 7, 18])
+def test_a_state_is_not_taken_for_one_of_fewer_steps(step):
+    state = resumable("numpy", epochs=20, callbacks=[StopAt(step)]).state
+    for epochs in range(state.epoch + (state.batch > 0)):
+        with pytest.raises(InputError, match=f"has {state.done()}, epochs={epochs} are"):
+            resumable("numpy", epochs=epochs, state=state)
+    at = state.epoch + (state.batch > 0)
+    again = resumable("numpy", epochs=at, state=state)
+    assert (again.model.w == resumable("numpy", epochs=at).model.w).all()
 
 
 def test_resumed_on_another_backend(backend, tmp_path):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import mlp
+from mlp.app.standing import newest_state
 from mlp.sealed import read_manifest
-from mlp.training.checkpoints import Checkpoints
 from tests.plants import write_plants
 from tests.ranks import LONG, children, kills, mpiexec, wait_for
 
@@ -190,7 +190,7 @@ def test_a_signal_ends_all_ranks_and_the_run_goes_on(here, name, whom):
     if (name, whom) != ("SIGINT", None):
         about = read_manifest(here / "run")["about"]
         assert about["status"] == "interrupted"
-    done = Checkpoints(here / "run" / "checkpoints").newest().epoch
+    done = newest_state(here / "run", read_manifest(here / "run")).epoch + 1
     more = f"training.epochs={done + 2}"
     gone_on = mpiexec((2, [*TRAIN, "--resume", "run", "-q", "--set", more]))
     assert gone_on.returncode == 0, gone_on.stderr

@@ -16,6 +16,7 @@ import numpy as np
 from backends import Backend, BackendError
 from backends.instruments import instruments
 from mlp.model import Model
+from mlp.parallel.crew import Crew, one_by_one
 from mlp.training.settings import Settings
 from mlp.training.setup import Setup
 from mlp.training.step import Recorded, Step
@@ -113,21 +114,25 @@ def trained_step(
     orders: Sequence[np.ndarray],
     eta: float = 1e-3,
     record_steps: bool = False,
+    shards: int | None = None,
+    crew: Crew = one_by_one,
 ) -> tuple[Callable[[], None], Model]:
     """A step of Adam as `mlp.train` makes it; each call takes the rows of the next batch of
     ``orders``, round and round. With record_steps it is recorded; BackendError if the backend
-    records nothing. X: an array, with t, or samples. With it the model that it trains, a copy."""
+    records nothing. shards: of a batch, whose passes ``crew`` makes. X: an array, with t, or
+    samples. With it the model that it trains, a copy."""
     backend, batch = model.backend, len(orders[0])
     if record_steps and not can_record(backend):
         raise BackendError(f"backend '{backend.name}' cannot record steps")
-    settings = Settings(batch_size=batch, record_steps=record_steps)
-    held = Setup(model, settings, model.samples(X, t))
+    parallel = {} if shards is None else {"shards": shards}
+    settings = Settings(batch_size=batch, record_steps=record_steps, parallel=parallel)
+    held = Setup(model, settings, model.samples(X, t), crew=crew)
     held.begin(None)
     step: Step | Recorded = held.recorded or held.step
     if held.recorded is not None:
         held.recorded.begin(np.concatenate(orders), 0, 0, [(eta, 1.0)] * len(orders))
     order = held.feed.rows(np.concatenate(orders))  # they share one place on the device
-    rows = itertools.cycle([order[some] for some in held.batches])
+    rows = itertools.cycle([step.rows_of(some, order) for some in held.batches])
     numbers = itertools.count(1)
 
     def run() -> None:

@@ -49,9 +49,9 @@ def standing(
     training = config.training
     # One that was ended in its last writing has no ending in its manifest: it is written now.
     is_over = not manifest or METRICS in manifest.get("files", ())
-    if is_over and state.epoch >= training.epochs:
-        raise Over(
-            f"{run} has {state.epoch} epochs and {config.path} asks for {training.epochs} in all; "
+    if state.is_past(training.epochs) or (is_over and state.epoch == training.epochs):
+        raise (Over if is_over else InputError)(
+            f"{run} has {state.done()} and {config.path} asks for {training.epochs} epochs in all; "
             f"to go on set more, as in --set training.epochs={2 * max(state.epoch, 1)}"
         )
     if is_over and training.patience and state.waited >= training.patience:

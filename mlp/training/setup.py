@@ -426,6 +426,11 @@ class Setup:
             raise InputError(
                 f"the state to go on from has {state.w.shape[0]} parameters, the network {shape[0]}"
             )
+        if state.is_past(self.settings.epochs):
+            raise InputError(
+                f"the state to go on from has {state.done()}, epochs={self.settings.epochs} are "
+                "asked for in all: ask for more"
+            )
         if state.batch_losses is not None and state.batch_losses.shape[0] != len(self.batches):
             raise InputError(
                 f"the state to go on from has {state.batch_losses.shape[0]} batches an epoch, "

@@ -75,6 +75,14 @@ class State:
                     "epochs are done"
                 )
 
+    def is_past(self, epochs: int) -> bool:
+        """Steps were taken that belong to no run of so many epochs."""
+        return (self.epoch, self.batch) > (epochs, 0)
+
+    def done(self) -> str:
+        """Epochs, and batches of the next, in words."""
+        return f"{self.epoch} epochs" + (f" and {self.batch} batches" if self.batch else "")
+
     def __repr__(self) -> str:
         under_way = f", {self.batch} batches of the next" if self.batch else ""
         return (

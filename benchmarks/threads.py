@@ -1,14 +1,15 @@
-"""Training beside a busy process: a step in the threads that pay, in one, and in all.
+"""A step in the threads that pay, in one, in all; and its batch cut into shards, each in a thread.
 
 The threads that pay are those of `mlp.threads.paying`, which `mlp.train` takes where nobody says a
-number. Each is timed twice: alone, and beside one process that keeps a core busy. Alone is as quiet
-as the machine is, so other jobs count in both.
+number. Shards, one for each core, are what `parallel = {shards = N}` trains with, each multiplying
+in one thread. Each is timed twice: alone, and beside one process that keeps a core busy. Alone is
+as quiet as the machine is, so other jobs count in both.
 """
 
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,24 +21,48 @@ from benchmarks.report import Options, Table, ratios, spread, summary
 from benchmarks.worker import Contender, alternate
 from mlp.threads import paying, usable_cores
 
-WORKLOADS = {
-    "26-64-64-1": ([26, 64, 64, 1], 128),
-    "64-100-10": ([64, 100, 10], 200),
-    "medium": nets.WORKLOADS["medium"],
+NETS: dict[str, tuple[list[int], int, dict[str, Any]]] = {  # from small to large products
+    "26-64-64-1": ([26, 64, 64, 1], 128, {}),
+    "64-100-10": ([64, 100, 10], 200, {}),
+    "100-100-100-10": ([100, 100, 100, 10], 200, {}),
+    "128-256-256-10": ([128, 256, 256, 10], 128, {}),
+    "tabular": (*nets.WORKLOADS["tabular"], {}),
+    "tanh": nets.KINDS["tanh"],
+    "medium": (*nets.WORKLOADS["medium"], {}),
+    "silu": nets.KINDS["silu"],
 }
+WORKLOADS = NETS | {
+    f"{name}, float64": (units, batch, about | {"dtype": "float64"})
+    for name, (units, batch, about) in NETS.items()
+}
+SHARDS = "shards in threads"
+HELD = ExitStack()  # crews, as long as the process lives
 
 
-def ours(units: list[int], batch: int, backend: str, threads: int | None = None) -> Contender:
-    """A step in so many threads; None: in those that pay."""
+def ours(
+    units: list[int],
+    batch: int,
+    backend: str,
+    threads: int | None = None,
+    shards: bool = False,
+    **about: Any,
+) -> Contender:
+    """A step in so many threads; None: in those that pay. shards: as many as there are cores."""
     from mlp.app.backend_times import trained_step
+    from mlp.parallel.crew import crew_of, one_by_one
 
-    model = nets.our_model(units, backend)
+    kind = nets.Kind(**about)
+    model = nets.our_model(units, backend, kind=kind)
     sizes = model.network.matrices
     threads = threads or min(paying(batch * size for size in sizes), usable_cores())
     threadpool_limits(threads)  # as long as the process lives
-    X, t = nets.data(units, 4 * batch)
-    run, _ = trained_step(model, X, t, nets.orders(4 * batch, batch))
-    return Contender(run, note=f"{threads} thread{'s' * (threads != 1)}")
+    number = 1 << (usable_cores() - 1).bit_length() if shards else None  # a power of two
+    crew = HELD.enter_context(crew_of(model.backend, number)) if number else one_by_one
+    X, t = nets.data(units, 4 * batch, kind.dtype)
+    orders = nets.orders(4 * batch, batch)
+    run, _ = trained_step(model, X, t, orders, shards=number, crew=crew)
+    note = f"{number} shards, " * shards + f"{threads} thread{'s' * (threads != 1)}"
+    return Contender(run, note=note)
 
 
 PAYING = "those that pay"
@@ -45,6 +70,7 @@ CONTENDERS = {
     PAYING: ours,
     "one thread": partial(ours, threads=1),
     "all threads": partial(ours, threads=usable_cores()),
+    SHARDS: partial(ours, threads=usable_cores(), shards=True),
 }
 
 
@@ -62,17 +88,17 @@ def busy() -> Iterator[None]:
 def run(options: Options) -> dict[str, Any]:
     """Measure and print."""
     if options.backend != "numpy":
-        print("busy is left out: threads are a matter of NumPy")
+        print("threads is left out: threads are a matter of NumPy")
         return {}
     results = {}
     timing = replace(options.timing, patience=0.0)
-    known = {"small": nets.QUICK["small"]} if options.quick else WORKLOADS
-    for name, (units, batch) in known.items():
-        arguments = {"units": units, "batch": batch, "backend": options.backend}
-        print(f"\nbusy, {'-'.join(map(str, units))} at batch {batch}", flush=True)
-        alone = alternate("benchmarks.busy", list(CONTENDERS), arguments, timing)
+    known = {"small": (*nets.QUICK["small"], {})} if options.quick else WORKLOADS
+    for name, (units, batch, about) in known.items():
+        arguments = {"units": units, "batch": batch, "backend": options.backend, **about}
+        print(f"\nthreads, {name}: {'-'.join(map(str, units))} at batch {batch}", flush=True)
+        alone = alternate("benchmarks.threads", list(CONTENDERS), arguments, timing)
         with busy():
-            beside = alternate("benchmarks.busy", list(CONTENDERS), arguments, timing)
+            beside = alternate("benchmarks.threads", list(CONTENDERS), arguments, timing)
         results[name] = {"units": units, "batch": batch, "alone": alone, "beside": beside}
         print(table(batch, alone, beside), flush=True)
     return results
