@@ -16,7 +16,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, overload
 
 import numpy as np
@@ -43,6 +43,7 @@ from mlp.memory import check_host, enough_memory
 from mlp.model_file import Content, content, model_file
 from mlp.network.graph import Network
 from mlp.network.objective import Evaluation, Objective
+from mlp.parallel.crew import Crew, one_by_one
 from mlp.parallel.group import ALONE, Group
 
 __all__ = ["Dense", "Evaluator", "Model", "Network"]
@@ -794,7 +795,8 @@ class Evaluator:
     once a call, of a streamed data set the predictions chunk by chunk; ``predictions`` are those of
     the last call, (n, outputs), in scaled units. Of rows on disk they are not kept: metrics are
     taken chunk by chunk. metrics, also: as of `mlp.formulas.metrics.fitting`. group: ranks that
-    share the chunks, each of which gets what all find.
+    share the chunks, each of which gets what all find. parts: at least so many chunks, which the
+    crew runs at once, each in buffers of its own, where one rank has all and they are in memory.
     """
 
     def __init__(
@@ -805,9 +807,11 @@ class Evaluator:
         metrics: Iterable[MetricSpec] | None = None,
         also: Iterable[MetricSpec] = (),
         group: Group = ALONE,
+        crew: Crew = one_by_one,
+        parts: int = 1,
     ):
         self.model, self.feed, self.t, self.s = model, feed, samples.t, samples.s
-        self.group = group
+        self.group, self.crew = group, crew
         kinds: list[str] = [model.objective.targets]
         if model.classes is not None and kinds[0] not in METRICS["accuracy"].targets:
             kinds.append("classes" if model.network.outputs > 1 else "labels")
@@ -815,15 +819,22 @@ class Evaluator:
         backend, objective = model.backend, model.objective
         columns = objective.classes if objective.ordered else objective.columns
         self.metrics = fitting(kinds, columns, metrics, also, proper)
-        chunk = min(model._chunk(), feed.n)
-        arena = Arena(backend, model.precision, chunk)
+        chunk = min(model._chunk(), -(-feed.n // parts))
         self.rows = slices(feed.n, chunk)
+        if group.size > 1 or feed.stream is not None:
+            parts = 1
+        self.parts = [range(part, len(self.rows), parts) for part in range(parts)]
 
-        def make(n: int) -> Evaluation:
-            weighted = self.s is not None
-            return objective.measure(backend, model.w, arena, n, weighted, model.statistics)
+        def run(rows: list[slice]) -> Evaluations:
+            arena, weighted = Arena(backend, model.precision, chunk), self.s is not None
+            about = weighted, model.statistics
+            return Evaluations(
+                feed,
+                sizes_of(rows),
+                lambda n: objective.measure(backend, model.w, arena, n, *about),
+            )
 
-        self.runs = Evaluations(feed, sizes_of(self.rows), make)
+        self.runs = [run([self.rows[i] for i in part]) for part in self.parts]
         on_disk = isinstance(samples.X, Part)
         self.y = None if on_disk else feed.room(model.network.outputs)
         self.predictions: Any = None
@@ -831,17 +842,12 @@ class Evaluator:
 
     def __call__(self, penalty: bool = False) -> dict[str, float]:
         """{"loss": ..., metrics}; with ``penalty`` the loss includes the penalties."""
-        model, copy_to, host = self.model, self.model.backend.copy, self.model.backend.to_numpy
+        model, host = self.model, self.model.backend.to_numpy
         measures = [Measures(kind, chosen) for kind, chosen in self.metrics.items()]
         if self.group.size > 1:
             sums = self._together(measures)
         else:
-            for i, rows, evaluation in self.runs.through(self.rows):
-                copy_to(evaluation.sums, self.sums[i : i + 1, :])
-                if self.y is None:
-                    self._measure(measures, host(evaluation.y), rows)
-                else:
-                    self.feed.keep(evaluation.y, rows, self.y)
+            self.crew([partial(self._run, part, measures) for part in range(len(self.parts))])
             if self.y is not None:
                 self.predictions = y = self.y if self.feed.stream is not None else host(self.y)
                 self._measure(measures, y, slice(None))
@@ -855,11 +861,22 @@ class Evaluator:
             found |= measured.end()
         return found
 
+    def _run(self, part: int, measures: Iterable[Measures]) -> None:
+        """The chunks of one part, of which there is one alone for rows on disk."""
+        numbers = self.parts[part]
+        through = self.runs[part].through([self.rows[i] for i in numbers])
+        for i, (_, rows, evaluation) in zip(numbers, through, strict=True):
+            self.model.backend.copy(evaluation.sums, self.sums[i : i + 1, :])
+            if self.y is None:
+                self._measure(measures, self.model.backend.to_numpy(evaluation.y), rows)
+            else:
+                self.feed.keep(evaluation.y, rows, self.y)
+
     def _together(self, measures: Iterable[Measures]) -> np.ndarray:
         """The sums of all chunks, of which each rank runs every so manyth, as one rank would; and
         the measures of their predictions."""
         group, host = self.group, self.model.backend.to_numpy
-        own = self.runs.through(self.rows[group.rank :: group.size])
+        own = self.runs[0].through(self.rows[group.rank :: group.size])
         sums = np.zeros((len(self.rows), 2))
         predictions: list[np.ndarray] = []
         for first in range(0, len(self.rows), group.size):

@@ -37,9 +37,11 @@ RANKS = (
 SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
-# Multiply-adds of a product for which one more thread pays: two threads gained nothing up to 1.3
-# million and something from 17 million on (docs/parallel.md), so 8 million in two.
-PAYS = 4_000_000
+# Multiply-adds of a product for which one more thread pays, and of a batch for which one more shard
+# does (docs/parallel.md): two threads gained nothing or little up to 2 million, and as much as they
+# ever do from 7 million on; two shards did so from 80 million on, and did not at 48.
+PAYS = 3_000_000
+CUT_PAYS = 32_000_000
 MOST = 1 << 20  # threads; no system has more, and libraries take the number as an int of 32 bits
 
 
@@ -97,16 +99,33 @@ def as_pays(products: Iterable[int]) -> Iterator[None]:
 def paying(products: Iterable[int]) -> int:
     """From how many threads on these products, of f_i multiply-adds each, gain nothing more:
 
-        max(1, floor(Σ f_i² / Σ f_i / 4,000,000))
+        max(1, floor(Σ f_i² / Σ f_i / 3,000,000))
 
-    one for each four million of a product, of all of them by their share of the work. It depends on
-    sizes alone, so that the bits of a run do not depend on what else the machine does.
+    one for each three million of a product, of all of them by their share of the work. It depends
+    on sizes alone, so that the bits of a run do not depend on what else the machine does.
 
     >>> paying([200 * 64 * 100, 200 * 100 * 10]), paying([256 * 784 * 512, 256 * 512 * 512])
-    (1, 22)
+    (1, 29)
     """
     sizes = [float(f) for f in products]
     return max(1, int(sum(f * f for f in sizes) / max(sum(sizes), 1.0) / PAYS))
+
+
+def shards_paying(products: Iterable[int]) -> int:
+    """In how many shards a batch of these products, of f_i multiply-adds each, is trained as fast
+    by threads that take a shard each as by products in threads: of the threads that there are,
+    the largest power of two up to
+
+        Σ f_i / 32,000,000                                          and 1 where none is above 1
+
+    It depends on sizes and on that number of threads alone, for the reason of `paying`.
+
+    >>> with limited(4):
+    ...     shards_paying([256 * 784 * 512, 256 * 512 * 512]), shards_paying([200 * 784 * 100])
+    (4, 1)
+    """
+    most = max(1, min(blas_threads(), sum(products) // CUT_PAYS))
+    return 1 << (most.bit_length() - 1)
 
 
 @contextmanager

@@ -258,8 +258,8 @@ def nothing_said(monkeypatch):
 
 @pytest.mark.parametrize(("units", "rows", "expected"), [
     ((26, 64, 64, 1), 128, 1), ((64, 100, 10), 200, 1), ((64, 32, 10), 32, 1),
-    ((28, 300, 300, 300, 1), 1024, 22), ((784, 512, 512, 10), 256, 22), ((784, 100, 10), 200, 3),
-    ((4096, 4096, 10), 1, 4), ((1, 1), 1, 1),
+    ((28, 300, 300, 300, 1), 1024, 29), ((784, 512, 512, 10), 256, 29), ((784, 100, 10), 200, 4),
+    ((4096, 4096, 10), 1, 5), ((1, 1), 1, 1),
 ], ids=str)  # fmt: skip
 def test_threads_by_sizes(units, rows, expected):
     net = Network(units[0], [Dense(m) for m in units[1:]])
@@ -312,6 +312,78 @@ def test_estimators_take_no_more_than_pay(monkeypatch, solver, method):
         assert set(seen) == {expected}
         assert in_use() == 2
         seen.clear()
+
+
+# ------------------------------------------------------------------ shards of large nets
+
+
+@pytest.mark.parametrize("there", [1, 2, 3, 6, 16])
+def test_shards_by_sizes(there):
+    """A power of two, as many as there are threads at most, more for larger nets."""
+    most = 1 << (there.bit_length() - 1)
+    with limited(there):
+        found = [threads.shards_paying([threads.CUT_PAYS * k // 2] * 2) for k in range(40)]
+    assert found == sorted(found)
+    assert found[:4] == [1, 1, min(2, most), min(2, most)]
+    assert found[-1] == most
+    assert all(k & (k - 1) == 0 for k in found)
+
+
+def cut(**options):
+    """The shards that a run's batches are cut into, and its result."""
+    seen = []
+    done = train(model(), X, T, epochs=2, callbacks=[lambda run: seen.append(run)], **options)
+    return seen[0].settings.shards, done
+
+
+def test_large_nets_are_cut_by_themselves(monkeypatch):
+    monkeypatch.setattr(threads, "CUT_PAYS", 1000)
+    about = {"batch_size": 50, "validation": 0.3, "target_loss": 1e-9}
+    shards, done = cut(**about)
+    assert shards == 2
+    for wanted in (2, "none"):
+        other = cut(**about, parallel={"shards": wanted})[1]
+        equal = (done.model.w == other.model.w).all()
+        assert equal == (wanted == 2)
+        np.testing.assert_allclose(done.model.w, other.model.w, rtol=1e-10, atol=1e-12)
+        for name in set(done.history) - {"seconds"}:
+            np.testing.assert_allclose(done.history[name], other.history[name], rtol=1e-10)
+    assert cut(**about, threads=1)[0] is None
+    monkeypatch.undo()
+    assert cut(**about)[0] is None
+
+
+@pytest.mark.parametrize("options", [
+    {"accumulate": 2}, {"sam_radius": 0.1}, {"mixup": 0.2}, {"optimizer": "lbfgs"},
+    {"parallel": {"shards": "none"}},
+], ids=str)  # fmt: skip
+def test_what_needs_whole_batches_has_them(monkeypatch, options):
+    monkeypatch.setattr(threads, "CUT_PAYS", 1000)
+    size = "full" if options.get("optimizer") == "lbfgs" else 50
+    assert cut(batch_size=size, **options)[0] is None
+
+
+def test_a_fit_is_cut_and_a_partial_fit_is_not(monkeypatch):
+    about = {"random_state": 1, "hidden_layer_sizes": (9,), "early_stopping": True}
+    found = {}
+    for cuts in (1000, 10**12):
+        monkeypatch.setattr(threads, "CUT_PAYS", cuts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = MLPRegressor(max_iter=4, **about).fit(X, T.ravel())
+        parts = MLPRegressor(random_state=1).partial_fit(X, T.ravel())
+        found[cuts] = [fitted.coefs_[0], fitted.validation_scores_, parts.coefs_[0]]
+    whole, sharded = found[10**12], found[1000]
+    assert (whole[2] == sharded[2]).all()
+    assert (whole[0] != sharded[0]).any()
+    for one, other in zip(whole[:2], sharded[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", ["all", "2", 3, 0, 1.5])
+def test_shards_are_a_number_or_none(wrong):
+    with pytest.raises(InputError, match="parallel: shards"):
+        cut(parallel={"shards": wrong})
 
 
 @pytest.mark.usefixtures("nothing_said")

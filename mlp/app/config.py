@@ -468,7 +468,7 @@ class Training(Section):
     metrics: Annotated[list[Spec] | None, PlainValidator(_as_it_is)] = None
     record_steps: bool = Settings.record_steps
     initialize: Literal["data"] | None = Settings.initialize
-    parallel: dict[str, int] = {}
+    parallel: dict[str, int | Literal["none"]] = {}
     rate_factors: dict[str, float | Literal["ntk"]] = {}
     weight_decay: float | None = None
     weight_decay_schedule: Annotated[Spec, named(SCHEDULES, _schedule)] = "constant"

@@ -42,7 +42,7 @@ from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.kept import Kept, kept
 from mlp.estimators.lbfgs import chunks_of, fit_lbfgs
 from mlp.estimators.models import ACTIVATION_NAMES, RATE_MODES, load, save
-from mlp.estimators.stochastic import AROUND, SolverState, around, batch_rows, fit_stochastic
+from mlp.estimators.stochastic import AROUND, SolverState, around, fit_stochastic
 from mlp.files import PathLike
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned, meant_before
 from mlp.formulas.averages import AVERAGES
@@ -212,9 +212,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 with self._as_pays(backend, chunks[0].stop):
                     fit_lbfgs(self, model, data, chunks)
             else:
-                with self._as_pays(backend, batch_rows(self.batch_size, data.samples.n)):
-                    given = held_out, incremental, where, group
-                    model = fit_stochastic(self, backend, data, *given)
+                given = held_out, incremental, where, group
+                model = fit_stochastic(self, backend, data, *given)
             finite = bool(np.isfinite(backend.to_numpy(model.w)).all())
         if not finite:
             raise ValueError(

@@ -28,9 +28,10 @@ from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimi
 from mlp.formulas.schedules import Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
 from mlp.names import make, spelled
+from mlp.parallel.crew import Crew, crew_for
 from mlp.parallel.group import ALONE, Group
 from mlp.training.checkpoints import Writer
-from mlp.training.loop import epoch
+from mlp.training.loop import epoch, products, with_shards
 from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import INTERRUPTED, interruptible
 from mlp.training.settings import Settings
@@ -104,19 +105,26 @@ def fit_stochastic(
             data, held_out = split(estimator, backend, data)
         engine = estimator._engine = _engine(estimator, backend, incremental)
         solver = estimator._solver_state = _solver(estimator, engine.model, incremental)
-    if group.size > 1:
-        group.same(_about(estimator, engine.model, data, held_out))
-        with group.together():
-            epochs = Epochs(estimator, engine, data, held_out, incremental, kept, group)
-        with interruptible(epochs):
-            epochs.run(estimator.max_iter)
-    elif incremental:
-        # Weights and vectors go on in place, as scikit-learn's do.
-        with _restored_on_error(backend, [engine.model.w, *solver.vectors]):
-            Epochs(estimator, engine, data, None, incremental).run(1)
-    else:
-        Epochs(estimator, engine, data, held_out, incremental, kept).run(estimator.max_iter)
-    return engine.model
+    model, settings = engine.model, around(estimator)
+    rows = batch_rows(estimator.batch_size, data.samples.n)
+    if group.size == 1 and not incremental:
+        settings = with_shards(settings, model, data.samples.X, rows)
+    rows //= group.size
+    with crew_for(backend, settings.shards, products(model, rows)) as crew:
+        about = settings, crew, kept, group
+        if group.size > 1:
+            group.same(_about(estimator, model, data, held_out))
+            with group.together():
+                epochs = Epochs(estimator, engine, data, held_out, incremental, *about)
+            with interruptible(epochs):
+                epochs.run(estimator.max_iter)
+        elif incremental:
+            # Weights and vectors go on in place, as scikit-learn's do.
+            with _restored_on_error(backend, [model.w, *solver.vectors]):
+                Epochs(estimator, engine, data, None, incremental, *about).run(1)
+        else:
+            Epochs(estimator, engine, data, held_out, incremental, *about).run(estimator.max_iter)
+    return model
 
 
 def _about(
@@ -202,9 +210,12 @@ class Epochs:
         data: FitRows,
         held_out: FitRows | None,
         incremental: bool,
+        settings: Settings,
+        crew: Crew,
         kept: Kept | None = None,
         group: Group = ALONE,
     ):
+        self.settings, self.crew = settings, crew
         self.group, self.over, self.asked, self.aligned = group, False, "", False
         self.estimator, self.model, self.incremental = estimator, engine.model, incremental
         self.says = bool(estimator.verbose) and group.rank == 0
@@ -214,7 +225,6 @@ class Epochs:
         self.counts = [rows.stop - rows.start for rows in self.batches]
         self.index = np.arange(self.n, dtype=np.int64)
         _, self.feed = data.fed_to(self.model)
-        self.settings = around(estimator)
         self.average, self.shown = self.settings.make_average(), self.model
         self.mean: list[Array] = []  # the average, where there is one
         if self.average is not None:
@@ -237,7 +247,7 @@ class Epochs:
         estimator.loss_curve_ = [*estimator.loss_curve_]
         self.watch = None
         if held_out is not None:
-            self.watch = Watch(estimator, self.shown, held_out)
+            self.watch = Watch(estimator, self.shown, held_out, crew, settings.shards or 1)
             estimator.validation_losses_ = [*(estimator.validation_losses_ or ())]
             estimator.validation_scores_ = [*(estimator.validation_scores_ or ())]
         self.kept, self.writer = kept, None
@@ -267,7 +277,7 @@ class Epochs:
         rule, of_steps = self.settings.make_optimizer(), self.average and self.average.share
         all_vectors = [*vectors, *self.mean] if of_steps else vectors
         about = self.model, feed, self.counts, rule, all_vectors
-        step = Step(*about, settings=self.settings, group=self.group)
+        step = Step(*about, settings=self.settings, group=self.group, crew=self.crew)
         if self.incremental:
             engine.step = (likeness, vectors), step
         return step
@@ -545,10 +555,10 @@ def _nothing(message: str) -> None:
 class Watch:
     """Loss and score on held-out rows, with the weights as they are."""
 
-    def __init__(self, estimator: Any, model: Model, data: FitRows):
+    def __init__(self, estimator: Any, model: Model, data: FitRows, crew: Crew, parts: int):
         self.estimator, self.model, self.data = estimator, model, data
         samples, feed = data.fed_to(model, "y_val")
-        self.evaluate = Evaluator(model, feed, samples, metrics=())
+        self.evaluate = Evaluator(model, feed, samples, (), crew=crew, parts=parts)
         self.over = estimator.n_outputs_ if estimator._is_squared_error() else 1
         self.scorer = estimator.scoring
         if isinstance(self.scorer, str):

@@ -14,12 +14,12 @@ threads want the same core, and none keeps one busy while it waits.
 ['a', 'b']
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock, Thread
 
 from backends import Backend
-from mlp.threads import blas_threads, limited
+from mlp.threads import as_pays, blas_threads, limited
 
 Call = Callable[[], None]
 Crew = Callable[[Sequence[Call]], None]
@@ -45,6 +45,20 @@ def crew_of(backend: Backend, most: int) -> Iterator[Crew]:
             yield crew
         finally:
             crew.end()
+
+
+@contextmanager
+def crew_for(backend: Backend, shards: int | None, products: Iterable[int]) -> Iterator[Crew]:
+    """Who runs so many shards of a batch; without shards its products, of so many multiply-adds,
+    have the threads that pay (`mlp.threads.paying`)."""
+    if shards is not None:
+        with crew_of(backend, max(shards, 1)) as crew:
+            yield crew
+    elif backend.workers(2) == 1:
+        yield one_by_one
+    else:
+        with as_pays(products):
+            yield one_by_one
 
 
 class Threads:

@@ -41,6 +41,7 @@ from backends import Array, Backend
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import BlockOrder, split
 from mlp.data.readers import Dataset
+from mlp.data.row_files import Part
 from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
 from mlp.durations import seconds_of
@@ -49,9 +50,9 @@ from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, shortage
 from mlp.model import Model, mean_or_sum, shares
-from mlp.parallel.crew import Crew, Threads, crew_of, one_by_one
+from mlp.parallel.crew import Crew, Threads, crew_for, one_by_one
 from mlp.parallel.group import ALONE, Group, is_agreed
-from mlp.threads import as_pays, blas_threads, limited
+from mlp.threads import blas_threads, limited, shards_paying
 from mlp.training.checkpoints import Checkpoints, Writer
 from mlp.training.initial import from_data
 from mlp.training.memory_plan import Plan, plan_for
@@ -93,11 +94,11 @@ def train(
     (n,), 0 or above. state: of an earlier run, to go on from. checkpoint: a folder in which the
     state is kept while training, or `Checkpoints` that say how. threads: that products may use
     meanwhile, or that run the shards of `parallel`; None: with NumPy as many as gain by it
-    (`mlp.threads.paying`), unless `mlp.threads.limited` or the environment says a number. group:
-    the processes that train together, all of them by this call with the same arguments, as
-    `mlp.parallel.world()`: each takes its part of every batch, and rank 0 alone calls callbacks
-    (but those with ``every_rank = True``) and writes checkpoints; see docs/parallel.md. settings,
-    or its fields by name: see `Settings`.
+    (`mlp.threads.paying`, `shards_paying`), unless `mlp.threads.limited` or the environment says a
+    number. group: the processes that train together, all of them by this call with the same
+    arguments, as `mlp.parallel.world()`: each takes its part of every batch, and rank 0 alone calls
+    callbacks (but those with ``every_rank = True``) and writes checkpoints; see docs/parallel.md.
+    settings, or its fields by name: see `Settings`.
 
     Ctrl-C ends the run after the batch under way and keeps what was learned; a second one raises.
     If a callback raises, the state up to that batch is a checkpoint, where there are some.
@@ -126,6 +127,10 @@ def train(
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             model = model.learns(X, t)
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
+            if group.size == 1:
+                settings = with_shards(
+                    settings, model, parts[0].X, settings.rows_of_a_batch(parts[0].n)
+                )
         group.same(about_ranks(model, settings, *parts) if group.size > 1 else {})
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             plan = plan_for(model, *parts, settings, kept is not None, group)
@@ -134,26 +139,14 @@ def train(
                 model = from_data(model, parts[0], settings.seed)
         if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU
             model.w = group.broadcast(model.backend.to_numpy(model.w))
-        with _crew(model, settings, parts[0].n, group) as crew:
+        shards = None if settings.shards is None else settings.shards // group.size
+        rows = settings.rows_of_a_batch(parts[0].n) // group.size
+        with crew_for(model.backend, shards, products(model, rows)) as crew:
             with group.together(), enough_memory(model.backend, "training, before its first step"):
                 about = *parts, callbacks, state, plan, kept, group, crew
                 trainer = Trainer(model, settings, *about)
             with interruptible(trainer.run):
                 return trainer.train()
-
-
-@contextmanager
-def _crew(model: Model, settings: Settings, n: int, group: Group) -> Iterator[Crew]:
-    """Who runs the shards of this rank; without shards products have the threads that pay."""
-    backend, rows = model.backend, settings.rows_of_a_batch(n) // group.size
-    if settings.shards is not None:
-        with crew_of(backend, max(settings.shards // group.size, 1)) as crew:
-            yield crew
-    elif backend.workers(2) == 1:
-        yield one_by_one
-    else:
-        with as_pays(rows * size for size in model.network.matrices):
-            yield one_by_one
 
 
 @contextmanager
@@ -191,7 +184,31 @@ def plan_training(
     model = model.learns(X, t)
     with model.backend.scope():
         parts = _checked(model, X, t, sample_weight, validation, settings.seed)
-        return plan_for(model, *parts, settings, copies)
+        return plan_for(
+            model,
+            *parts,
+            with_shards(settings, model, parts[0].X, settings.rows_of_a_batch(parts[0].n)),
+            copies,
+        )
+
+
+def with_shards(settings: Settings, model: Model, X: Any, rows: int) -> Settings:
+    """The settings of one process with batches of so many rows of X, with as many shards as pay
+    where they leave the number open and may: with NumPy, for rows in memory, and steps of one pass
+    over a whole batch each."""
+    one_pass = settings.accumulate == 1 and settings.sam_radius is None and not settings.searches
+    whole = settings.mixup is None and not settings.record_steps
+    if settings.parallel or not (one_pass and whole) or isinstance(X, Part):
+        return settings
+    if model.backend.workers(2) == 1:
+        return settings
+    shards = shards_paying(products(model, rows))
+    return settings if shards == 1 else replace(settings, parallel={"shards": shards})
+
+
+def products(model: Model, rows: int) -> list[int]:
+    """Multiply-adds of each product of a pass on so many rows."""
+    return [rows * size for size in model.network.matrices]
 
 
 def _checked(

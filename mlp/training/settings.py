@@ -127,7 +127,8 @@ class Settings:
     from the next epoch on. parallel: {"shards": 4} cuts each batch into so many shards, a power of
     two, whose gradients are added in a fixed tree, so that 1, 2 and 4 processes, each of any number
     of threads, give the same weights to the last bit (on one kind of CPU); without it they agree to
-    rounding. With NumPy the shards run in threads of their own (docs/parallel.md).
+    rounding. With NumPy the shards run in threads of their own, and a large net on one process is
+    cut into as many as pay, unless this says {"shards": "none"} (docs/parallel.md).
 
     >>> settings = Settings(epochs=50, optimizer="rprop")
     >>> settings, settings.rate()
@@ -342,7 +343,7 @@ class Settings:
             (self.sam_radius is not None, alone + "sam_radius"),
             (self.accumulate > 1, alone + "accumulate"),
             (self.record_steps, alone + "record_steps"),
-            (self.parallel, alone + "parallel"),
+            (self.shards, alone + "parallel"),
             (average is not None and average.share, alone + "the average, or use 'swa'"),
         ]
 
@@ -352,6 +353,9 @@ class Settings:
         for name in self.parallel:
             if name != "shards":
                 raise InputError(f"parallel: no setting {name!r}{did_you_mean(name, ['shards'])}")
+        shards = self.parallel.get("shards")
+        if isinstance(shards, str) and shards != "none":
+            raise InputError(f"parallel: shards is a number or 'none', not {shards!r}")
         if self.shards is not None:
             check_whole("parallel: shards", self.shards, 1)
             if self.shards & (self.shards - 1):
@@ -364,7 +368,8 @@ class Settings:
     @property
     def shards(self) -> int | None:
         """The shards of a batch; None: one for each process."""
-        return self.parallel.get("shards")
+        shards = self.parallel.get("shards")
+        return None if shards == "none" else shards
 
     def rows_of_a_batch(self, n: int) -> int:
         """How many of n rows a batch has; the last one may have fewer."""
@@ -447,7 +452,7 @@ class Settings:
             )
         if not self.shuffle:
             raise InputError("mixup without shuffle mixes the same rows in each epoch: shuffle")
-        if self.parallel:
+        if self.shards is not None:
             raise InputError("mixup mixes the rows of whole batches: it is not for shards")
 
     def rate(self) -> float:

@@ -131,11 +131,12 @@ class Setup:
             self._data(streamed[0])
         with under("step"):
             self._step()
+        parts = settings.shards or 1
         with under("evaluation"):
             self.measure_train = None
             if settings.target_loss is not None:
                 self.measure_train = Evaluator(
-                    self.shown, self.feed, samples, metrics=(), group=group
+                    self.shown, self.feed, samples, (), (), group, crew, parts
                 )
         with under("validation"):
             self.feed_held_out = self.measure_held_out = None
@@ -143,7 +144,7 @@ class Setup:
                 self.feed_held_out = self.model.feed(held_out, streamed[1])
                 chosen = settings.metrics, settings.watched
                 self.measure_held_out = Evaluator(
-                    self.shown, self.feed_held_out, held_out, *chosen, group
+                    self.shown, self.feed_held_out, held_out, *chosen, group, crew, parts
                 )
         self.room: dict[str, Array] = {}
         if copies:
