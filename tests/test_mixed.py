@@ -263,6 +263,48 @@ def test_the_update_undoes_the_scale_to_the_bit(halves, optimizer):
     assert len({tuple(scale) for scale in scales}) == 1
 
 
+FREE = 1e30  # a max_norm that nothing reaches, with which the copy is made anew in each run
+
+
+@pytest.mark.parametrize("precision", ["mixed", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "adamw", "accumulate": 2},
+        {"optimizer": "momentum", "rate_factors": {1: 0.0}},
+        {"optimizer": "sgd", "clip_value": 0.1},
+        {"optimizer": "muon"},
+        {"record_steps": True},
+    ],
+    ids=str,
+)
+def test_the_copy_that_the_update_writes_is_the_weights_rounded(
+    halves, monkeypatch, options, precision
+):
+    """What products read of w; also where a callback moves w between two steps, and in a run that
+    is gone on with."""
+    if isinstance(halves, Halves):
+        monkeypatch.setattr(halves, "record", lambda call: call)
+    X, t = data()
+
+    class Shrinks:
+        def on_batch_end(self, under_way):
+            if under_way.state.step % 3 == 1:
+                under_way.model.w = 0.9 * under_way.model.w
+
+    def trained(most):
+        layers = [Dense(16, "relu"), Dense(16, "gelu", max_norm=most), Dense(2, "softmax")]
+        model = Model(
+            Network(6, layers), "cross_entropy", seed=2, backend=halves, precision=precision
+        )
+        about = {"batch_size": 8, "seed": 1} | options
+        first = train(model, X, t, epochs=2, **about)
+        return train(model, X, t, epochs=4, callbacks=[Shrinks()], state=first.state, **about)
+
+    same(trained(None), trained(FREE), halves)
+
+
 def test_a_step_that_overflows_is_left_out(halves):
     """With a scale of 2^24 the deltas do not fit float16: it is halved until they do."""
     start = run(halves, epochs=0).state

@@ -132,6 +132,7 @@ class Bar:
     """Epoch, bar, numbers of the last whole epoch, time left; redrawn ten times a second."""
 
     PAUSE = 0.1
+    only_looks = True
 
     def __init__(self, shown: Any, short: bool = False):
         self.shown, self.short = shown, short

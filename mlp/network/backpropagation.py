@@ -68,8 +68,9 @@ class Pass:
     quantity of eq. (1)-(4) has an array of its own. whole: the samples of the batch of which these
     n are a shard.
 
-    With mixed precision the products read a copy of the weights in the storage's dtype, and δ_L
-    goes there; to float16 multiplied by ``scale``, since small deltas would vanish, and the
+    With mixed precision the products read a copy of the weights in the storage's dtype, made anew
+    in each run unless it is given: ``narrow`` (parameters,), which then follows w. δ_L goes there
+    too; to float16 multiplied by ``scale``, since small deltas would vanish, and the
     gradient is divided by it (Micikevicius et al., arXiv:1710.03740, sections 3.1 and 3.2).
     bfloat16 has float32's range and needs none (Kalamkar et al., arXiv:1905.12322).
     """
@@ -87,6 +88,7 @@ class Pass:
         slot: bool = False,
         keeps: bool = False,
         whole: int | None = None,
+        narrow: Array | None = None,
     ):
         self.network, self.tape, self.arena, self.n = network, tape, arena, n
         self.mixed = arena.storage != arena.dtype
@@ -102,7 +104,7 @@ class Pass:
             x0 = arena.get(("a narrow", 0), n, network.inputs, arena.storage)
             tape.copy(self.inputs, x0)
         self.x: dict[int, Any] = {0: x0}
-        p = self._parameters(w)
+        p = self._parameters(w, narrow)
         s = self._statistics(statistics)
         self.places: dict[int, Place] = {}
         for l in network.numbers():
@@ -125,13 +127,15 @@ class Pass:
                 weights=weights,
             )
 
-    def _parameters(self, w: Array) -> dict[int, dict[Any, Array]]:
+    def _parameters(self, w: Array, narrow: Array | None) -> dict[int, dict[Any, Array]]:
         """Each layer's parameters; the weights are a copy in the storage's dtype if that is
-        narrow, made anew in each run."""
+        narrow."""
         found = _by_layer(self.network, w)
         if self.mixed:
-            weights, narrow = slice(0, self.network.weights), self.arena.vector(("w",), w.shape[0])
-            self.tape.copy(w[weights], narrow[weights])
+            if narrow is None:
+                weights = slice(0, self.network.weights)
+                narrow = self.arena.vector(("w",), w.shape[0])
+                self.tape.copy(w[weights], narrow[weights])
             copied = _by_layer(self.network, narrow)
             for entry in self.network.layout:
                 if entry.parameter.role == "weight":

@@ -162,19 +162,19 @@ class Objective:
         keeps: bool = False,
         whole: int | None = None,
         unscales: bool = True,
+        narrow: Array | None = None,
     ) -> Evaluation:
         """The evaluation that computes the value and writes the gradient into g.
 
         scale: (1,) on the device, for mixed precision. unscales: see `Pass.backward`; what adds to
-        g has to find it so. statistics: of the layers, changed in each
-        run. keeps: see `mlp.network.backpropagation.Pass`. whole: the rows of the batch of which
-        these n are a shard: then value and gradient are its share of them, without penalties.
+        g has to find it so. statistics: of the layers, changed in each run. keeps, narrow: see
+        `mlp.network.backpropagation.Pass`. whole: the rows of the batch of which these n are a
+        shard: then value and gradient are its share of them, without penalties.
         """
         tape = Tape(backend, arena.precision)
         s = arena.get(("s",), n, 1) if weighted else None
-        network = Pass(
-            self.network, tape, arena, n, w, statistics, weights=s, keeps=keeps, whole=whole
-        )
+        about: Any = {"weights": s, "keeps": keeps, "whole": whole, "narrow": narrow}
+        network = Pass(self.network, tape, arena, n, w, statistics, **about)
         network.forward(training=True)
         sums, t, s, delta, weight = self._output(
             network, weighted, self._delta_formula, keeps, whole

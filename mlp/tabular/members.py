@@ -106,6 +106,7 @@ class Team:
     tried: dict[str, float] = field(default_factory=dict)
     stopped: str = ""
     over: bool = False
+    only_looks = True
 
     def stop(self, reason: str) -> None:
         """End all members after the batch under way."""

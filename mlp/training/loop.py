@@ -58,7 +58,7 @@ from mlp.training.initial import from_data
 from mlp.training.memory_plan import Plan, plan_for
 from mlp.training.pace import Pace
 from mlp.training.ranks import about_ranks, aligned
-from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible
+from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible, only_looks
 from mlp.training.search import Search
 from mlp.training.settings import Options, Settings
 from mlp.training.setup import Setup
@@ -267,6 +267,7 @@ def epoch(
     done, when a step is, and before the rows of the next are asked for. A step that fails is none.
     """
     index = None if order is None else feed.rows(order)
+    step.follow()
 
     def rows_of(batch: int) -> Rows | None:
         if stays or batch >= len(batches):
@@ -349,6 +350,8 @@ class Trainer:
         self.failed: Exception | None = None  # of a callback, until the ranks meet
         self._check_watched()
         self.hooks = {name: hooks_of(callbacks, name) for name in EVENTS}
+        batch = [*self.hooks["on_batch_start"], *self.hooks["on_batch_end"]]
+        self.touched = not all(map(only_looks, batch))  # weights between steps, perhaps
 
     # ------------------------------------------------------------------ the loop
 
@@ -448,6 +451,8 @@ class Trainer:
             if self._stopping():
                 return False
             self._call("on_batch_start")
+            if self.touched:
+                step.follow()
             self.started = time.perf_counter()
             return True
 

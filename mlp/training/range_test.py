@@ -102,6 +102,8 @@ def find_learning_rate(
 class _Search:
     """The callback that looks at the loss of each batch."""
 
+    only_looks = True
+
     def __init__(self, rate: Callable[[int], float], steps: int):
         self.rate, self.steps = rate, steps
         self.rates: list[float] = []

@@ -45,7 +45,9 @@ class Run:
 
     A callback is any object with some of the methods ``on_run_start``, ``on_epoch_start``,
     ``on_batch_start``, ``on_batch_end``, ``on_epoch_end``, ``on_run_end``, each taking the run; a
-    plain function is called when an epoch ends. `stop` ends the run after the batch under way.
+    plain function is called when an epoch ends. It may change weights; one with ``only_looks =
+    True`` does not, which with mixed precision spares a copy of them after each batch. `stop` ends
+    the run after the batch under way.
     ``plan``: what the run takes of the device's memory; ``threads``: of its products, or shards.
     """
 
@@ -99,6 +101,11 @@ def hooks_of(callbacks: list[Any], event: str) -> list[Callable[[Run], None]]:
     for hook in found:
         check_takes("a callback", hook, "run")
     return found
+
+
+def only_looks(hook: Callable[[Run], None]) -> bool:
+    """Whether the callback that a hook is of says that it leaves weights alone."""
+    return bool(getattr(getattr(hook, "__self__", None), "only_looks", False))
 
 
 class Stoppable(Protocol):

@@ -84,6 +84,9 @@ class Search:
     def ahead(self, feed: Feed, rows: Rows) -> None:
         """Nothing is ahead of the one batch."""
 
+    def follow(self) -> None:
+        """It looks itself whether the weights are those it left."""
+
     def __call__(
         self, n: int, rows: Any, eta: float, number: int, seed: int, losses: Array, *others: Any
     ) -> None:

@@ -386,6 +386,7 @@ class Setup:
                 model.statistics = state.statistics
             for name, vector in self.vectors.items():
                 self._fill(vector, state.vectors[name])
+        self.step.follow()
         self.keep_average()
         best: tuple[Any, Any] = None, None
         if state.best_w is not None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends import Array, BackendError
+from backends import PRECISIONS, Array, BackendError
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import BlockOrder
 from mlp.errors import InputError
@@ -104,9 +104,19 @@ class Step:
         self.kept = [] if settings.sam_radius is None else [empty()]
         self.squares = empty() if self.kept or settings.clip_norm is not None else None
         # Whether nothing but the update reads the gradient, which may then undo the scale itself.
-        whole = group.size == 1 and settings.shards is None and accumulated is None
-        alone = whole and self.squares is None and not any(part.shape for part in self.parts)
+        whole = group.size == 1 and settings.shards is None
+        alone = (
+            whole
+            and accumulated is None
+            and self.squares is None
+            and not any(part.shape for part in self.parts)
+        )
         self.unscales = not alone or bool(network.penalties())
+        # With mixed precision, what products read of w: the update writes it, where nothing moves w
+        # between the update and the next gradient.
+        self.narrow, storage = None, PRECISIONS[model.precision].storage
+        if storage != model.dtype and whole and not self.kept and not network.constraints():
+            self.narrow = backend.empty((network.parameters,), storage)
         self.evaluations, self.fill, self.sums, self.shards = {}, {}, {}, None
         self.gradients: dict[int, list[Callable[[], None]]] = {}
         if group.size > 1 or settings.shards is not None:
@@ -131,9 +141,8 @@ class Step:
                 self.mixup = Mixup(backend, model.dtype, settings.mixup)
             for n in sizes:
                 arguments = backend, model.w, self.batch_g, self.arena, n, weighted, scale
-                evaluation = model.objective.gradient(
-                    *arguments, model.statistics, unscales=self.unscales
-                )
+                about: Any = {"unscales": self.unscales, "narrow": self.narrow}
+                evaluation = model.objective.gradient(*arguments, model.statistics, **about)
                 self.evaluations[n], self.fill[n] = evaluation, feed.bind(evaluation)
                 if self.mixup is not None:
                     mixing = self.mixup.bind(evaluation, self.arena)
@@ -188,6 +197,11 @@ class Step:
         if self.shards is not None:
             rows = rows[0]  # the others follow when they are asked for
         feed.ahead(rows)
+
+    def follow(self) -> None:
+        """Others than these steps may have changed w: what products read of it is made anew."""
+        if self.narrow is not None:
+            self.backend.copy(self.model.w, self.narrow)
 
     def load(self, batch: slice) -> None:
         """The rows of a batch that stays where it is."""
@@ -297,9 +311,12 @@ class Step:
             update = guarded(update, vectors)
         if self.kept:
             update = from_kept(update, vectors)
-        kernel = self.backend.fuse(update, into=(0, *range(2, 2 + vectors)))
+        beside, written = self.kept, 2 + vectors
+        if self.narrow is not None:
+            update, beside, written = copied(update, vectors), [self.narrow], 3 + vectors
+        kernel = self.backend.fuse(update, into=(0, *range(2, written)))
         scalars = 0 if constants else len(rule.constants(1.0, 1))
-        arrays = [x[part] for x in (self.model.w, self.g, *self.vectors.values(), *self.kept)]
+        arrays = [x[part] for x in (self.model.w, self.g, *self.vectors.values(), *beside)]
         return kernel.bind(*arrays, *self.fine, *self.shrink, *constants, scalars=scalars)
 
     def __call__(
@@ -379,6 +396,18 @@ def _update(
         update(*constants(eta, number, decay))
 
 
+def copied(update: Callable[..., Any], vectors: int) -> Callable[..., Any]:
+    """The update that leaves its w in a narrower array too, after so many state vectors."""
+
+    def copied_update(xp: Any, w: Array, g: Array, *rest: Array) -> Any:
+        state, constants = rest[:vectors], rest[vectors + 1 :]
+        new = update(xp, w, g, *state, *constants)
+        new = new if isinstance(new, tuple) else (new,)
+        return (*new, new[0])
+
+    return copied_update
+
+
 def added(xp: Any, g: Array, more: Array, begun: Array, share: Array) -> Array:
     """One more batch's gradient; the first one begins the sum anew."""
     return xp.where(begun + 0.0 * more > 0.0, g + share * more, share * more)
@@ -450,6 +479,10 @@ class Recorded:
     def ahead(self, feed: Feed, rows: Rows) -> None:
         """As `Step`."""
         feed.ahead(rows)
+
+    def follow(self) -> None:
+        """As `Step`."""
+        self.step.follow()
 
     def begin(
         self,
