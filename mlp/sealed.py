@@ -1,13 +1,13 @@
 """Folders whose files are known by length and checksum.
 
 A manifest beside the files says, for each, how long it is and its blake2b, and what the folder is
-about; it carries the checksum of itself. A folder that is written whole appears in its place by one
-rename, after all of it is on the disk. What is read is checked first.
+about; it carries the checksum of itself. What is read is checked first.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as here:
-...     folder = Path(here, "numbers")
-...     write_folder(folder, {"a.bin": b"12345"}, {"unit": "mm"})
+...     folder = Path(here)
+...     _ = (folder / "a.bin").write_bytes(b"12345")
+...     seal(folder, ["a.bin"], {"unit": "mm"})
 ...     before = damages(folder)
 ...     _ = (folder / "a.bin").write_bytes(b"12344")
 ...     read_manifest(folder)["about"], before, [str(found)[-35:] for found in damages(folder)]
@@ -24,28 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from mlp.errors import InputError
-from mlp.files import PARTIAL, beside, flush_folder, reading, write_atomically, write_new
+from mlp.files import PARTIAL, beside, reading, write_atomically
 
 MANIFEST, SEAL = "manifest.json", "blake2b of the above"
 LONGEST = 1 << 24  # bytes of a manifest
-
-
-def write_folder(place: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
-    """A new folder of these files with their manifest: whole at its place, or not there. OSError if
-    it cannot be written."""
-    partial = beside(place)
-    try:
-        os.mkdir(partial)
-        for name, data in files.items():
-            write_new(partial / name, data)
-        marks = {name: _mark(len(data), blake2b(data)) for name, data in files.items()}
-        write_new(partial / MANIFEST, _sealed(marks, about))
-        flush_folder(partial)
-        os.rename(partial, place)
-        flush_folder(place.parent)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def seal(folder: Path, names: Iterable[str], about: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mlp.app.config import load
 from mlp.app.runs import train_run
-from tests.plants import write_plants
+from tests.plants import settle, write_plants
 
 MB = 1 << 20
 
@@ -44,9 +44,7 @@ class Watch:
 
     def on_epoch_end(self, run: object) -> None:
         if run.state.epoch % self.every == 0:  # type: ignore[attr-defined]
-            for thread in threading.enumerate():
-                if thread.name == "checkpoint":
-                    thread.join()
+            settle(run)
             self.seen.append(taken())
 
 

@@ -1,5 +1,6 @@
 """What tests of runs share: a small table with the settings for it, a command, and damages."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,14 @@ def at_step(number, do):
             do(run)
 
     return type("At", (), {"on_batch_end": staticmethod(look)})()
+
+
+def settle(run: object) -> None:
+    """A callback: until the checkpoint under way is written, for tiny runs are faster than the
+    disk."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.settle()  # type: ignore[attr-defined]
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -318,10 +318,10 @@ def test_a_safetensors_file_of_another_program(saved):
 
 
 def test_a_model_is_no_state(saved, tmp_path):
-    with pytest.raises(InputError, match=r"is array-mlp model 2, not array-mlp state 1"):
+    with pytest.raises(InputError, match=r"is array-mlp model 2, not array-mlp state 2"):
         load_state(saved)
     save_state(run_for_state().state, tmp_path / "s", get_backend("numpy"))
-    with pytest.raises(InputError, match=r"is array-mlp state 1, not array-mlp model 2"):
+    with pytest.raises(InputError, match=r"is array-mlp state 2, not array-mlp model 2"):
         load_model(tmp_path / "s")
 
 

@@ -1,20 +1,24 @@
 """Checkpoints: whatever ends a run, it goes on from the last whole one as if it had not stopped."""
 
 import errno
+import json
 import os
-import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import mlp
+from backends import get_backend
 from mlp import Checkpoints, Dense, InputError, Model, Network, train
 from mlp.formulas.optimizers import OPTIMIZERS
-from mlp.sealed import MANIFEST, damages, read_manifest, write_folder
+from mlp.sealed import MANIFEST, seal
 from mlp.training.checkpoints import STATE_FILE, parsed
-from tests.plants import damage
+from tests.plants import damage, settle
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 3))
@@ -54,14 +58,7 @@ def fail(run):
     raise Stop
 
 
-def wait(run):
-    """Until what is under way is written: these runs are faster than the disk."""
-    for thread in threading.enumerate():
-        if thread.name == "checkpoint":
-            thread.join()
-
-
-waits = type("Waits", (), {"on_batch_end": staticmethod(wait)})()
+waits = type("Waits", (), {"on_batch_end": staticmethod(settle)})()
 
 
 # --- when ------------------------------------------------------------------------------------
@@ -93,7 +90,7 @@ def test_every_checkpoint_on_the_way_leads_to_the_same_end(tmp_path, optimizer):
     seen = {path.name for path in kept.found()}
     assert len(seen) > 1
     for path in kept.found():
-        state = mlp.load_state(path / STATE_FILE)
+        state = mlp.load_state(path)
         found = train(model(hidden=hidden), X, t, state=state, **options)
         same_run(found, expected, expected.model.backend)
 
@@ -104,8 +101,7 @@ def test_the_last_ones_and_the_best_stay(tmp_path):
     train(model(), X, t, checkpoint=kept, callbacks=[waits], **options)
     found = kept.found()
     assert 2 <= len(found) <= 3
-    assert not any(damages(path) for path in found)
-    assert read_manifest(found[0])["about"]["epoch"] == 9
+    assert mlp.load_state(found[0]).epoch == 9
 
 
 @pytest.mark.parametrize(
@@ -137,32 +133,131 @@ def test_the_folder_of_another_run_is_refused(tmp_path):
 # --- damages ---------------------------------------------------------------------------------
 
 
-def test_every_damage_is_named_and_the_checkpoint_before_is_used(tmp_path):
-    names = [STATE_FILE, MANIFEST]
+def folder_of_before(place, state):
+    """A checkpoint as earlier versions wrote it, and the files that it is of."""
+    place.mkdir()
+    mlp.save_state(state, place / STATE_FILE, get_backend("numpy"))
+    seal(
+        place, [STATE_FILE], {"epoch": state.epoch, "watch": "loss", "loss": "0.5", "of": {"a": 1}}
+    )
+    return [place / STATE_FILE, place / MANIFEST]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_every_damage_is_named_and_the_checkpoint_before_is_used(tmp_path, before):
     kept = Checkpoints(tmp_path / "kept", "1 step")
     train(model(), X, t, checkpoint=kept, **RUN)
-    state = mlp.load_state(kept.found()[0] / STATE_FILE)
-    contents = {STATE_FILE: (kept.found()[0] / STATE_FILE).read_bytes()}
+    state = kept.newest()
     for number in range(60):
-        folder = tmp_path / str(number)
+        folder, files = tmp_path / str(number), []
         folder.mkdir()
         for k in (1, 2):
-            write_folder(folder / f"00000{k}-epoch-{k}", contents, {"epoch": k})
-        damage(folder / "000002-epoch-2" / names[number % 2], number)
-        assert len(damages(folder / "000002-epoch-2")) == 1
+            if before:
+                files.append(folder_of_before(folder / f"00000{k}-epoch-{k}", state)[number % 2])
+            else:
+                files.append(folder / f"00000{k}-epoch-{k}.safetensors")
+                files[-1].write_bytes(kept.found()[0].read_bytes())
+        damage(files[1], number)
+        if not before and not files[1].exists():
+            continue  # nothing is read of it
         with pytest.warns(UserWarning, match="000002-epoch-2.*the checkpoint before it is used"):
             assert Checkpoints(folder).newest().step == state.step
-        damage(folder / "000001-epoch-1" / names[number % 2], number)
+        damage(files[0], number)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             assert Checkpoints(folder).newest() is None
         assert ["00000" in str(w.message) for w in said] == [True, True]
 
 
+def test_a_run_goes_on_from_a_folder_of_before(tmp_path):
+    """Earlier versions wrote a checkpoint as a folder of two files, and the history as JSON."""
+    expected = train(model(), X, t, **RUN)
+    kept = Checkpoints(tmp_path / "now", "1 step")
+    with pytest.raises(Stop):
+        train(model(), X, t, checkpoint=kept, callbacks=[waits, at_step(14, fail)], **RUN)
+    kept = Checkpoints(tmp_path / "before", "1 step", keep=2)
+    Path(kept.folder).mkdir()
+    for k, path in enumerate(reversed(Checkpoints(tmp_path / "now").found()), start=1):
+        state = mlp.load_state(path)
+        file, _ = folder_of_before(tmp_path / f"before/00000{k}-epoch-{state.epoch}", state)
+        history_as_json(file)
+        seal(file.parent, [file.name], {"loss": "0.5", "of": {"a": 1}})
+    assert kept.said() == {"a": 1}
+    assert kept.newest().step == 14
+    assert kept.newest().history == state.history
+    found = train(model(), X, t, state=kept.newest(), checkpoint=kept, callbacks=[waits], **RUN)
+    same_run(found, expected, expected.model.backend)
+    assert len([path for path in kept.found() if path.is_file()]) >= 2  # those of before went
+
+
+def history_as_json(path):
+    """A state's file as earlier versions wrote it."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["about"])
+    tensors = load_file(path)
+    names = about["history"]
+    columns = {name: tensors.pop(f"history_{name}") for name in names}
+    about["history"] = {name: [repr(float(x)) for x in values] for name, values in columns.items()}
+    save_file(tensors, path, {"format": "array-mlp state 1", "about": json.dumps(about)})
+
+
+def test_the_file_is_as_the_library_of_the_format_writes_it(tmp_path):
+    """Header and tensors, but for the order of what the header says."""
+    path = tmp_path / "s"
+    mlp.save_state(train(model(), X, t, **RUN).state, path, get_backend("numpy"))
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    ours = path.read_bytes()
+    save_file(load_file(path), path, metadata)
+    theirs = path.read_bytes()
+    assert len(ours) == len(theirs)
+    at = 8 + int.from_bytes(ours[:8], "little")
+    assert ours[:8] == theirs[:8]
+    assert json.loads(ours[8:at]) == json.loads(theirs[8:at])
+    assert ours[at:] == theirs[at:]
+
+
+def test_the_number_counts_and_not_its_letters(tmp_path):
+    state = train(model(), X, t, **RUN).state
+    for name in ("999999-epoch-1", "1000000-epoch-2"):
+        mlp.save_state(state, tmp_path / f"{name}.safetensors", get_backend("numpy"))
+    kept = Checkpoints(tmp_path, keep=1)
+    kept.write(state, get_backend("numpy"), "loss")
+    assert [path.name[:7] for path in kept.found()][:1] == ["1000001"]
+
+
+# --- one writer ------------------------------------------------------------------------------
+
+
+def test_a_second_writer_of_the_folder_is_refused(tmp_path):
+    """Also by a thread of the same program; when the first has ended the folder is free."""
+    said = []
+
+    def second(run):
+        with pytest.raises(InputError, match=r"is written to by another program.*name another"):
+            train(model(), X, t, checkpoint=tmp_path / "kept", **RUN)
+        said.append(run.state.step)
+
+    train(model(), X, t, checkpoint=tmp_path / "kept", callbacks=[at_step(3, second)], **RUN)
+    assert said == [3]
+    with pytest.raises(InputError, match="another run"):  # and no longer by another program
+        train(model(), X, t, checkpoint=tmp_path / "kept", **RUN)
+    state = Checkpoints(tmp_path / "kept").newest()
+    for ends in (fail, second):  # whatever ended the one before
+        with suppress(Stop):
+            at = at_step(35, ends)
+            options = RUN | {"epochs": 9}
+            train(
+                model(), X, t, checkpoint=tmp_path / "kept", state=state, callbacks=[at], **options
+            )
+        state = Checkpoints(tmp_path / "kept").newest()
+    assert state.epoch == 9
+
+
 # --- disks -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["mkdir", "open", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["open", "fsync", "replace", "unlink"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
 def test_what_the_disk_refuses_is_one_warning_and_training_goes_on(
     tmp_path, monkeypatch, call, code
@@ -186,7 +281,7 @@ def test_what_the_disk_refuses_is_one_warning_and_training_goes_on(
     assert len(said) == 1
     assert kept.newest().step == result.state.step
     train(model(), X, t, checkpoint=kept, state=kept.newest(), **RUN)  # what is left is removed
-    assert not [path for path in Path(kept.folder).iterdir() if path.name.startswith(".")]
+    assert not [path for path in Path(kept.folder).iterdir() if path.name.endswith(".partial")]
 
 
 def test_a_folder_that_goes_away_is_not_made_again(tmp_path):

@@ -413,7 +413,7 @@ def test_a_model_file_stands_for_a_run(here):
     message = run("evaluate", model, "plants.csv", code=2)
     assert "is a model alone: name the column to predict by --target NAME" in message
     message = run("predict", "runs/plants/state.safetensors", "plants.csv", code=2)
-    assert "array-mlp state 1, not array-mlp model 2" in message
+    assert "array-mlp state 2, not array-mlp model 2" in message
     message = run("train", "--resume", model, code=2)
     assert "is a file; a run is a folder" in message
     message = run("predict", "plants.csv", "plants.csv", code=2)

@@ -16,7 +16,6 @@ from mlp import Checkpoints, InputError
 from mlp.estimators.stochastic import Epochs
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.locks import take
-from mlp.training.checkpoints import STATE_FILE
 from tests.plants import damage
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -242,7 +241,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
     kept = Checkpoints(tmp_path, "1 step", keep=2)
     ended(classifier(checkpoint=kept), 9, X, Y)
     newest = kept.found()[0]
-    damage(newest / STATE_FILE, 1)
+    damage(newest, 1)
     with pytest.warns(UserWarning, match=f"{newest.name}.*; the checkpoint before it is used"):
         same(classifier(checkpoint=kept).fit(X, Y), expected)
 
@@ -252,7 +251,7 @@ def test_what_the_disk_refuses_is_one_warning(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     def full(estimator):
-        monkeypatch.setattr("os.rename", refuses)
+        monkeypatch.setattr("os.replace", refuses)
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -521,7 +521,7 @@ def test_a_device_that_is_lost(backend, tmp_path, monkeypatch):
         at = at_step(22, lambda run: lose(backend, patch, Gone("the bus is silent\nand more")))
         said = rf"^training: the device of backend '{backend.name}' is lost \(the bus is silent\); "
         with pytest.raises(
-            BackendError, match=said + "the last checkpoint is .*-epoch-3: a new pr"
+            BackendError, match=said + "the last checkpoint is .*-epoch-3.safetensors: a new pr"
         ):
             train(model(backend), X, t, checkpoint=kept, callbacks=[settled, at], **RUN)
     assert kept.newest().step == 20

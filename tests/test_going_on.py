@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -25,7 +24,7 @@ from mlp.locks import is_held
 from mlp.sealed import MANIFEST, damages, read_manifest
 from mlp.training.checkpoints import STATE_FILE, Checkpoints
 from tests.kill import content
-from tests.plants import at_step, damage, run, write_plants
+from tests.plants import at_step, damage, run, settle, write_plants
 
 
 @pytest.fixture
@@ -38,9 +37,7 @@ def here(tmp_path, monkeypatch):
 
 
 def fail(run):
-    for thread in threading.enumerate():
-        if thread.name == "checkpoint":
-            thread.join()
+    settle(run)
     raise KeyError("mine")
 
 
@@ -159,13 +156,14 @@ def test_a_run_that_ended_on_patience_says_so(here):
 def test_the_last_whole_checkpoint_is_used_and_the_damaged_one_named(here, whole):
     part = ended()
     newest = Checkpoints(part / "checkpoints").found()[0]
-    with open(newest / STATE_FILE, "r+b") as file:
+    with open(newest, "r+b") as file:
         file.seek(-5, 2)
         file.write(b"x")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         said = CliRunner().invoke(app, ["train", "--resume", "part"]).stderr.splitlines()
-    assert f"{newest.name}/{STATE_FILE} is damaged (checksum differs); the checkp" in said[0]
+    assert f"{newest.name} is damaged or no safetensors file (its checksum is not" in said[0]
+    assert said[0].endswith("; the checkpoint before it is used")
     assert "part had come to epoch 3; it goes on from epoch " in said[-1] or len(said) == 1
     assert content(part) == whole
 
@@ -464,12 +462,14 @@ def test_every_damage_of_a_run_is_named(here):
     assert all(line.endswith(": whole") for line in run("verify", "good").splitlines())
     names = [x.relative_to(finished) for x in finished.rglob("*") if x.is_file()]
     names = sorted(name for name in names if name.name != ".lock")
-    assert len(names) == 7 + 2 * len(Checkpoints("good/checkpoints").found())
+    assert len(names) == 7 + len(Checkpoints("good/checkpoints").found())
     for number in range(100):
         shutil.rmtree("bad", ignore_errors=True)
         shutil.copytree(finished, "bad")
         name = names[number % len(names)]
         damage(Path("bad") / name, number)
+        if name.parent.name == "checkpoints" and not (Path("bad") / name).exists():
+            continue  # nothing is read of it
         result = CliRunner().invoke(app, ["verify", "bad"])
         assert result.exit_code == 1, name
         wrong = [line for line in result.stdout.splitlines() if not line.endswith(": whole")]

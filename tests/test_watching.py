@@ -2,7 +2,6 @@
 
 import csv
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import mlp
 from mlp import Checkpoints, Dense, InputError, Model, Network, train
 from mlp.formulas.metrics import METRICS, evaluate
 from mlp.training.checkpoint import load_state, save_state
+from tests.plants import settle
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 3))
@@ -142,14 +142,9 @@ def test_the_best_checkpoint_is_kept(greater, tmp_path):
     metric = Scripted([0.5, 0.1, 0.9, 0.4, 0.4, 0.4, 0.4, 0.4], greater)
     kept = Checkpoints(tmp_path, "1 epoch", keep=1)
 
-    def wait(run):  # these runs are faster than the disk
-        for thread in threading.enumerate():
-            if thread.name == "checkpoint":
-                thread.join()
-
-    callbacks = [type("Waits", (), {"on_batch_end": staticmethod(wait)})()]
+    callbacks = [type("Waits", (), {"on_batch_end": staticmethod(settle)})()]
     watched("numbers", metric, patience=None, checkpoint=kept, callbacks=callbacks)
-    epochs = {int(path.name.rpartition("-")[2]) for path in kept.found()}
+    epochs = {mlp.load_state(path).epoch for path in kept.found()}
     assert epochs == {3 if greater else 2, 8}
 
 

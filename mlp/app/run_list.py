@@ -14,9 +14,9 @@ from mlp.errors import InputError
 from mlp.locks import is_held
 from mlp.model import load_model
 from mlp.model_file import MODEL_FILE
-from mlp.sealed import MANIFEST, check, damages, read_manifest
+from mlp.sealed import MANIFEST, check, read_manifest
 from mlp.training.checkpoint import load_state
-from mlp.training.checkpoints import STATE_FILE, Checkpoints, epoch_of
+from mlp.training.checkpoints import STATE_FILE, Checkpoints, damage, epoch_of
 
 HEAD = ["run", "status", "epochs", "best", "began"]
 
@@ -57,7 +57,7 @@ def _status(run: Path, about: dict[str, Any]) -> str:
 
 def _goes_on(run: Path) -> str:
     """From where it can be gone on with."""
-    whole = (x for x in Checkpoints(run / CHECKPOINTS).found() if not damages(x))
+    whole = (x for x in Checkpoints(run / CHECKPOINTS).found() if not damage(x))
     newest = next(whole, None)
     return "begins anew" if newest is None else f"goes on from epoch {epoch_of(newest)}"
 
@@ -94,9 +94,7 @@ def verified(run: Path) -> Iterator[tuple[str, str]]:
     for name, mark in marks.items():
         yield name, _wrong(run / name, mark)
     for path in sorted(Checkpoints(run / CHECKPOINTS).found()):
-        wrong = damages(path)
-        name = str(path.relative_to(run))
-        yield name, str(wrong[0]) if wrong else _unreadable(path / STATE_FILE)
+        yield str(path.relative_to(run)), damage(path)
 
 
 def _wrong(path: Path, mark: dict[str, Any]) -> str:

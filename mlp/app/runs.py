@@ -51,6 +51,7 @@ from mlp.app.standing import Over, alike, in_run, resolved, standing
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically
+from mlp.locks import LOCK
 from mlp.memory import is_short, shortage
 from mlp.model import Model, load_model, measure, save_model
 from mlp.model_file import MODEL_FILE
@@ -397,6 +398,7 @@ def _complete(folder: RunFolder, result: Result, metrics: dict[str, Any]) -> str
         if _picture(folder, result):
             files.append(PICTURE)
         with suppress(OSError):
+            (folder.checkpoints / LOCK).unlink(missing_ok=True)  # the run has one
             folder.checkpoints.rmdir()  # if there were none
         folder.say(files, status=_status(result), stopped=result.stopped)
     except InputError as error:

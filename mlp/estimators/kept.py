@@ -23,11 +23,8 @@ from mlp.errors import InputError
 from mlp.estimators.arrays import FitRows, to_host
 from mlp.estimators.models import RATE_MODES, plain
 from mlp.formulas.schedules import get_schedule
-from mlp.locks import take
 from mlp.names import spelled
-from mlp.sealed import read_manifest
-from mlp.training.checkpoint import load_state
-from mlp.training.checkpoints import STATE_FILE, Checkpoints
+from mlp.training.checkpoints import Checkpoints
 from mlp.training.state import State
 
 # What may be other when a fit goes on: `max_iter` too, but for a rate that falls until then.
@@ -73,19 +70,13 @@ def kept(estimator: Any, data: FitRows, held_out: FitRows | None) -> Iterator[Ke
         return
     checkpoints = given if isinstance(given, Checkpoints) else Checkpoints(given)
     folder = Path(checkpoints.folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
-    lock = take(folder, "name another folder; in a search every fit needs one of its own")
-    try:
+    with checkpoints.alone("name another folder; in a search every fit needs one of its own"):
         generator, state = estimator.random_state, None
         now = _about(estimator, data, held_out)
-        path = next(checkpoints.whole(), None)
-        if path is not None:
-            before = read_manifest(path)["about"].get("of")
-            _check_same(folder, before, now)
-            state, now = load_state(path / STATE_FILE), before
+        for before, said in checkpoints.whole():
+            _check_same(folder, said.get("of"), now)
+            state, now = before, said["of"]
+            break
         own = isinstance(generator, np.random.RandomState)
         draws = copy.deepcopy(generator) if own else np.random.RandomState(now["seed"])
         estimator._random_state = draws
@@ -97,8 +88,6 @@ def kept(estimator: Any, data: FitRows, held_out: FitRows | None) -> Iterator[Ke
         yield Kept(replace(checkpoints, of=now), state)
         if own:
             generator.set_state(draws.get_state())
-    finally:
-        lock.let_go()
 
 
 def _about(estimator: Any, data: FitRows, held_out: FitRows | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The state of a run on disk, to go on from; see `mlp.files` for what such a file is."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.errors import check_is
-from mlp.files import PathLike, content_of, packed, read, write_atomically
+from mlp.files import PathLike, Piece, content_of, packed, read, write_atomically
 from mlp.training.state import COUNTS, State
 
-STATE = "array-mlp state 1"  # the format
+STATE = "array-mlp state 2"  # the format
+BEFORE = "array-mlp state 1"  # when the history stood in the JSON
 OPTIONAL = ("best_w", "batch_losses", "loss_scale", "statistics", "best_statistics")
 NUMBERS = ("learning_rate", *COUNTS)
 LATER = {"seconds": 0.0}  # numbers that files of before do not have
@@ -32,7 +34,7 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     """
     check_is("save_state: state", state, State)
     check_is("save_state: backend", backend, Backend)
-    write_atomically(path, state_bytes(on_host(state, backend)))
+    write_atomically(path, *packed_state(on_host(state, backend)))
 
 
 def on_host(state: State, backend: Backend) -> State:
@@ -53,15 +55,16 @@ def is_finite(state: State) -> bool:
     return all(np.isfinite(np.asarray(x)).all() for x in (state.w, *state.vectors.values()))
 
 
-def state_bytes(state: State) -> bytes:
-    """What `save_state` writes, of a state on the host."""
+def packed_state(state: State, beside: Mapping[str, Any] | None = None) -> list[Piece]:
+    """What `save_state` writes, of a state on the host; ``beside`` is kept with it."""
     about = {name: getattr(state, name) for name in (*NUMBERS, *LATER)}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
-    about["history"] = {
-        name: [repr(float(x)) for x in values] for name, values in state.history.items()
-    }
+    about["history"] = list(state.history)
+    if beside is not None:
+        about["beside"] = dict(beside)
     tensors: dict[str, Any] = {"w": state.w}
     tensors |= {f"vector_{name}": x for name, x in state.vectors.items()}
+    tensors |= {f"history_{name}": np.asarray(x, np.float64) for name, x in state.history.items()}
     rest = {name: getattr(state, name) for name in OPTIONAL}
     tensors |= {name: x for name, x in rest.items() if x is not None}
     return packed(STATE, about, tensors)
@@ -72,14 +75,22 @@ def load_state(path: PathLike) -> State:
 
     Raises InputError if it is no such file, or its parts do not fit together.
     """
-    about, tensors = read(path, STATE)
+    return load_with(path)[0]
+
+
+def load_with(path: PathLike) -> tuple[State, dict[str, Any]]:
+    """The state of a file, and what is kept beside it."""
+    about, tensors = read(path, STATE, {BEFORE: dict})
     with content_of(path):
         vectors: dict[str, Array] = {
             name.removeprefix("vector_"): x
             for name, x in tensors.items()
             if name.startswith("vector_")
         }
-        history = {name: [float(x) for x in column] for name, column in about["history"].items()}
+        columns = about["history"]
+        if isinstance(columns, list):
+            columns = {name: tensors[f"history_{name}"].tolist() for name in columns}
+        history = {name: [float(x) for x in column] for name, column in columns.items()}
         if "epoch" in history:
             history["epoch"] = [int(x) for x in history["epoch"]]
         rest: dict[str, Any] = {name: tensors.get(name) for name in OPTIONAL}
@@ -88,4 +99,4 @@ def load_state(path: PathLike) -> State:
         best_loss = float(about["best_loss"])
         state = State(tensors["w"], vectors, history=history, best_loss=best_loss, **rest)
         state.check()
-        return state
+        return state, dict(about.get("beside", {}))

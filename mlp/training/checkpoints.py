@@ -1,11 +1,13 @@
 """Checkpoints: where a run stands, written beside training, so that what ends it costs little.
 
 At any step the state is copied on its device into room that is kept for it; a thread writes the
-copy while training goes on. A checkpoint is a folder of its own in ``Checkpoints.folder``, whole or
-not there (`mlp.sealed`): a kill, a power cut or a full disk leaves the ones before it as they were.
+copy while training goes on. A checkpoint is one file in ``Checkpoints.folder``, whole or not there
+(`mlp.files`): a kill, a power cut or a full disk leaves the ones before it as they were.
 
-    000007-epoch-137/state.safetensors    as `mlp.save_state` writes it
-    000007-epoch-137/manifest.json        its length and checksum, and where the run stood
+    000007-epoch-137.safetensors    as `mlp.save_state` writes it, and beside the state: which loss
+                                    is watched, how low it was, and what the checkpoint is of
+
+One of before is a folder of that name: the state, and a manifest that says the rest.
 """
 
 import errno
@@ -15,23 +17,25 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from queue import Queue
+from threading import ExceptHookArgs, Thread, excepthook
 from typing import Any
 
 from backends import Backend
 from mlp.durations import SECONDS
 from mlp.errors import InputError, check_is, check_whole
-from mlp.files import PathLike, checked_path
+from mlp.files import PathLike, checked_path, put
+from mlp.locks import take
 from mlp.memory import is_short
-from mlp.sealed import damages, read_manifest, remove_folder, remove_partial, write_folder
-from mlp.training.checkpoint import is_finite, load_state, on_host, state_bytes
+from mlp.sealed import damages, read_manifest, remove_folder, remove_partial
+from mlp.training.checkpoint import is_finite, load_with, on_host, packed_state
 from mlp.training.state import State
 
 STATE_FILE = "state.safetensors"
-NAME = re.compile(r"(\d+)-epoch-(\d+)")
+NAME = re.compile(r"(\d+)-epoch-(\d+)(\.safetensors)?")
 EVERY = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|epochs?|steps?)")
 
 
@@ -78,25 +82,40 @@ class Checkpoints:
         folder = Path(self.folder)
         if not folder.is_dir():
             return []
-        return sorted((x for x in folder.iterdir() if NAME.fullmatch(x.name)), reverse=True)
+        there = (x for x in folder.iterdir() if NAME.fullmatch(x.name))
+        return sorted(there, key=_number, reverse=True)
 
-    def whole(self) -> Iterator[Path]:
-        """Those that are not damaged, the newest first; a warning for each that is."""
+    def whole(self) -> Iterator[tuple[State, dict[str, Any]]]:
+        """Those that are not damaged, the newest first, as `content` gives them; a warning for each
+        that is."""
         for path in self.found():
-            if damaged := damages(path):
-                warnings.warn(f"{damaged[0]}; the checkpoint before it is used", stacklevel=3)
-            else:
-                yield path
+            try:
+                yield content(path)
+            except InputError as error:
+                warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=3)
 
     def said(self) -> dict[str, Any] | None:
         """What they are of, by the newest whole one; None if there is none or it does not say."""
-        path = next(self.whole(), None)
-        return None if path is None else read_manifest(path)["about"].get("of")
+        return next(self.whole(), (None, {}))[1].get("of")
 
     def newest(self) -> State | None:
         """Where the last whole checkpoint stood, to go on from; None if there is none."""
-        path = next(self.whole(), None)
-        return None if path is None else load_state(path / STATE_FILE)
+        return next(self.whole(), (None, {}))[0]
+
+    @contextmanager
+    def alone(self, cure: str = "name another folder") -> Iterator[None]:
+        """The folder within, for this one writer. InputError if it has another, or cannot be
+        made; cure: what else to do, for the message."""
+        folder = Path(self.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        lock = take(folder, cure)
+        try:
+            yield
+        finally:
+            lock.let_go()
 
     def write(
         self,
@@ -108,42 +127,69 @@ class Checkpoints:
     ) -> None:
         """One more, of arrays on this backend; then those are removed that do not stay. Weights
         that are not finite are no checkpoint. sign: -1 where greater is better. losses: of those
-        before, as far as they are known; this one is added. OSError if it cannot be written."""
+        that are there, the oldest first, where they are known; this one is added. OSError if it
+        cannot be written."""
         state = on_host(state, backend)
         if not is_finite(state):
             return
-        before = self.found()
-        number = int(before[0].name.partition("-")[0]) + 1 if before else 1
-        about: dict[str, Any] = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
+        if losses is None:
+            losses = {path: _loss(path) for path in reversed(self.found())}
+        number = _number(next(reversed(losses))) + 1 if losses else 1
         loss = sign * (state.history.get(watch) or [math.inf])[-1]
-        about |= {"watch": watch, "loss": repr(loss)}
-        about |= {} if self.of is None else {"of": dict(self.of)}
-        place = Path(self.folder) / f"{number:06d}-epoch-{state.epoch}"
-        write_folder(place, {STATE_FILE: state_bytes(state)}, about)
-        losses = {} if losses is None else losses
+        beside: dict[str, Any] = {"watch": watch, "loss": repr(loss)}
+        beside |= {} if self.of is None else {"of": dict(self.of)}
+        place = Path(self.folder, f"{number:06d}-epoch-{state.epoch}.safetensors")
+        put(place, *packed_state(state, beside))
         losses[place] = math.inf if math.isnan(loss) else loss
-        self._prune([place, *before], losses)
+        self._prune(losses)
 
-    def _prune(self, found: list[Path], losses: dict[Path, float]) -> None:
-        """Remove all but the last ones and the best of those found, the newest first."""
-        for path in found:
-            if path not in losses:
-                losses[path] = _loss(path)
-        stay = {*found[: self.keep], min(reversed(found), key=losses.__getitem__)}
-        for path in found:
-            if path not in stay:
-                remove_folder(path)
+    def _prune(self, losses: dict[Path, float]) -> None:
+        """Remove all but the last ones and the best."""
+        stay = {*list(losses)[-self.keep :], min(losses, key=losses.__getitem__)}
+        for path in [path for path in losses if path not in stay]:
+            del losses[path]
+            remove(path)
+
+
+def content(path: Path) -> tuple[State, dict[str, Any]]:
+    """The state of a checkpoint, and what is said beside it. InputError if it is damaged."""
+    if path.suffix:
+        return load_with(path)
+    for damaged in damages(path):
+        raise damaged
+    return load_with(path / STATE_FILE)[0], dict(read_manifest(path)["about"])
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint; "" if nothing."""
+    try:
+        content(path)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def remove(path: Path) -> None:
+    """A checkpoint is gone, at once."""
+    if path.suffix:
+        path.unlink(missing_ok=True)
+    else:
+        remove_folder(path)
 
 
 def epoch_of(path: Path) -> int:
     """The epochs that a checkpoint had done, by its name."""
-    return int(path.name.rpartition("-")[2])
+    return int(NAME.fullmatch(path.name)[2])  # type: ignore[index]
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def _loss(path: Path) -> float:
     """The watched loss of a checkpoint; infinite where it is not known."""
-    with suppress(InputError, KeyError, ValueError):
-        loss = float(read_manifest(path)["about"]["loss"])
+    with suppress(InputError, KeyError, TypeError, ValueError):
+        loss = float(content(path)[1]["loss"])
         return math.inf if math.isnan(loss) else loss
     return math.inf
 
@@ -165,6 +211,43 @@ def parsed(every: object) -> tuple[float, str] | None:
     return (number * SECONDS[unit], "s") if unit in SECONDS else (number, unit)
 
 
+class Beside(Thread):
+    """Does with one state after another what is to be done, beside training. It is started once:
+    to start a thread for each takes longer than a small state, and waits until it has a core."""
+
+    def __init__(self, do: Callable[[State], None]):
+        super().__init__(name="checkpoint", daemon=True)
+        self.do, self.given = do, Queue[State | None]()
+        self.start()
+
+    def give(self, state: State) -> None:
+        """One more."""
+        self.given.put(state)
+
+    def is_busy(self) -> bool:
+        """Whether something that was given is not done."""
+        return self.given.unfinished_tasks > 0
+
+    def settle(self) -> None:
+        """Until all that was given is done."""
+        self.given.join()
+
+    def end(self) -> None:
+        """The thread is gone, when all that was given is done."""
+        self.given.put(None)
+        self.join()
+
+    def run(self) -> None:
+        while (state := self.given.get()) is not None:
+            try:
+                self.do(state)
+            except Exception as error:
+                excepthook(ExceptHookArgs((type(error), error, error.__traceback__, self)))
+            finally:
+                del state
+                self.given.task_done()
+
+
 class Writer:
     """Writes the checkpoints of one run, of a state that the run changes in place.
 
@@ -181,56 +264,60 @@ class Writer:
         sign: float = 1.0,
     ):
         self.checkpoints, self.backend, self.copied = checkpoints, backend, copied
-        self.every, self.watch, self.sign = parsed(checkpoints.every), watch, sign
-        self.thread: Thread | None = None
+        self.every, self.unit = parsed(checkpoints.every) or (math.inf, "s")
+        self.due, self.watch, self.sign = math.inf, watch, sign
+        self.thread: Beside | None = None
         self.fault: Exception | None = None
         self.warned = False
         self.losses: dict[Path, float] = {}
 
     def begin(self, state: State) -> None:
-        """Make the folder ready; from here on time, epochs and steps count."""
+        """Make the folder ready, which is this one's alone; from here time, epochs and steps
+        count."""
         folder = Path(self.checkpoints.folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             remove_partial(folder)
-            for path in self.checkpoints.found():
-                if damages(path):
-                    remove_folder(path)
+            for path in reversed(self.checkpoints.found()):
+                if damage(path):
+                    remove(path)
+                else:
+                    self.losses[path] = _loss(path)
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
-        if not state.step and self.checkpoints.found():
+        if not state.step and self.losses:
             raise InputError(
                 f"{folder} holds the checkpoints of another run: name another folder, or go on "
                 "from them by state=mlp.Checkpoints(folder).newest()"
             )
         self.folder = os.stat(folder)
-        self.last = self._now(state.epoch, state.step)
+        self.due = self._now(state.epoch, state.step) + self.every
 
     def is_due(self, epoch: int, step: int) -> bool:
         """Whether there should be a checkpoint of this epoch and step, and the last is written."""
-        if self.every is None or self._now(epoch, step) - self.last < self.every[0]:
+        if self._now(epoch, step) < self.due:
             return False
-        return self.thread is None or not self.thread.is_alive()
+        return self.thread is None or not self.thread.is_busy()
 
     def look(self, state: State) -> None:
         """A checkpoint if one is due and the last one is written."""
         if not self.is_due(state.epoch, state.step):
             return
         self._warn()
-        self.last = self._now(state.epoch, state.step)
+        self.due = self._now(state.epoch, state.step) + self.every
         copy = self.copied(state)
         self.backend.synchronize()  # the thread may ask the device on a stream of its own
-        self.thread = Thread(target=self._write, args=(copy,), name="checkpoint")
         try:
-            self.thread.start()
+            if self.thread is None:
+                self.thread = Beside(self._write)
+            self.thread.give(copy)
         except RuntimeError:  # no room for a thread
-            self.thread = None
             self._write(copy)
 
     def wait(self) -> None:
         """Until what is under way is written."""
         if self.thread is not None:
-            self.thread.join()
+            self.thread.end()
+            self.thread = None
         self._warn()
 
     def end(self, state: State) -> None:
@@ -240,9 +327,9 @@ class Writer:
         self._warn()
 
     def _now(self, epoch: int, step: int) -> float:
-        if self.every is None or self.every[1] == "s":
+        if self.unit == "s":
             return time.monotonic()
-        return epoch if self.every[1] == "epoch" else step
+        return epoch if self.unit == "epoch" else step
 
     def _write(self, state: State) -> None:
         try:

@@ -31,7 +31,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -141,8 +141,11 @@ def train(
             model.w = group.broadcast(model.backend.to_numpy(model.w))
         shards = None if settings.shards is None else settings.shards // group.size
         rows = settings.rows_of_a_batch(parts[0].n) // group.size
-        with crew_for(model.backend, shards, products(model, rows)) as crew:
+        made = crew_for(model.backend, shards, products(model, rows))
+        with ExitStack() as until_the_end, made as crew:
             with group.together(), enough_memory(model.backend, "training, before its first step"):
+                if kept is not None:
+                    until_the_end.enter_context(kept.alone())
                 about = *parts, callbacks, state, plan, kept, group, crew
                 trainer = Trainer(model, settings, *about)
             with interruptible(trainer.run):
