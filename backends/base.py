@@ -17,7 +17,7 @@ once and fast later. What may be given, and what for:
 ``filled``                  nor on the host, for rows that are cast on their way
 ``download``, ``host``      results to a host array, page-locked where that is faster
 ``product``, ``stack``,     BLAS and reductions into their place, bound once and called many times
-``total``
+``total``, ``totals``
 ``take``, ``scatter``,      no array in between; ``taking``, ``spreading``: bound once
 ``one_hot``, ``turn``
 ``fuse``                    formulas as kernels of one pass over memory
@@ -351,6 +351,16 @@ class Backend(ABC):
 
         def run() -> None:
             out[...] = self.xp.sum(x, axis=0)
+
+        return run
+
+    def totals(self, pairs: Sequence[tuple[Array, Array]]) -> Callable[[], None]:
+        """`total` of each pair (x, out), as one call. No x is an out."""
+        calls = [self.total(x, out) for x, out in pairs]
+
+        def run() -> None:
+            for call in calls:
+                call()
 
         return run
 

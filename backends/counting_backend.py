@@ -147,6 +147,9 @@ class Count(Backend):
     def total(self, x: Native, out: Native) -> Callable[[], None]:
         return _nothing
 
+    def totals(self, pairs: Sequence[tuple[Native, Native]]) -> Callable[[], None]:
+        return _nothing
+
     def turn(
         self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
     ) -> Callable[[], None]:

@@ -10,13 +10,15 @@
 rows, no atomic sums, no memory; n · out.size comparisons, a few microseconds for thousands of each.
 (1) and (2) are one thread an element of out. (3) gives each block up to 32 columns; its 256 threads
 add up every so many rows each and then each other's sums, as a tree. Tall arrays are first cut into
-parts, one row of sums a part, which the same kernel then adds up. The order of a sum depends on the
-shape alone, so two runs agree to the bit. x is read once, and nothing is allocated when a bound
-total runs. (5) is one block, so that b counts on behind a barrier, when all have read it.
+parts, one row of sums a part, which the same kernel then adds up. Several sums are one kernel, each
+with blocks of its own. The order of a sum depends on the shape alone, so two runs agree to the bit.
+x is read once, and nothing is allocated when a bound total runs. (5) is one block, so that b counts
+on behind a barrier, when all have read it.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from backends.cuda_source import C_TYPES, THREADS, power_of_two, read, translati
 
 ROWS_A_THREAD = 32  # that a thread of `total` adds up, before there are parts
 PARTS = 256  # at most
+TOTALS = 16  # sums of a kernel, at most: 72 bytes of arguments each, of 4096 that a kernel may have
 
 
 def take(x: Native, index: Native, out: Native) -> None:
@@ -86,28 +89,50 @@ def turn(
     return Launch(function, (1,), THREADS, arguments)
 
 
-def total(x: Native, out: Native, empty: Callable[..., Native]) -> Callable[[], None]:
-    """(3) as a call. x (n, m) or (n,), out (m,) or (1,) contiguous."""
-    x = _matrix(x)
-    rows, columns = x.shape
-    real = np.result_type(x.dtype, out.dtype, np.float32)
-    width = power_of_two(columns)
-    strips, parts = max(1, -(-columns // width)), parts_of(rows, columns)
-
-    def step(x: Native, out: Native, parts: int) -> Launch:
-        function = _function(total_source, x.dtype, out.dtype, real)
-        return Launch(function, (strips, parts), THREADS, [x, out, *x.shape, *_steps(x), width])
-
-    if parts == 1:
-        return step(x, out, 1)
-    sums = empty((parts, columns), real)
-    first, second = step(x, sums, parts), step(sums, out, 1)
+def totals(
+    pairs: Sequence[tuple[Native, Native]], empty: Callable[..., Native]
+) -> Callable[[], None]:
+    """(3) for each (x, out), as a call. x (n, m) or (n,), out (m,) or (1,) contiguous."""
+    whole, of_parts = [], []
+    for x, out in pairs:
+        x = _matrix(x)
+        parts = parts_of(*x.shape)
+        sums = out if parts == 1 else empty((parts, x.shape[1]), _added_up_in(x, out))
+        whole.append((x, sums, parts))
+        if parts > 1:
+            of_parts.append((sums, out, 1))
+    launches = [_sums(some) for sums in (whole, of_parts) for some in at_once(sums)]
+    if len(launches) == 1:
+        return launches[0]
 
     def run() -> None:
-        first()
-        second()
+        for launch in launches:
+            launch()
 
     return run
+
+
+def at_once(sums: Sequence[Any]) -> list[Sequence[Any]]:
+    """The sums that one kernel takes, of all of them."""
+    return [sums[i : i + TOTALS] for i in range(0, len(sums), TOTALS)]
+
+
+def _sums(sums: Sequence[tuple[Native, Native, int]]) -> Launch:
+    """(x, out, parts) of one kernel: out (parts, m)."""
+    kinds: list[np.dtype] = []
+    arguments: list[Any] = []
+    blocks = 0
+    for x, out, parts in sums:
+        width = power_of_two(x.shape[1])
+        strips = max(1, -(-x.shape[1] // width))
+        kinds += x.dtype, out.dtype, _added_up_in(x, out)
+        arguments += [x, out, *x.shape, *_steps(x), width, strips, parts]
+        blocks += strips * parts
+    return Launch(_function(total_source, *kinds), (blocks,), THREADS, arguments)
+
+
+def _added_up_in(x: Native, out: Native) -> np.dtype:
+    return np.result_type(x.dtype, out.dtype, np.float32)
 
 
 def parts_of(rows: int, columns: int) -> int:
@@ -234,25 +259,52 @@ extern "C" __global__ void __launch_bounds__({THREADS})
     )
 
 
-def total_source(kind: str, wanted: str, real: str) -> tuple[str, str]:
-    """Name and text of (3) from dtype ``kind`` into dtype ``wanted``, added up in ``real``.
+def total_source(*kinds: str) -> tuple[str, str]:
+    """Name and text of (3) for as many arrays as there are threes of dtypes: that of x, of out, and
+    that in which they are added up.
 
     Thread (line, column) of a block adds up rows line, line + lines, ... of its part.
     """
-    name = f"mlp_total_{kind}_{wanted}_{real}"
-    T = C_TYPES[real]
+    threes = list(zip(kinds[::3], kinds[1::3], kinds[2::3], strict=True))
+    runs = [("_".join(three), len(list(alike))) for three, alike in groupby(threes)]
+    name = "_".join(["mlp_total", *(f"{three}_{n}" if n > 1 else three for three, n in runs)])
+    given, calls = "", ""
+    for i, (kind, wanted, real) in enumerate(threes):
+        given += ",\n    " if i else ""
+        given += f"const {C_TYPES[kind]}* x{i}, {C_TYPES[wanted]}* y{i}, {_counts(i)}"
+        calls += f"""\
+  if (block < strips{i} * parts{i})
+    return total_{kind}_{wanted}_{real}(block, x{i}, y{i}, {_counts(i, "")});
+  block -= strips{i} * parts{i};
+"""
     return (
         name,
         f"""\
+{"".join(_total_function(*three) for three in dict.fromkeys(threes))}\
 extern "C" __global__ void __launch_bounds__({THREADS})
-{name}(const {C_TYPES[kind]}* x, {C_TYPES[wanted]}* out,
-    long long rows, long long columns, long long down, long long along, long long width) {{
+{name}({given}) {{
+  long long block = blockIdx.x;
+{calls}}}
+""",
+    )
+
+
+def _counts(i: int | str, kind: str = "long long ") -> str:
+    names = ("rows", "columns", "down", "along", "width", "strips", "parts")
+    return "\n      " + ", ".join(f"{kind}{name}{i}" for name in names)
+
+
+def _total_function(kind: str, wanted: str, real: str) -> str:
+    T = C_TYPES[real]
+    return f"""\
+__device__ void total_{kind}_{wanted}_{real}(long long block, const {C_TYPES[kind]}* x,
+    {C_TYPES[wanted]}* out, {_counts("")}) {{
   __shared__ {T} sums[{THREADS}];
   const int w = (int)width, lines = {THREADS} / w, line = threadIdx.x / w;
-  const long long j = (long long)blockIdx.x * w + threadIdx.x % w;
+  const long long part = block / strips, j = (block - part * strips) * w + threadIdx.x % w;
   {T} s = 0;
   if (j < columns)
-    for (long long i = (long long)blockIdx.y * lines + line; i < rows; i += gridDim.y * lines)
+    for (long long i = part * lines + line; i < rows; i += parts * lines)
       s += {read(kind, "x[i * down + j * along]", real)};
   sums[threadIdx.x] = s;
   __syncthreads();
@@ -261,7 +313,6 @@ extern "C" __global__ void __launch_bounds__({THREADS})
     __syncthreads();
   }}
   s = sums[threadIdx.x];
-  if (line == 0 && j < columns) out[blockIdx.y * columns + j] = {read(real, "s", wanted)};
+  if (line == 0 && j < columns) out[part * columns + j] = {read(real, "s", wanted)};
 }}
-""",
-    )
+"""

@@ -180,7 +180,10 @@ class CupyBackend(Backend):
         return run
 
     def total(self, x: Native, out: Native) -> Callable[[], None]:
-        return cuda_rows.total(x, out, self.empty)
+        return self.totals([(x, out)])
+
+    def totals(self, pairs: Sequence[tuple[Native, Native]]) -> Callable[[], None]:
+        return cuda_rows.totals(pairs, self.empty)
 
     def take(self, x: Native, index: Native, out: Native) -> None:
         cuda_rows.take(x, index, out)

@@ -17,7 +17,7 @@ import numpy as np
 from backends import PRECISIONS
 from backends.base import Kernel, Native, TracedKernel, check_known
 from backends.counting_backend import Count, shaped
-from backends.cuda_rows import parts_of
+from backends.cuda_rows import at_once, parts_of
 from backends.formula import OWN, Formula, Program
 from backends.philox import Clock, Uniform
 from benchmarks.nets import WORKLOADS
@@ -68,17 +68,27 @@ class Ledger(Count):
     stack = product
 
     def total(self, x: Native, out: Native) -> Callable[[], None]:
-        parts = parts_of(*(x.shape if x.ndim == 2 else (x.shape[0], 1)))
-        if parts == 1:
-            return self.later("total", x, out)
-        sums = shaped((parts, out.size), out.dtype)
-        first, second = self.later("total", x, sums), self.later("total", sums, out)
+        return self.totals([(x, out)])
 
-        def both() -> None:
-            first()
-            second()
+    def totals(self, pairs: Sequence[tuple[Native, Native]]) -> Callable[[], None]:
+        whole, of_parts = [], []
+        for x, out in pairs:
+            parts = parts_of(*(x.shape if x.ndim == 2 else (x.shape[0], 1)))
+            sums = out if parts == 1 else shaped((parts, out.size), out.dtype)
+            whole.append((x, sums))
+            if parts > 1:
+                of_parts.append((sums, out))
+        calls = [
+            self.later("totals", *itertools.chain(*some))
+            for sums in (whole, of_parts)
+            for some in at_once(sums)
+        ]
 
-        return both
+        def run() -> None:
+            for call in calls:
+                call()
+
+        return run
 
     def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
         return self.later("scatter", x, index, out)

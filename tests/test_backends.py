@@ -437,6 +437,20 @@ def test_sum_over_the_first_axis(backend, dtype, shape):
     assert (found[1 + expected.size :] == 9.0).all()
 
 
+def test_totals_together_are_each_by_itself(backend, dtype):
+    """More than one kernel takes, tall ones and narrow ones among them, to the bit."""
+    shapes = [(7, 3), (9_000, 2), (40, 70), (5,), (0, 4), (3_000, 33)] * 4
+    xs = [backend.asarray(values(shape, dtype, seed=i)) for i, shape in enumerate(shapes)]
+    xs[2] = xs[2][:, 10:40]
+    columns = [x.shape[1] if x.ndim == 2 else 1 for x in xs]
+    apart, together = ([backend.full((m,), 9.0, dtype) for m in columns] for _ in range(2))
+    for x, out in zip(xs, apart, strict=True):
+        backend.total(x, out)()
+    backend.totals(list(zip(xs, together, strict=True)))()
+    for one, other in zip(apart, together, strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(one), backend.to_numpy(other))
+
+
 @pytest.mark.parametrize("shape", [(700, 3), (600, 500)])
 @pytest.mark.parametrize("strided", [False, True])
 def test_total_is_the_sum_each_time(backend, dtype, shape, strided):

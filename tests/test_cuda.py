@@ -312,6 +312,17 @@ def test_totals_of_narrow_numbers_in_float32(backend, kind):
     assert_close(backend.to_numpy(out), x.astype("float64").sum(axis=0).astype("float32"), 64.0)
 
 
+def test_totals_of_several_kinds_at_once(backend):
+    kinds = ["float32", "float16", "float16", "bfloat16", "float64", "float32"]
+    xs = [backend.asarray(values((700, 5 + i), kind)) for i, kind in enumerate(kinds)]
+    outs = [backend.empty((5 + i,), "float32") for i in range(len(xs))]
+    backend.totals(list(zip(xs, outs, strict=True)))()
+    for x, out in zip(xs, outs, strict=True):
+        alone = backend.empty(out.shape, "float32")
+        backend.total(x, alone)()
+        assert (backend.to_numpy(out) == backend.to_numpy(alone)).all()
+
+
 def test_totals_of_parts(backend, dtype):
     x = values((50, 7), dtype)
     there = backend.asarray(x)

@@ -77,7 +77,7 @@ def test_a_stranger_is_found(kind, line):
 
 def test_the_formulas_come_from_every_table_and_from_training():
     labels = [label for label, *_ in cuda_registers.collected("mixed")]
-    owns = ["activate", "delta", "output", "guarded_update", "judge", "rescale"]
+    owns = ["activate", "delta", "output", "copied_update", "judge", "rescale"]
     owns += ["kept_update", "ascended", "shrinkage", "closed", "polynomial", "disturbed", "mixed"]
     for own in owns:
         assert any(f"_{own}_" in label for label in labels), own

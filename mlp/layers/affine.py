@@ -48,4 +48,4 @@ def products_back(at: Place, delta: Array) -> None:
     for k, out in at.back():
         at.tape.product(delta, at.p["W", k].T, out)
     if "b" in at.g:
-        at.tape.total(delta, at.g["b"])
+        at.tape.total_late(delta, at.g["b"])

@@ -182,7 +182,7 @@ class Ensemble(Layer):
         if not at.last:
             at.tape.apply(chain, (0,), delta, at.buffer("z"), at.y)
         if self.bias:
-            at.tape.total(at.flat(delta), _row(at.g["c"]))
+            at.tape.total_late(at.flat(delta), _row(at.g["c"]))
         if self.adapters:
             self._back(at)
             return
@@ -196,7 +196,7 @@ class Ensemble(Layer):
     def _back(self, at: Place) -> None:
         delta, v, wide = at.delta, at.buffer("v"), at.buffer("wide", wide=True)
         at.tape.apply(times, (0,), wide, delta, v)
-        at.tape.total(at.flat(wide), _row(at.g["s"]))
+        at.tape.total_late(at.flat(wide), _row(at.g["s"]))
         d = at.buffer("d", wide=False)
         at.tape.apply(times, (0,), at.flat(d), at.flat(delta), _row(at.p["s"]))
         sent: dict[int, Array] = {}
@@ -210,7 +210,7 @@ class Ensemble(Layer):
             at.tape.product(d, at.p["W", k].T, e)
             own = self._each(at, x, at.buffer(f"x {k}", width, wide=False), made=True)
             at.tape.apply(times, (0,), both, e, own)
-            at.tape.total(at.flat(both), _row(at.g["r", k]))
+            at.tape.total_late(at.flat(both), _row(at.g["r", k]))
             sent[k] = e
         for k, out in at.back():
             e = sent[k]

@@ -255,9 +255,10 @@ class Place:
         return index
 
     def sum_into(self, out: Array, terms: Array) -> None:
-        """out <- Σ of terms (n, width) over the rows, (width,); where out is (1,), over all."""
+        """out <- Σ of terms (n, width) over the rows, (width,); where out is (1,), over all. terms
+        stay as they are until the end of the pass."""
         if out.shape[0] == self.width:
-            self.tape.total(terms, out)
+            self.tape.total_late(terms, out)
             return
         of_rows = self.arena.vector(("sum", self.number), self.width, self.arena.dtype)
         self.tape.total(terms, of_rows)

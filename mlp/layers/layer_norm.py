@@ -80,7 +80,7 @@ class LayerNorm(Layer):
             along = xp.sum(v * hat, axis=1, keepdims=True) * share
             return (v - mean - hat * along) * r
 
-        at.tape.total(at.delta, at.g["shift"])
+        at.tape.total_late(at.delta, at.g["shift"])
         _back(at, back)
 
 
@@ -153,7 +153,7 @@ def _back(at: Place, formula: Any) -> None:
     """Eq. (3) of the gain, and eq. (2) by its formula."""
     hat, product = at.buffer("hat"), at.buffer("product", wide=True)
     at.tape.apply(times, (0,), product, at.delta, hat)
-    at.tape.total(product, at.g["gain"])
+    at.tape.total_late(product, at.g["gain"])
     for _, out in at.back():
         arrays = at.delta, at.p["gain"], hat, at.buffer("r", 1, wide=True)
         at.tape.apply(formula, (0,), out, *arrays)

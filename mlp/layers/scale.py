@@ -42,6 +42,6 @@ class Scale(Layer):
         (x,) = at.x.values()
         product = at.buffer("product", wide=True)
         at.tape.apply(times, (0,), product, x, at.delta)
-        at.tape.total(product, at.g["s"])
+        at.tape.total_late(product, at.g["s"])
         for _, out in at.back():
             at.tape.apply(times, (0,), out, at.delta, at.p["s"])

@@ -34,6 +34,7 @@ class Tape:
         self.backend, self.precision = backend, precision
         self.calls: list[Callable[[], None]] = []
         self.sums: list[tuple[int, Array]] = []  # before which call, and of what
+        self.late: list[tuple[Array, Array]] = []  # totals that are still to be taken
 
     def product(self, a: Array | Slot, b: Array, out: Array) -> None:
         """out <- a b. Factors may be transposed views."""
@@ -63,6 +64,17 @@ class Tape:
     def total(self, x: Array, out: Array) -> None:
         """out <- the sum of the rows of x: (n, m) -> (m,)."""
         self.calls.append(self.backend.total(x, out))
+
+    def total_late(self, x: Array, out: Array) -> None:
+        """The same at the end of the pass, until which x stays as it is and nobody reads out: a
+        device then takes all such sums at once."""
+        self.late.append((x, out))
+
+    def end(self) -> None:
+        """Of a pass: what was put off."""
+        if self.late:
+            self.calls.append(self.backend.totals(self.late))
+            self.late = []
 
     def sum_shards(self, x: Array) -> None:
         """x (k,), contiguous, <- its sum over the shards of the batch, where it is cut into some

@@ -184,6 +184,7 @@ class Pass:
         for l in reversed(self.places):
             self.places[l].g = parts[l]
             self.network.layer(l).backward(self.places[l])
+        tape.end()  # (6)
         if scale is not None and unscales:
             tape.apply(unscaled, (0,), g, scale)
 

@@ -212,6 +212,7 @@ class Objective:
         network = Pass(self.network, tape, arena, n, w, statistics)
         network.forward()
         sums, t, s, y, _ = self._output(network, weighted, self._measure_formula)
+        tape.end()
         self.penalty(tape, w, n, None if s is None else s[:, 0], sums)
         y = self._mean_of_members(tape, arena, y, n)
         return Evaluation(n, network.inputs, t, s, None, y, sums, tape.run, network.places)
@@ -324,7 +325,7 @@ class Objective:
         else:
             y = last.buffer("output", wide=True)
             tape.apply(output, (0, 1), y, cost, last.y, *arrays, *(last.ending or ()))
-        tape.total(cost, sums[0, :1])
+        tape.total_late(cost, sums[0, :1])
         return sums, t, s, y, weight
 
     def _apart(
@@ -355,7 +356,7 @@ class Objective:
             r = each
         flat = (y.shape[0] * self.columns, self.heads)
         tape.apply(output, (0, 1), reshape(y, flat), cost, reshape(t, (-1, 1)), r, *rows)
-        tape.total(cost, sums[0, :1])
+        tape.total_late(cost, sums[0, :1])
         return y
 
     def _share(self, members: int = 1) -> float:
