@@ -13,7 +13,8 @@ once and fast later. What may be given, and what for:
 
 ==========================  ======================================================================
 ``empty``                   an allocation of the library's own
-``copy``, ``upload``        no second array on the device, for a cast or for what is sent
+``copy``, ``upload``        no second array on the device, for a cast or for what is sent;
+                            ``copying``: bound once
 ``filled``                  nor on the host, for rows that are cast on their way
 ``download``, ``host``      results to a host array, page-locked where that is faster
 ``product``, ``stack``,     BLAS and reductions into their place, bound once and called many times
@@ -289,6 +290,11 @@ class Backend(ABC):
         """out <- source, both on this device; the dtype is out's."""
         out[...] = source if source.dtype == out.dtype else self.xp.astype(source, out.dtype)
 
+    def copying(self, source: Array) -> Callable[[Array], None]:
+        """`copy` of this array as a function of where to, for use in a loop: out is contiguous and
+        of its dtype, as source is."""
+        return lambda out: self.copy(source, out)
+
     def upload(self, x: np.ndarray, out: Array) -> None:
         """out <- a host array of its shape and dtype."""
         self.copy(self.asarray(x), out)
@@ -385,17 +391,26 @@ class Backend(ABC):
         return run
 
     def turn(
-        self, tables: Sequence[Array], places: Sequence[Array], counter: Array, count: int
+        self,
+        found: Array,
+        kept: Array,
+        tables: Sequence[Array],
+        places: Sequence[Array],
+        counter: Array,
+        count: int,
     ) -> Callable[[], None]:
-        """places[i] <- tables[i][b] for each i, with b = counter[0]; then counter <- (b + 1) mod
-        count, as a call to be made again and again: tables (count, m), places (1, m) of the same
-        dtype, contiguous, counter (1,) int64."""
+        """kept[b] <- found, with b = counter[0]; counter <- b' = (b + 1) mod count; places[i] <-
+        tables[i][b'] for each i: as a call to be made again and again. kept and tables (count, m),
+        found and places (1, m) of the same dtype, contiguous, counter (1,) int64. This one looks at
+        the counter, for which a device would have to be waited for."""
 
         def run() -> None:
+            b = int(self.to_numpy(counter)[0])
+            self.copy(found, kept[b : b + 1, :])
+            b = (b + 1) % count
             for table, place in zip(tables, places, strict=True):
-                self.take(table, counter, place)
-            following: Any = counter + 1
-            self.copy(following % count, counter)
+                self.copy(table[b : b + 1, :], place)
+            counter[...] = b
 
         return run
 

@@ -151,7 +151,13 @@ class Count(Backend):
         return _nothing
 
     def turn(
-        self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+        self,
+        found: Native,
+        kept: Native,
+        tables: Sequence[Native],
+        places: Sequence[Native],
+        counter: Native,
+        count: int,
     ) -> Callable[[], None]:
         return _nothing
 

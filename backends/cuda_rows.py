@@ -4,7 +4,7 @@
     one_hot  out[i, k] <- 1 where labels[i] = k, or labels[index[i]] = k, else 0          (2)
     total    out[j] <- Σ_i x[i, j]                                                        (3)
     scatter  out[k, j] <- Σ_{i: index[i] = k} x[i, j]                                     (4)
-    turn     y_i[j] <- x_i[b, j] for a few tables, then b <- (b + 1) mod count            (5)
+    turn     x_0[b, j] <- y_0[j], then b <- (b + 1) mod count, y_i[j] <- x_i[b, j], i > 0   (5)
 
 (4) is one thread an element of out, which looks through all of index: no order but that of the
 rows, no atomic sums, no memory; n · out.size comparisons, a few microseconds for thousands of each.
@@ -79,12 +79,18 @@ def _by_index(
 
 
 def turn(
-    tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+    found: Native,
+    kept: Native,
+    tables: Sequence[Native],
+    places: Sequence[Native],
+    counter: Native,
+    count: int,
 ) -> Callable[[], None]:
-    """(5) as a call. tables (count, m), places (1, m) of the same dtypes, counter (1,) int64."""
-    function = _function(turn_source, *(x.dtype for x in tables))
+    """(5) as a call, with kept as x_0 and found as y_0. kept, tables (count, m), found, places (1,
+    m) of the same dtypes, counter (1,) int64."""
+    function = _function(turn_source, kept.dtype, *(x.dtype for x in tables))
     arguments = [counter, count]
-    for table, place in zip(tables, places, strict=True):
+    for table, place in zip((kept, *tables), (found, *places), strict=True):
         arguments += [table, place, table.shape[1]]
     return Launch(function, (1,), THREADS, arguments)
 
@@ -199,18 +205,19 @@ def turn_source(*kinds: str) -> tuple[str, str]:
     """Name and text of (5) for tables of these dtypes."""
     name, given, body = f"mlp_turn_{'_'.join(kinds)}", "", ""
     for i, kind in enumerate(kinds):
-        given += f",\n    const {C_TYPES[kind]}* x{i}, {C_TYPES[kind]}* y{i}, long long m{i}"
+        given += f",\n    {C_TYPES[kind]}* x{i}, {C_TYPES[kind]}* y{i}, long long m{i}"
+        written = f"y{i}[j] = x{i}[next * m{i} + j]" if i else "x0[b * m0 + j] = y0[j]"
         body += f"""\
-  for (long long j = threadIdx.x; j < m{i}; j += {THREADS}) y{i}[j] = x{i}[b * m{i} + j];
+  for (long long j = threadIdx.x; j < m{i}; j += {THREADS}) {written};
 """
     return (
         name,
         f"""\
 extern "C" __global__ void __launch_bounds__({THREADS})
 {name}(long long* counter, long long count{given}) {{
-  const long long b = counter[0];
+  const long long b = counter[0], next = b + 1 == count ? 0 : b + 1;
 {body}  __syncthreads();
-  if (threadIdx.x == 0) counter[0] = b + 1 == count ? 0 : b + 1;
+  if (threadIdx.x == 0) counter[0] = next;
 }}
 """,
     )

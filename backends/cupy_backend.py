@@ -18,6 +18,7 @@ from backends.formula import Formula
 from backends.philox import Clock, Uniform
 
 INSTALL = "pip install 'array-mlp[cuda12]' (CUDA 12 driver) or 'array-mlp[cuda13]' (CUDA 13 driver)"
+ON_DEVICE = 3  # cudaMemcpyDeviceToDevice
 RESIDENT_SHARE = 0.5  # of the free memory, that a data set may take and stay
 
 
@@ -195,9 +196,15 @@ class CupyBackend(Backend):
         return cuda_rows.scatter(x, index, out)
 
     def turn(
-        self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+        self,
+        found: Native,
+        kept: Native,
+        tables: Sequence[Native],
+        places: Sequence[Native],
+        counter: Native,
+        count: int,
     ) -> Callable[[], None]:
-        return cuda_rows.turn(tables, places, counter, count)
+        return cuda_rows.turn(found, kept, tables, places, counter, count)
 
     def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
         cuda_rows.one_hot(labels, out, rows)
@@ -211,6 +218,15 @@ class CupyBackend(Backend):
             out.data.copy_from_device_async(source.data, out.nbytes)
         else:
             out[...] = source
+
+    def copying(self, source: Native) -> Callable[[Native], None]:
+        copy, current = self.cupy.cuda.runtime.memcpyAsync, self.cupy.cuda.get_current_stream
+        start, size = source.data.ptr, source.nbytes
+
+        def run(out: Native, kept: Native = source) -> None:  # holds it: its memory stays its own
+            copy(out.data.ptr, start, size, ON_DEVICE, current().ptr)
+
+        return run
 
     def upload(self, x: np.ndarray, out: Native) -> None:
         if x.nbytes > BUFFER:

@@ -216,7 +216,7 @@ def row_kernels(kind: str) -> list[str]:
         *(cuda_rows.take_source(x, y)[1] for x in stored for y in {into, stored[0]}),
         cuda_rows.one_hot_source("int64", stored[0])[1],
         cuda_rows.gathered_one_hot_source("int64", into)[1],
-        cuda_rows.turn_source(into, "int64")[1],
+        cuda_rows.turn_source(into, into, "int64")[1],
         cuda_rows.total_source(into, into, into, *[stored[0], into, into] * 2)[1],
         cuda_rows.scatter_source(stored[0], into, into)[1],
     ]

@@ -99,6 +99,9 @@ class Ledger(Count):
     def copy(self, source: Native, out: Native) -> None:
         self.note("copy", source, out, bound=False)
 
+    def copying(self, source: Native) -> Callable[[Native], None]:
+        return lambda out: self.note("copy", source, out)
+
     def upload(self, x: np.ndarray, out: Native) -> None:
         self.note("upload", out, bound=False)
 
@@ -118,9 +121,15 @@ class Ledger(Count):
         self.note("one_hot", read, out, *(() if rows is None else (rows,)), bound=False)
 
     def turn(
-        self, tables: Sequence[Native], places: Sequence[Native], counter: Native, count: int
+        self,
+        found: Native,
+        kept: Native,
+        tables: Sequence[Native],
+        places: Sequence[Native],
+        counter: Native,
+        count: int,
     ) -> Callable[[], None]:
-        return self.later("turn", *places, *places, counter, counter)
+        return self.later("turn", *[found, *places, counter] * 2)
 
     def clock(self) -> Clock:
         ledger = self
@@ -263,7 +272,7 @@ a GPU**. It is to be held against the first measurement: where they differ, one 
 
 What is counted: the calls of one step of Adam, as training writes them down, on a device that only
 notes them. A node is a kernel, a product or a copy; its bytes are those of its arrays, each read or
-written once. Not counted: the copy of a step's loss to its place, which is asked for beside.
+written once.
 
 What is assumed:
 

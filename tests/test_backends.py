@@ -539,18 +539,25 @@ def test_scatter(backend, dtype, n, classes, columns):
 
 @pytest.mark.parametrize("width", [1, 7, 300])
 def test_tables_turn_with_the_counter(backend, dtype, width):
-    """Row after row of each, and from the last one to the first again."""
+    """What was found goes to its row; then comes the next row of each table, after the last one the
+    first."""
     table = np.arange(4.0 * 3).reshape(4, 3).astype(dtype)
     order = np.arange(4 * width).reshape(4, width)
     tables = [backend.asarray(x) for x in (table, order)]
     places = [backend.full((1, 3), 9.0, dtype), backend.asarray(np.zeros((1, width), np.int64))]
     counter = backend.asarray(np.array([2]))
-    turn = backend.turn(tables, places, counter, 4)
-    for b in (2, 3, 0, 1, 2):
+    found, kept = backend.full((1, 2), 0.0, dtype), backend.full((4, 2), 9.0, dtype)
+    expected = np.full((4, 2), 9.0)
+    turn = backend.turn(found, kept, tables, places, counter, 4)
+    for b in (2, 3, 0, 2, 3):
+        backend.upload(np.array([[b, -b]], dtype), found)
+        backend.upload(np.array([b]), counter)
         turn()
+        following, expected[b] = (b + 1) % 4, (b, -b)
         for place, x in zip(places, (table, order), strict=True):
-            assert backend.to_numpy(place).tolist() == [x[b].tolist()]
-        assert backend.to_numpy(counter).tolist() == [(b + 1) % 4]
+            assert backend.to_numpy(place).tolist() == [x[following].tolist()]
+        assert backend.to_numpy(counter).tolist() == [following]
+        assert backend.to_numpy(kept).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("classes", [3, 1000])

@@ -262,7 +262,7 @@ class Setup:
             self.crew,
         )
         if self.settings.record_steps:
-            self.recorded = Recorded(self.step, self.feed, self.batches)
+            self.recorded = Recorded(self.step, self.feed, self.batches, self.losses)
 
     def _strength(self) -> Callable[[int], float] | None:
         """The factor on dropout and noise, of the step counted from 0."""

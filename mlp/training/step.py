@@ -152,6 +152,9 @@ class Step:
                     again = model.objective.gradient(*arguments, model._scratch())
                     self._ascend(n, again.run)
 
+        # Each step's loss and penalty to their place.
+        found = {0: self.shards.sums} if self.shards is not None else self.sums
+        self.tell = {n: backend.copying(sums) for n, sums in found.items()}
         self.add = None
         if accumulated is not None:
             kernel = backend.fuse(added)
@@ -339,7 +342,7 @@ class Step:
         if self.shards is not None:
             factor = self.factor(number)
             self.shards.run(n, rows, seed, drawn, factor)  # loop eq. (2), of all ranks together
-            self.backend.copy(self.shards.sums, losses)
+            self.tell[0](losses)
         else:
             evaluation = self.evaluations[n]
             self.begin(evaluation, number, drawn, seed)
@@ -347,7 +350,7 @@ class Step:
                 self.fill[n](rows)
             for call in self.gradients[n]:  # loop eq. (2)
                 call()
-            self.backend.copy(self.sums[n], losses)
+            self.tell[n](losses)
         if self.add is not None:
             self.add(float(turn.before > 0), turn.share)
         if not turn.last:
@@ -433,12 +436,13 @@ class Recorded:
     """A step whose device work is recorded once for each batch size, and replayed.
 
     What changes from step to step lies in tables on the device, sent by `begin`: the order of the
-    samples, the constants of the update, and a counter that says which batch is on. So a replay
-    takes no arguments. Where the backend cannot record, there is one warning, and the same calls
-    are made one by one; the numbers are those of `Step` in either case.
+    samples, the constants of the update, and a counter that says which batch is on. At the end of a
+    step its loss goes into ``losses`` (batches, 2), and what the next one needs to its place. So a
+    replay takes no arguments. Where the backend cannot record, there is one warning, and the same
+    calls are made one by one; the numbers are those of `Step` in either case.
     """
 
-    def __init__(self, step: Step, feed: Feed, slices: Sequence[slice]):
+    def __init__(self, step: Step, feed: Feed, slices: Sequence[slice], losses: Array):
         self.step, self.backend, self.samples = step, step.backend, feed.n
         backend, dtype = step.backend, step.model.dtype
         batches, size = len(slices), slices[0].stop - slices[0].start
@@ -450,10 +454,10 @@ class Recorded:
         widths = [len(constants(1.0, 1, 1.0)) for constants in step.constants]
         self.table = backend.full((batches, sum(widths)), 0.0, dtype)
         now = backend.full((1, sum(widths)), 0.0, dtype)
-        tables, places = [self.table], [now]
+        self.tables, self.places = [self.table], [now]
         if self.gathers:
-            tables, places = [self.table, self.order], [now, index]
-        turn = backend.turn(tables, places, self.batch, batches)
+            self.tables, self.places = [self.table, self.order], [now, index]
+        tables = self.tables, self.places, self.batch, batches
 
         constants = [now[0, i : i + 1] for i in range(sum(widths))]
         updates = []
@@ -465,10 +469,10 @@ class Recorded:
         self.tapes: dict[int, Tape] = {}
         for n in step.evaluations:
             tape = self.tapes[n] = Tape(backend)
-            tape.calls.append(turn)
             if self.gathers:
                 tape.calls.append(partial(step.fill[n], index[0, :n]))
             tape.calls += [*step.gradients[n], *step.guards, *updates, *step.constraints]
+            tape.calls.append(backend.turn(step.sums[n], losses, *tables))
         self.replays: dict[int, Callable[[], None]] = {}
         self.made: set[int] = set()
 
@@ -509,6 +513,8 @@ class Recorded:
             places[: self.samples] = np.arange(self.samples) if order is None else order
             backend.upload(places.reshape(self.order.shape), self.order)
         backend.upload(np.array([batch], np.int64), self.batch)
+        for there, place in zip(self.tables, self.places, strict=True):
+            backend.copy(there[batch : batch + 1, :], place)
 
     def __call__(
         self,
@@ -521,7 +527,8 @@ class Recorded:
         decay: float = 1.0,
         turn: Turn = WHOLE,
     ) -> None:
-        """As `Step`, but that rates, and where it gathers the rows, are in the tables already."""
+        """As `Step`, but that rates, where it gathers the rows, and the place of losses are in the
+        tables already."""
         evaluation = self.step.evaluations[n]
         self.step.begin(evaluation, number, number, seed)
         if rows is not None and not self.gathers:
@@ -533,7 +540,6 @@ class Recorded:
             self.tapes[n].run()
         else:
             self._record(n)
-        self.backend.copy(self.step.sums[n], losses)
 
     def _record(self, n: int) -> None:
         try:
