@@ -108,7 +108,7 @@ def fit_stochastic(
     model, settings = engine.model, around(estimator)
     rows = batch_rows(estimator.batch_size, data.samples.n)
     if group.size == 1 and not incremental:
-        settings = with_shards(settings, model, data.samples.X, rows)
+        settings = with_shards(settings, model, rows)
     rows //= group.size
     with crew_for(backend, settings.shards, products(model, rows)) as crew:
         about = settings, crew, kept, group

@@ -41,7 +41,6 @@ from backends import Array, Backend
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import BlockOrder, split
 from mlp.data.readers import Dataset
-from mlp.data.row_files import Part
 from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
 from mlp.durations import seconds_of
@@ -128,9 +127,7 @@ def train(
             model = model.learns(X, t)
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
             if group.size == 1:
-                settings = with_shards(
-                    settings, model, parts[0].X, settings.rows_of_a_batch(parts[0].n)
-                )
+                settings = with_shards(settings, model, settings.rows_of_a_batch(parts[0].n))
         group.same(about_ranks(model, settings, *parts) if group.size > 1 else {})
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             plan = plan_for(model, *parts, settings, kept is not None, group)
@@ -190,18 +187,17 @@ def plan_training(
         return plan_for(
             model,
             *parts,
-            with_shards(settings, model, parts[0].X, settings.rows_of_a_batch(parts[0].n)),
+            with_shards(settings, model, settings.rows_of_a_batch(parts[0].n)),
             copies,
         )
 
 
-def with_shards(settings: Settings, model: Model, X: Any, rows: int) -> Settings:
-    """The settings of one process with batches of so many rows of X, with as many shards as pay
-    where they leave the number open and may: with NumPy, for rows in memory, and steps of one pass
-    over a whole batch each."""
+def with_shards(settings: Settings, model: Model, rows: int) -> Settings:
+    """The settings of one process with batches of so many rows, with as many shards as pay where
+    they leave the number open and may: with NumPy, and steps of one pass over a batch each."""
     one_pass = settings.accumulate == 1 and settings.sam_radius is None and not settings.searches
     whole = settings.mixup is None and not settings.record_steps
-    if settings.parallel or not (one_pass and whole) or isinstance(X, Part):
+    if settings.parallel or not (one_pass and whole):
         return settings
     if model.backend.workers(2) == 1:
         return settings
