@@ -31,10 +31,11 @@ from mlp.names import make, spelled
 from mlp.parallel.crew import Crew, crew_for
 from mlp.parallel.group import ALONE, Group
 from mlp.training.checkpoints import Writer
-from mlp.training.loop import epoch, products, with_shards
+from mlp.training.loop import epoch
 from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import INTERRUPTED, interruptible
 from mlp.training.settings import Settings
+from mlp.training.setup import products, with_shards
 from mlp.training.state import State
 from mlp.training.step import Step
 
@@ -107,8 +108,8 @@ def fit_stochastic(
         solver = estimator._solver_state = _solver(estimator, engine.model, incremental)
     model, settings = engine.model, around(estimator)
     rows = batch_rows(estimator.batch_size, data.samples.n)
-    if group.size == 1 and not incremental:
-        settings = with_shards(settings, model, rows)
+    if not incremental:
+        settings = with_shards(settings, model, rows, group)
     rows //= group.size
     with crew_for(backend, settings.shards, products(model, rows)) as crew:
         about = settings, crew, kept, group

@@ -51,7 +51,7 @@ from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, sh
 from mlp.model import Model, mean_or_sum, shares
 from mlp.parallel.crew import Crew, Threads, crew_for, one_by_one
 from mlp.parallel.group import ALONE, Group, is_agreed
-from mlp.threads import blas_threads, limited, shards_paying
+from mlp.threads import blas_threads, limited
 from mlp.training.checkpoints import Checkpoints, Writer
 from mlp.training.initial import from_data
 from mlp.training.memory_plan import Plan, plan_for
@@ -60,7 +60,7 @@ from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible, only_looks
 from mlp.training.search import Search
 from mlp.training.settings import Options, Settings
-from mlp.training.setup import Setup
+from mlp.training.setup import Setup, products, with_shards
 from mlp.training.state import State
 from mlp.training.step import WHOLE, Recorded, Step, Turn
 
@@ -126,19 +126,18 @@ def train(
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             model = model.learns(X, t)
             parts = _checked(model, X, t, sample_weight, validation, settings.seed)
-            if group.size == 1:
-                settings = with_shards(settings, model, settings.rows_of_a_batch(parts[0].n))
         group.same(about_ranks(model, settings, *parts) if group.size > 1 else {})
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             plan = plan_for(model, *parts, settings, kept is not None, group)
             plan.check()
+            rows = settings.rows_of_a_batch(parts[0].n)
+            settings = with_shards(settings, model, rows, group)
             if settings.initialize == "data" and state is None:
                 model = from_data(model, parts[0], settings.seed)
         if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU
             model.w = group.broadcast(model.backend.to_numpy(model.w))
         shards = None if settings.shards is None else settings.shards // group.size
-        rows = settings.rows_of_a_batch(parts[0].n) // group.size
-        made = crew_for(model.backend, shards, products(model, rows))
+        made = crew_for(model.backend, shards, products(model, rows // group.size))
         with ExitStack() as until_the_end, made as crew:
             with group.together(), enough_memory(model.backend, "training, before its first step"):
                 if kept is not None:
@@ -184,30 +183,7 @@ def plan_training(
     model = model.learns(X, t)
     with model.backend.scope():
         parts = _checked(model, X, t, sample_weight, validation, settings.seed)
-        return plan_for(
-            model,
-            *parts,
-            with_shards(settings, model, settings.rows_of_a_batch(parts[0].n)),
-            copies,
-        )
-
-
-def with_shards(settings: Settings, model: Model, rows: int) -> Settings:
-    """The settings of one process with batches of so many rows, with as many shards as pay where
-    they leave the number open and may: with NumPy, and steps of one pass over a batch each."""
-    one_pass = settings.accumulate == 1 and settings.sam_radius is None and not settings.searches
-    whole = settings.mixup is None and not settings.record_steps
-    if settings.parallel or not (one_pass and whole):
-        return settings
-    if model.backend.workers(2) == 1:
-        return settings
-    shards = shards_paying(products(model, rows))
-    return settings if shards == 1 else replace(settings, parallel={"shards": shards})
-
-
-def products(model: Model, rows: int) -> list[int]:
-    """Multiply-adds of each product of a pass on so many rows."""
-    return [rows * size for size in model.network.matrices]
+        return plan_for(model, *parts, settings, copies)
 
 
 def _checked(

@@ -27,7 +27,7 @@ from mlp.model import Model
 from mlp.parallel.group import ALONE, Group
 from mlp.training.search import LevenbergMarquardtSearch
 from mlp.training.settings import Settings
-from mlp.training.setup import Setup
+from mlp.training.setup import Setup, with_shards
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def plan_for(
         count = Count(model.backend)
         held = Setup(
             model,
-            replace(settings, batch_size=size),
+            with_shards(replace(settings, batch_size=size), model, size, group),
             samples,
             held_out,
             backend=count,

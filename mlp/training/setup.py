@@ -25,6 +25,7 @@ from mlp.model import Evaluator, Model
 from mlp.network.graph import Network
 from mlp.parallel.crew import Crew, one_by_one
 from mlp.parallel.group import ALONE, Group
+from mlp.threads import shards_paying
 from mlp.training.search import SEARCH_OF
 from mlp.training.settings import Settings
 from mlp.training.state import State
@@ -78,6 +79,24 @@ class Places(Sequence[Array]):
 def few(made: Sequence[Any]) -> Sequence[Any]:
     """A list of what is made when asked for, unless there is much of it."""
     return made if len(made) > KEPT else [made[i] for i in range(len(made))]
+
+
+def with_shards(settings: Settings, model: Model, rows: int, group: Group) -> Settings:
+    """The settings for batches of so many rows, with as many shards as pay where they leave the
+    number open and may: with NumPy on one process, and steps of one pass over a batch each."""
+    one_pass = settings.accumulate == 1 and settings.sam_radius is None and not settings.searches
+    whole = settings.mixup is None and not settings.record_steps
+    if settings.parallel or group.size > 1 or not (one_pass and whole):
+        return settings
+    if model.backend.workers(2) == 1:
+        return settings
+    shards = shards_paying(products(model, rows))
+    return settings if shards == 1 else replace(settings, parallel={"shards": shards})
+
+
+def products(model: Model, rows: int) -> list[int]:
+    """Multiply-adds of each product of a pass on so many rows."""
+    return [rows * size for size in model.network.matrices]
 
 
 class Setup:
