@@ -91,9 +91,26 @@ def as_pays(products: Iterable[int]) -> Iterator[None]:
     if said:
         yield
         return
-    there = next((limit.there for limit in _limits), None) or blas_threads()
+    there = threads_there()
     with _limited(min(there, paying(products)), False, there):
         yield
+
+
+@contextmanager
+def one_each() -> Iterator[None]:
+    """Within, products are in one thread: threads of Python have the others."""
+    with _limited(1, False, threads_there()):
+        yield
+
+
+def threads_there() -> int:
+    """How many threads a rule may use: as many as somebody has said, or as BLAS has. What other
+    runs in this process limit by a rule of theirs does not count."""
+    limits = list(_limits)
+    said = [limit for limit in limits if limit.given]
+    if said:
+        return said[-1].there
+    return limits[0].there if limits else blas_threads()
 
 
 def paying(products: Iterable[int]) -> int:
@@ -124,7 +141,7 @@ def shards_paying(products: Iterable[int]) -> int:
     ...     shards_paying([256 * 784 * 512, 256 * 512 * 512]), shards_paying([200 * 784 * 100])
     (4, 1)
     """
-    most = max(1, min(blas_threads(), sum(products) // CUT_PAYS))
+    most = max(1, min(threads_there(), sum(products) // CUT_PAYS))
     return 1 << (most.bit_length() - 1)
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from threading import Lock, Thread
 
 from backends import Backend
-from mlp.threads import as_pays, blas_threads, limited
+from mlp.threads import as_pays, limited, one_each, threads_there
 
 Call = Callable[[], None]
 Crew = Callable[[Sequence[Call]], None]
@@ -35,8 +35,8 @@ def one_by_one(calls: Sequence[Call]) -> None:
 def crew_of(backend: Backend, most: int) -> Iterator[Crew]:
     """A crew of up to ``most`` threads: as many as BLAS has here, where the backend computes on the
     host's cores, else of one. Within, BLAS multiplies in one thread, whatever the crew."""
-    threads = backend.workers(min(most, blas_threads()))
-    with limited(1 if backend.workers(2) > 1 else None):
+    threads = backend.workers(min(most, threads_there()))
+    with one_each() if backend.workers(2) > 1 else limited():
         if threads == 1:
             yield one_by_one
             return
