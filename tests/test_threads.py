@@ -353,6 +353,15 @@ def test_large_nets_are_cut_by_themselves(monkeypatch):
     assert cut(**about)[0] is None
 
 
+def test_runs_in_several_threads_of_python_are_cut_alike(monkeypatch):
+    monkeypatch.setattr(threads, "CUT_PAYS", 1000)
+    alone = cut(batch_size=50)
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(lambda _: cut(batch_size=50), range(6)):
+            assert found[0] == alone[0] == 2
+            assert (found[1].model.w == alone[1].model.w).all()
+
+
 @pytest.mark.parametrize("options", [
     {"accumulate": 2}, {"sam_radius": 0.1}, {"mixup": 0.2}, {"optimizer": "lbfgs"},
     {"parallel": {"shards": "none"}},
