@@ -33,7 +33,7 @@ class _Enough(AbstractContextManager[None]):  # a generator would take a tenth o
                 raise device_lost(self.backend, self.what, error) from error
             return
         where, cause = shortage(self.backend, error)
-        less = "less data" if where == HOST else "smaller batches or a smaller net"
+        less = "less data" if where.startswith(HOST) else "smaller batches or a smaller net"
         raise InputError(
             f"{self.what}: out of memory on {where} ({cause}); use {less}, or end what else uses "
             "the memory"
@@ -66,8 +66,18 @@ def check_host(size: int, what: str, instead: str = ON_DISK) -> None:
         )
 
 
+class OutOfMemory(MemoryError):
+    """Memory that ran out in another process, ``where`` and by what ``cause``, as of `shortage`."""
+
+    def __init__(self, cause: str, where: str):
+        super().__init__(f"out of memory on {where} ({cause})")
+        self.where, self.cause = where, cause
+
+
 def shortage(backend: Backend, error: BaseException) -> tuple[str, str]:
     """Where memory ran out, on the backend's device or on the host, and what the error says."""
+    if isinstance(error, OutOfMemory):
+        return error.where, error.cause
     where = backend.device_name() if backend.exhausted(error) else HOST
     return where, (str(error).splitlines() or [type(error).__name__])[0]
 

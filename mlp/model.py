@@ -29,7 +29,7 @@ from mlp.data.labels import are_numbers, are_shares, are_text, as_labels, learne
 from mlp.data.order import BlockOrder
 from mlp.data.preprocessing import Preprocessing, inputs_of
 from mlp.data.readers import Dataset
-from mlp.data.row_files import Part
+from mlp.data.row_files import Part, some
 from mlp.data.samples import Samples, check_codes, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, invert_on_device, rescale, scale_to
 from mlp.data.stored import StoredDataset, labels_of
@@ -465,38 +465,57 @@ class Model:
 
     # ------------------------------------------------------------------ loss and gradient
 
-    def samples(self, X: Any, t: Any = None, sample_weight: Any = None, what: str = "") -> Samples:
+    def samples(
+        self,
+        X: Any,
+        t: Any = None,
+        sample_weight: Any = None,
+        what: str = "",
+        group: Group = ALONE,
+    ) -> Samples:
         """Rows for this model, checked: what its other methods and `mlp.train` take in place of X,
         t and sample_weight, and do not search again.
 
         X: (n, inputs), with t; or what `mlp.read` gives, whose columns are chosen by the model's
         names. t: (n, outputs), or labels of the model's classes, (n,), or class numbers where it
         has none or they are text. sample_weight: (n,), 0 or above. what: stands before X and t in
-        messages. Raises InputError naming what does not fit.
+        messages. group: processes that call it together, each of which looks through a part of
+        rows on disk. Raises InputError naming what does not fit.
 
         >>> model = Model(Network(1, [Dense(2)]), "cross_entropy", classes=["ant", "bee"])
         >>> model.samples([[0.5], [1.5]], ["bee", "ant"]).t
         array([1, 0])
         """
-        found = self._checked(X, t, sample_weight, what)
+        found = self._checked(X, t, sample_weight, what, group)
         if found.t is None:
             raise InputError(f"{what}t is missing: give the targets, (n, {self.objective.columns})")
         return found
 
-    def _checked(self, X: Any, t: Any = None, s: Any = None, what: str = "") -> Samples:
-        names, classes = self.columns, self.classes
+    def _checked(
+        self, X: Any, t: Any = None, s: Any = None, what: str = "", group: Group = ALONE
+    ) -> Samples:
+        names = self.columns
         if not isinstance(X, (Samples, StoredDataset)):  # which are coded
             X = inputs_of(X, names, self.preprocessing)
         with enough_memory(self.backend, f"{what}X, t" if t is not None else f"{what}X"):
             return checked(
-                self.backend, self.objective, X, t, s, columns=names, classes=classes, what=what
+                self.backend,
+                self.objective,
+                X,
+                t,
+                s,
+                columns=names,
+                classes=self.classes,
+                what=what,
+                group=group,
             )
 
-    def learns(self, X: Any, t: Any = None) -> "Model":
+    def learns(self, X: Any, t: Any = None, group: Group = ALONE) -> "Model":
         """This model, or where it has no classes and these are labels, a copy that has theirs.
 
         Labels in words are learned; whole numbers from 0 on are class numbers as they are, others
-        are learned if `mlp.read` gave them. Raises InputError if there are not as many as outputs.
+        are learned if `mlp.read` gave them. group: as for `samples`. Raises InputError if there are
+        not as many as outputs.
 
         >>> model = Model(Network(1, [Dense(2)]), "cross_entropy")
         >>> model.learns([[0.5], [1.5], [2.5]], ["bee", "ant", "bee"]).classes.tolist()
@@ -511,9 +530,9 @@ class Model:
             return self
         source = "t" if data is None else data.source
         if isinstance(t, Part):
-            if t.ndim == 2 or (kind == "labels" and any(map(are_shares, t.pieces()))):
+            if t.ndim == 2 or (kind == "labels" and some(t, are_shares, group)):
                 return self
-            t = labels_of(t, source)
+            t = labels_of(t, source, group)
         numbers = not are_text(t)
         if self.objective.ordered and not numbers:
             raise InputError(f"{source} holds labels in words: {UNORDERED}")
@@ -659,11 +678,13 @@ def measure(
     samples: Samples,
     metrics: Iterable[MetricSpec] | None = None,
     also: Iterable[MetricSpec] = (),
+    group: Group = ALONE,
 ) -> tuple[dict[str, float], np.ndarray | None]:
     """What `Model.evaluate` finds on these rows, whatever it is; and the outputs, (n, outputs), but
-    for rows on disk."""
+    for rows on disk. group: processes that find it together."""
     with enough_memory(model.backend, "evaluate"), model.backend.scope():
-        evaluator = Evaluator(model, model.feed(samples), samples, metrics, also)
+        with group.together():
+            evaluator = Evaluator(model, model.feed(samples), samples, metrics, also, group)
         return evaluator(), evaluator.predictions
 
 
@@ -845,14 +866,14 @@ class Evaluator:
         model, host = self.model, self.model.backend.to_numpy
         measures = [Measures(kind, chosen) for kind, chosen in self.metrics.items()]
         if self.group.size > 1:
-            sums = self._together(measures)
+            sums, weights = self._together(measures)
         else:
             self.crew([partial(self._run, part, measures) for part in range(len(self.parts))])
             if self.y is not None:
                 self.predictions = y = self.y if self.feed.stream is not None else host(self.y)
-                self._measure(measures, y, slice(None))
+                self._measure(measures, y, self.t, self.s)
             sums = host(self.sums).astype(np.float64)
-        weights = shares(self.rows, self.s)
+            weights = shares(self.rows, self.s)
         loss = mean_or_sum(model.objective, sums[:, 0], weights)
         if penalty:
             loss += penalty_of_all(model.objective, sums[:, 1], weights)
@@ -868,43 +889,50 @@ class Evaluator:
         for i, (_, rows, evaluation) in zip(numbers, through, strict=True):
             self.model.backend.copy(evaluation.sums, self.sums[i : i + 1, :])
             if self.y is None:
-                self._measure(measures, self.model.backend.to_numpy(evaluation.y), rows)
+                y = self.model.backend.to_numpy(evaluation.y)
+                self._measure(measures, y, *self._told(rows))
             else:
                 self.feed.keep(evaluation.y, rows, self.y)
 
-    def _together(self, measures: Iterable[Measures]) -> np.ndarray:
-        """The sums of all chunks, of which each rank runs every so manyth, as one rank would; and
-        the measures of their predictions."""
+    def _together(self, measures: Iterable[Measures]) -> tuple[np.ndarray, np.ndarray]:
+        """The sums of all chunks and their weights, as one rank would find them, and the measures
+        of their predictions. Each rank runs every so manyth chunk, and alone reads its rows."""
         group, host = self.group, self.model.backend.to_numpy
         own = self.runs[0].through(self.rows[group.rank :: group.size])
-        sums = np.zeros((len(self.rows), 2))
+        sums, weights = np.zeros((len(self.rows), 2)), np.zeros(len(self.rows))
         predictions: list[np.ndarray] = []
         for first in range(0, len(self.rows), group.size):
             error, found = None, None
             try:
                 if first + group.rank < len(self.rows):
-                    _, _, evaluation = next(own)
-                    found = host(evaluation.sums)[0].astype(np.float64), host(evaluation.y)
+                    _, rows, evaluation = next(own)
+                    told = self._told(rows) if self.y is None else (None, None)
+                    weight = shares([rows], self.s)[0]
+                    sums_of = host(evaluation.sums)[0].astype(np.float64)
+                    found = sums_of, weight, host(evaluation.y), *told
             except Exception as caught:
                 error = caught
-            group.settle(error)
+            group.settle(error, self.model.backend)
             for i, chunk in enumerate(group.gather(found), first):
                 if chunk is not None:
-                    sums[i], y = chunk
+                    sums[i], weights[i], y, *of_rows = chunk
                     if self.y is None:
-                        self._measure(measures, y, self.rows[i])
+                        self._measure(measures, y, *of_rows)
                     else:
                         predictions.append(y)
         if self.y is not None:
             self.predictions = y = np.concatenate(predictions)
-            self._measure(measures, y, slice(None))
-        return sums
+            self._measure(measures, y, self.t, self.s)
+        return sums, weights
 
-    def _measure(self, measures: Iterable[Measures], y: Any, rows: slice) -> None:
-        """Take these predictions, in scaled units, of these rows into account."""
-        y = self.model.objective.point(self.model.in_units(y))
+    def _told(self, rows: slice) -> tuple[Any, Any]:
+        """The targets and the weights of these rows."""
         assert self.t is not None  # there is no loss without
-        t, s = self.t[rows], None if self.s is None else self.s[rows]
+        return self.t[rows], None if self.s is None else self.s[rows]
+
+    def _measure(self, measures: Iterable[Measures], y: Any, t: Any, s: Any) -> None:
+        """Take these predictions, in scaled units, into account, with their targets and weights."""
+        y = self.model.objective.point(self.model.in_units(y))
         t = t[:, 0].astype(np.int64) if self.model.objective.ordered else t
         for measured in measures:
             measured.add(y, t, s)

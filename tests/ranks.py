@@ -2,6 +2,7 @@
 
 mpiexec -n 4 python -m tests.ranks laws          N ranks against one, 50 steps each
 mpiexec -n 2 python -m tests.ranks laws cupy     the same on a CUDA device each
+mpiexec -n 4 python -m tests.ranks reads         what each rank reads of a file in blocks
 python -m tests.ranks kills 50                   kill -9 of any rank at random instants
 """
 
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,71 @@ def sums(group):
         print(json.dumps({"ranks": group.size}))
 
 
+# --- rows on disk --------------------------------------------------------------------------------
+
+STORED = """
+[data]
+file = "rows.npy"
+memory = "2MB"
+target = "x_0"
+validation = 0.1
+
+[[layers]]
+units = 4
+
+[[layers]]
+activation = "identity"
+
+[training]
+loss = "mean_squared_error"
+epochs = 2
+batch_size = 256
+"""
+
+
+def write_rows(folder, n, columns=32):
+    """rows.npy, n rows of numbers, and rows.toml."""
+    np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(n, columns)))
+    (folder / "rows.toml").write_text(STORED)
+
+
+def reads(group):
+    """What each rank reads of a file of 51 MB, in files: to prepare a run, and in an epoch of
+    batches of 256 rows."""
+    from mlp.app.config import load
+    from mlp.app.fingerprint import fingerprint
+    from mlp.app.prepare import new_model, read_parts, samples_of
+
+    with tempfile.TemporaryDirectory() if group.rank == 0 else nullcontext() as folder:
+        folder = Path(group.broadcast(folder))
+        if group.rank == 0:
+            write_rows(folder, 200_000)
+        group.wait()
+        os.chdir(folder)
+        config = load("rows.toml")
+        with group.together():
+            parts = read_parts(config, group)
+            file = parts.train.X.file.file
+            model = new_model(config, parts, mlp.get_backend("numpy"), group)
+            samples = samples_of(model, parts, config, group)
+            fingerprint(config, samples, group)
+        found = {"to prepare": file.done / file.size}
+        rows = {"validation": samples["validation"], "group": group, "batch_size": 256}
+        for shuffle in (True, False):
+            for epochs in (1, 2):
+                before = file.done
+                mlp.train(model, samples["train"], epochs=epochs, shuffle=shuffle, **rows)
+                found[epochs] = file.done - before
+            name = "an epoch" + ", not shuffled" * (not shuffle)
+            found[name] = (found.pop(2) - found.pop(1)) / file.size
+        for name in found:
+            found[name] = [round(x, 4) for x in group.gather(found[name])]
+        os.chdir("/")
+        group.wait()
+    if group.rank == 0:
+        print(json.dumps(found))
+
+
 # --- kills ---------------------------------------------------------------------------------------
 
 LONG = 'epochs = 40\ncheckpoint = "1 epoch"\nparallel = {shards = 4}\nbatch_size = 4\n'
@@ -195,5 +262,7 @@ if __name__ == "__main__":
         laws(world(), *(rest or ["numpy"]))
     elif what == "sums":
         sums(world())
+    elif what == "reads":
+        reads(world())
     else:
         print(json.dumps(kills(int(rest[0]))))

@@ -63,6 +63,16 @@ def test_sums_over_any_number_of_ranks(ranks):
     assert answer(mpiexec((ranks, ["-m", "tests.ranks", "sums"]))) == {"ranks": ranks}
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_each_rank_reads_its_part_of_a_file(ranks):
+    found = answer(mpiexec((ranks, ["-m", "tests.ranks", "reads"])))
+    for shares in found.values():
+        assert len(shares) == ranks
+        assert max(shares) <= 1.25 * sum(shares) / ranks  # pieces do not divide evenly
+    assert sum(found["to prepare"]) < 7  # passes
+    assert max(sum(found["an epoch"]), sum(found["an epoch, not shuffled"])) < 1.25
+
+
 def test_the_benchmark_and_the_report_run_on_two_ranks(tmp_path):
     done = mpiexec((2, ["-m", "benchmarks", "parallel", "--quick", "--out", tmp_path]))
     assert done.returncode == 0, done.stderr

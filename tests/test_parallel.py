@@ -405,13 +405,20 @@ def test_an_error_of_a_callback_is_raised_by_all(event, rank):
     assert f"rank {rank} of 2, on thread {rank}: KeyError: 'mine'" in str(found[1 - rank])
 
 
+class DeviceFull(RuntimeError):
+    """What a device's library raises that has no memory left, which is no MemoryError."""
+
+
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("error", [OSError("the disk fails"), MemoryError("no room")])
+@pytest.mark.parametrize("error", [
+    OSError("the disk fails"), MemoryError("no room"), DeviceFull("no room"),
+], ids=repr)  # fmt: skip
 def test_what_fails_in_a_shard_fails_on_all_ranks(monkeypatch, rank, error):
     """Each ends in the same step; of memory with what was learned, and the first ranks say whose
     fault it is."""
     from mlp.parallel.shards import Batch
 
+    monkeypatch.setattr(NumpyBackend, "out_of_memory", (MemoryError, DeviceFull))
     loads = Batch.loads
 
     def failing(self, rows):
@@ -429,9 +436,10 @@ def test_what_fails_in_a_shard_fails_on_all_ranks(monkeypatch, rank, error):
             return found
 
     found = on_ranks(2, job)
-    if isinstance(error, MemoryError):
+    if not isinstance(error, OSError):
         assert all(x.out_of_memory and x.state.step == 2 for x in found)
         assert differ(*found) == 0
+        assert f"of rank {rank}, on thread {rank} in epoch 1 (no room" in found[1 - rank].stopped
     else:
         assert found[rank] is error
         assert f"rank {rank} of 2, on thread {rank}: OSError: the disk fails" in str(

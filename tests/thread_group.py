@@ -1,5 +1,6 @@
 """Ranks that are threads of one process: what is asked of a `Group`, where there is no MPI."""
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,9 +21,9 @@ class ThreadGroup(Group):
 
     def gather(self, value):
         self.shared.barrier.wait()
-        self.shared.slots[self.rank] = value
+        self.shared.slots[self.rank] = pickle.dumps(value)
         self.shared.barrier.wait()
-        return list(self.shared.slots)
+        return [pickle.loads(x) for x in self.shared.slots]
 
     def broadcast(self, value):
         return self.gather(value)[0]

@@ -868,3 +868,24 @@ def _explain(details: Any) -> str:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+# ------------------------------------------------------------------------------ compared
+
+
+def alike(config: Config) -> dict[str, Any]:
+    """The settings by key that all ranks of a run must have; files may lie elsewhere for each."""
+    free = {"backend", "threads", *(f"data.{name}" for name in FILES)}
+    settings = flat(config.model_dump(mode="json"))
+    return {key: value for key, value in settings if key not in free}
+
+
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings by dotted key."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, entry in entries:
+        path = f"{key}.{name}" if key else str(name)
+        if isinstance(entry, (dict, list)):
+            yield from flat(entry, path)
+        else:
+            yield path, entry

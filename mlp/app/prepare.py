@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from backends import Backend, BackendError, choose
-from mlp.app.config import Arrays, Config, Where, share_of
+from mlp.app.config import Arrays, Config, Where, alike, share_of
 from mlp.data.labels import class_weights, encode, learned_classes
-from mlp.data.order import BLOCK
+from mlp.data.order import BLOCK, BUFFER
 from mlp.data.parts import Rows, last_rows, row_keys, rows_where, split_rows, trained_on
 from mlp.data.preprocessing import Preprocessing, refuse_gaps
 from mlp.data.readers import Dataset, chosen, is_arrays, numbers, read_rows, targets_for
@@ -33,7 +33,7 @@ from mlp.formulas.losses import get_loss, heads_of, outputs_for
 from mlp.layers import Columns
 from mlp.memory import check_host
 from mlp.model import UNORDERED, Model
-from mlp.parallel.group import Group
+from mlp.parallel.group import ALONE, Group
 
 READ_BY_LAYERS = 1 << 17  # rows that say where quantiles are: the rank of each is right to 0.14 %
 LOOKED_AT = 4096  # rows of a part on disk that are looked for among those to train on
@@ -60,11 +60,12 @@ class Parts:
 # ------------------------------------------------------------------------------ data
 
 
-def read_parts(config: Config) -> Parts:
-    """The data of a run: read and split, with the classes of its labels."""
+def read_parts(config: Config, group: Group = ALONE) -> Parts:
+    """The data of a run: read and split, with the classes of its labels. group: processes that do
+    it together."""
     about = config.data
     if about.memory is not None and larger_than(about.file, about.memory):
-        return _stored_parts(config)
+        return _stored_parts(config, group)
     with reading(Path(about.file)):
         stamp = stamp_of(about.file)
     whole = read_rows(
@@ -133,12 +134,15 @@ def _check_room(config: Config, whole: Dataset) -> None:
         check_host(size, f"{about.file}: holding out some of its rows")
 
 
-def _stored_parts(config: Config) -> Parts:
+def _stored_parts(config: Config, group: Group) -> Parts:
     """The data of a run whose rows stay on disk: held out in whole blocks of rows, which are drawn
     at random, or are the last."""
     about, kind = config.data, _kind(config)
-    _check_stored(config)
-    table = opened(about.file)
+    with group.together():
+        _check_stored(config)
+        table = opened(about.file)
+    # What is asked of all ranks from here on follows from these.
+    group.same({"the file": (table.n, table.names), **alike(config)})
     targets = tuple(about.target or ())
     aside = (*targets, *([about.sample_weight] if about.sample_weight else []))
     names = chosen(table.names, about.file, about.inputs or (), aside, about.exclude or ())
@@ -161,24 +165,25 @@ def _stored_parts(config: Config) -> Parts:
         gaps=strict,
         embeds=config.embeds,
     )
-    whole = code_stored(table, found, targets, about.sample_weight)
+    whole = code_stored(table, found, targets, about.sample_weight, group)
     assert whole.t is not None
     parts = {name: whole.only(some) for name, some in blocks.items()}
     for name in ("test", "validation"):
         file = getattr(about, f"{name}_file")
         if file is not None:
             _check_other_file(config, name, file)
-            parts[name] = code_stored(opened(file), found, targets, about.sample_weight)
-            _check_stored_rows(parts["train"], parts[name], name)
+            other = code_stored(opened(file), found, targets, about.sample_weight, group)
+            parts[name] = other
+            _check_stored_rows(parts["train"], other, name, group)
     labelled = kind == "classes" or (kind == "labels" and len(targets) == 1)
-    classes = labels_of(whole.t, target_source(config)) if labelled else None
+    classes = labels_of(whole.t, target_source(config), group) if labelled else None
     return Parts(
         train=parts["train"],
         validation=parts.get("validation"),
         test=parts.get("test"),
         classes=classes,
         outputs=_outputs(config, classes, len(targets)),
-        preprocessing=scaled(found, parts["train"].X, about.scale_inputs),
+        preprocessing=scaled(found, parts["train"].X, about.scale_inputs, group),
     )
 
 
@@ -320,12 +325,17 @@ def _target_columns(data: Dataset) -> list[Column]:
     return [Column("t", column) for column in t.T]
 
 
-def _check_stored_rows(train: StoredDataset, part: StoredDataset, name: str) -> None:
+def _check_stored_rows(train: StoredDataset, part: StoredDataset, name: str, group: Group) -> None:
     """The same of rows on disk, by the first rows of the part."""
     keys = row_keys(part.X[slice(0, LOOKED_AT)])
-    found = np.zeros(len(keys), bool)
-    for rows in train.X.pieces():
-        found |= np.isin(keys, row_keys(rows))
+
+    def own() -> np.ndarray:
+        found = np.zeros(len(keys), bool)
+        for rows in train.X.pieces(group):
+            found |= np.isin(keys, row_keys(rows))
+        return found
+
+    found = np.any(group.every(own), axis=0)
     different = 2 * len(np.unique(keys)) > len(keys)
     _say_trained_on(part.source, name, int(found.sum()), len(keys), different)
 
@@ -485,7 +495,7 @@ def on_own_device(chosen: Backend, group: Group) -> Backend:
     return choose(f"cupy:{group.local % chosen.devices()}")
 
 
-def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
+def new_model(config: Config, parts: Parts, backend: Backend, group: Group = ALONE) -> Model:
     """The model with fresh weights, its preprocessing fitted on the rows to train on."""
     _check_outputs(config, parts)
     about, t, preprocessing = config.data, parts.train.t, parts.preprocessing
@@ -511,7 +521,9 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
                 stacklevel=2,
             )
     try:
-        columns = columns_of(preprocessing, _some_rows(parts, preprocessing, config.reads_rows))
+        columns = columns_of(
+            preprocessing, _some_rows(parts, preprocessing, config.reads_rows, group)
+        )
         network = config.network(len(preprocessing.names), parts.outputs, columns)
     except InputError as error:
         raise InputError(f"{config.path}: layers: {error}") from error
@@ -538,7 +550,7 @@ def new_model(config: Config, parts: Parts, backend: Backend) -> Model:
                 f"{config.path}: data.scale_targets: {about.scale_targets!r} needs all targets at "
                 "once, these rows stay on disk; use 'standard'"
             )
-        model.target_scaling = Scaling.fit(numbers_of_t, names)
+        model.target_scaling = Scaling.fit(numbers_of_t, names, group)
     return model
 
 
@@ -549,7 +561,9 @@ def columns_of(preprocessing: Preprocessing, rows: np.ndarray | None = None) -> 
     return Columns(inputs, tuple(preprocessing.of_numbers), codes, rows)
 
 
-def _some_rows(parts: Parts, preprocessing: Preprocessing, asked: bool) -> np.ndarray | None:
+def _some_rows(
+    parts: Parts, preprocessing: Preprocessing, asked: bool, group: Group
+) -> np.ndarray | None:
     """Rows to train on as layers get them, if one wants some: all, or so many evenly far apart."""
     if not asked:
         return None
@@ -557,14 +571,19 @@ def _some_rows(parts: Parts, preprocessing: Preprocessing, asked: bool) -> np.nd
     rows = np.linspace(0, len(train) - 1, min(len(train), READ_BY_LAYERS)).astype(np.intp)
     if isinstance(train, Dataset):
         return preprocessing.apply(train.take(rows).table())
-    found, scaling = np.asarray(train.X[rows], dtype=float), preprocessing.scaling
+    # A buffer of blocks at a time, as a block is read for each of them.
+    some = [rows[i : i + BUFFER] for i in range(0, len(rows), BUFFER)]
+    read = group.dealt(len(some), lambda i: np.asarray(train.X[some[i]], dtype=float))
+    found, scaling = np.concatenate(list(read)), preprocessing.scaling
     return found if scaling is None else scaling.apply(found, "float64")
 
 
-def samples_of(model: Model, parts: Parts, config: Config) -> dict[str, Samples]:
+def samples_of(
+    model: Model, parts: Parts, config: Config, group: Group = ALONE
+) -> dict[str, Samples]:
     """The parts as the model takes them, by name, those to train on with the weights of their
     classes; InputError for what does not fit it."""
-    samples = {name: model.samples(part) for name, part in parts.by_name().items()}
+    samples = {name: model.samples(part, group=group) for name, part in parts.by_name().items()}
     weights = config.training.class_weight
     if weights is not None:
         train = samples["train"]

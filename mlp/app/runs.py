@@ -32,7 +32,7 @@ import numpy as np
 
 import mlp
 from backends import BackendError
-from mlp.app.config import Config, load
+from mlp.app.config import Config, alike, load
 from mlp.app.endings import Asked, asked
 from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
@@ -47,7 +47,8 @@ from mlp.app.run_folder import (
     held,
     take,
 )
-from mlp.app.standing import Over, alike, in_run, resolved, standing
+from mlp.app.standing import Over, in_run, resolved, standing
+from mlp.data.row_files import Part
 from mlp.data.samples import Samples
 from mlp.errors import InputError
 from mlp.files import write_atomically
@@ -63,6 +64,7 @@ from mlp.training.loop import plan_training, train
 from mlp.training.memory_plan import Plan
 from mlp.training.range_test import RateSearch, find_learning_rate
 from mlp.training.run import INTERRUPTED, Result, Run
+from mlp.training.state import State
 
 HISTORY, PICTURE = "history.csv", "loss.png"
 OUT_OF_MEMORY = "out of memory"  # a status
@@ -114,10 +116,11 @@ def train_run(
             out = out if out.name else out.absolute()  # of "." a neighbour can be named
         if resume is not None and group.rank == 0:
             in_run(resume, SETTINGS)
-        parts = read_parts(config)
+        parts = read_parts(config, group)
         with _naming(config):
-            model = new_model(config, parts, chosen)
-            samples = samples_of(model, parts, config)
+            model = new_model(config, parts, chosen, group)
+            samples = samples_of(model, parts, config, group)
+        data = fingerprint(config, samples, group)
     if group.size > 1:
         group.same(alike(config))
     if group.rank:
@@ -126,7 +129,6 @@ def train_run(
     measured = dict(samples)
     if config.training.class_weight is not None:  # which is for training, not for measuring
         measured["train"] = model.samples(parts.train)
-    data = fingerprint(config, samples)
     if resume is not None and out is None:
         folder = take(resume)
     else:
@@ -171,7 +173,7 @@ def train_run(
         where, fault = _save(folder, result, files)
         metrics: dict[str, Any] = {}
         try:
-            metrics = _metrics(result, measured, seconds, state.epoch if state else 0, config)
+            metrics = _metrics(result, measured, seconds, state, config, group)
         except InputError as error:  # of rows on disk that are no longer there
             fault = fault or str(error)
         if not fault:
@@ -180,7 +182,8 @@ def train_run(
 
 
 def _take_part(config: Config, model: Model, samples: dict[str, Samples], group: Group) -> None:
-    """What the other ranks do: they train with rank 0, and write nothing."""
+    """What the other ranks do: they train with rank 0, and measure with it on rows that are on
+    disk, and write nothing."""
     with asked() as ending, limited(config.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         with group.together():  # rank 0 makes the folder ready
@@ -188,7 +191,7 @@ def _take_part(config: Config, model: Model, samples: dict[str, Samples], group:
         state = group.broadcast(None)
         if isinstance(state, Over):
             raise agreed(state) from OfAnotherRank(str(state))
-        train(
+        result = train(
             model,
             samples["train"],
             validation=samples.get("validation"),
@@ -197,6 +200,11 @@ def _take_part(config: Config, model: Model, samples: dict[str, Samples], group:
             group=group,
             settings=config.settings(),
         )
+        group.wait()  # while rank 0 writes
+        with suppress(InputError):  # which rank 0 says
+            for part in samples.values():
+                if isinstance(part.X, Part):
+                    _measured(result, part, config, group)
 
 
 def _code(result: Result, ending: Asked) -> int:
@@ -294,12 +302,20 @@ class _History:
 
 
 def _metrics(
-    result: Result, parts: dict[str, Samples], seconds: float, before: int, config: Config
+    result: Result,
+    parts: dict[str, Samples],
+    seconds: float,
+    gone_on: State | None,
+    config: Config,
+    group: Group,
 ) -> dict[str, Any]:
-    """What metrics.json holds; ``before``: epochs of the run that this one went on from."""
-    model, state = result.model, result.state
+    """What metrics.json holds; gone_on: the state that the run went on from."""
+    model, state, before = result.model, result.state, gone_on.epoch if gone_on else 0
+    group.wait()
     measured = {
-        name: {"rows": part.n} | _measured(result, part, config) for name, part in parts.items()
+        name: {"rows": part.n}
+        | _measured(result, part, config, group if isinstance(part.X, Part) else ALONE)
+        for name, part in parts.items()
     }
     in_epochs = sum(result.history.get("seconds", [])[before:])
     samples = parts["train"].n * (state.epoch - before)
@@ -326,13 +342,13 @@ def _metrics(
     }
 
 
-def _measured(result: Result, part: Samples, config: Config) -> dict[str, float]:
+def _measured(result: Result, part: Samples, config: Config, group: Group) -> dict[str, float]:
     """How good the model is on these rows; nothing where memory does not suffice to find out."""
     if result.out_of_memory:
         return {}
     try:
         settings = config.training.settings(config.seed)
-        return measure(result.model, part, settings.metrics, settings.watched)[0]
+        return measure(result.model, part, settings.metrics, settings.watched, group)[0]
     except InputError as error:
         if is_short(result.model.backend, error.__cause__):
             return {}  # what was learned is written all the same

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlp.app.config import FILES, VERSION, Config, load
+from mlp.app.config import FILES, VERSION, Config, flat, load
 from mlp.app.fingerprint import differences
 from mlp.app.run_folder import CHECKPOINTS, METRICS, SETTINGS
 from mlp.errors import InputError, did_you_mean
@@ -137,7 +137,7 @@ def _of_checkpoints(run: Path, damage: str) -> dict[str, Any]:
 
 
 def _check_settings(run: Path, before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(flat(before)), dict(flat(now))
     other = [
         f"{key} = {old.get(key, 'none')!r} there, {new.get(key, 'none')!r} in {path}"
         for key in sorted(old.keys() | new.keys())
@@ -157,24 +157,6 @@ def _check_data(run: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
             f"{run} was trained on other data: {'; '.join(other)}; name those that it was trained "
             "on by --set data.file=, or train anew without --resume"
         )
-
-
-def alike(config: Config) -> dict[str, Any]:
-    """The settings by key that all ranks of a run must have; files may lie elsewhere for each."""
-    free = {"backend", "threads", *(f"data.{name}" for name in FILES)}
-    settings = _flat(config.model_dump(mode="json"))
-    return {key: value for key, value in settings if key not in free}
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings by dotted key."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, entry in entries:
-        path = f"{key}.{name}" if key else str(name)
-        if isinstance(entry, (dict, list)):
-            yield from _flat(entry, path)
-        else:
-            yield path, entry
 
 
 def resolved(config: Config, model: Model) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.errors import InputError
+from mlp.parallel.group import ALONE, Group
 
 CHECKED = 1 << 22  # elements that are looked at together on a device
 SMALL = 1 << 12  # elements of which a copy costs nothing
@@ -50,8 +51,10 @@ class Search:
         self.per_column = self.per_column + len(X) - finite.sum(axis=0)
         self.bad += len(X) - int(finite.all(axis=1).sum())
 
-    def end(self) -> None:
-        """InputError if a value was not finite."""
+    def end(self, group: Group = ALONE) -> None:
+        """InputError if a value was not finite, in the rows of all ranks."""
+        found = group.gather((self.rows, self.bad, self.per_column))
+        self.rows, self.bad, self.per_column = map(sum, zip(*found, strict=True))
         if not self.bad:
             return
         per_column = np.asarray(self.per_column)

@@ -3,9 +3,11 @@
 Rows in memory are permuted, all of them (`order`). Rows on disk are read in blocks (`BlockOrder`),
 as CorgiPile does (Xu et al., arXiv 2206.05830, Algorithm 1): the blocks are permuted, a buffer is
 filled with the next of them, and its rows are permuted. On a file that is sorted by label it trains
-as well as a full permutation, where a window of as many rows, all of one label, does not.
+as well as a full permutation, where a window of as many rows, all of one label, does not. Here both
+draws are stratified: a buffer has a block of each 64th of the file, a batch as many rows of each.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,25 +84,50 @@ BLOCK, BUFFER = 256, 64  # rows of a block, blocks of a buffer
 
 
 class BlockOrder:
-    """The order of n rows in one epoch, in blocks: a function of (seed, epoch) alone.
+    """The order of n rows in one epoch, in blocks: a function of (seed, epoch) and the batch size.
 
-    ``blocks``: the blocks of BLOCK consecutive rows, permuted; the last one in the file may be
-    shorter. BUFFER of them at a time are a buffer, whose rows are permuted. Read like the array
-    that `order` gives, by slices, of which only the buffers that they touch are made.
+    The blocks of BLOCK consecutive rows are cut into BUFFER sections of blocks that follow each
+    other, each section is permuted, and a buffer has the next block of each: ``blocks`` are those
+    of all buffers, of a buffer in the order of the sections; the last block in the file may be
+    shorter. A buffer is gone through in rounds, in random order of one row of each of its blocks,
+    drawn without replacement. So a batch has rows of all sections, as many of one as of another to
+    one or two; and what is read for a part of each batch, as of a rank, is a part of the file.
+
+    size: rows of a batch, which are then put in the order of the file; None leaves them. own: which
+    part of a batch, both given as places in the order, will be asked for here; None is all of it.
+
+    Read like the array that `order` gives, by slices, of which only the buffers that they touch
+    are made.
 
     >>> once = BlockOrder(1, 2, 1000)
     >>> len(once), sorted(np.asarray(once).tolist()) == list(range(1000))
     (1000, True)
     >>> bool((once[200:300] == np.asarray(once)[200:300]).all())
     True
+    >>> in_batches = BlockOrder(1, 2, 1000, size=100)
+    >>> bool((in_batches[200:300] == np.sort(once[200:300])).all())
+    True
     """
 
-    def __init__(self, seed: int, epoch: int, n: int):
-        self.seed, self.epoch, self.n = seed, epoch, n
-        self.blocks = generator(seed, "blocks", epoch).permutation(-(-n // BLOCK))
+    def __init__(
+        self,
+        seed: int,
+        epoch: int,
+        n: int,
+        size: int | None = None,
+        own: Callable[[slice], slice] | None = None,
+    ):
+        self.seed, self.epoch, self.n, self.size, self.own = seed, epoch, n, size, own
+        count = -(-n // BLOCK)
+        drawn = generator(seed, "blocks", epoch).permutation(count)
+        section = np.searchsorted(np.arange(1, BUFFER + 1) * count // BUFFER, drawn, "right")
+        drawn, section = (x[np.argsort(section, kind="stable")] for x in (drawn, section))
+        turn = np.arange(count) - np.searchsorted(section, section)  # of a block in its section
+        self.blocks = drawn[np.lexsort((section, turn))]
         sizes = np.where(self.blocks == n // BLOCK, n % BLOCK, BLOCK)
         self.ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, len(sizes), BUFFER)))
         self._made: dict[int, np.ndarray] = {}  # of the buffers that were read last
+        self._batch = slice(0, 0), np.empty(0, np.int64)  # and the batch
 
     def __len__(self) -> int:
         return self.n
@@ -110,6 +137,19 @@ class BlockOrder:
         start, stop, _ = places.indices(self.n)
         if stop <= start:
             return np.empty(0, np.int64)
+        if self.size is None:
+            return self._drawn(start, stop)
+        held, rows = self._batch
+        if not (held.start <= start and stop <= held.stop):  # its parts are asked for in turn
+            first, end = start // self.size * self.size, -(-stop // self.size) * self.size
+            held = slice(first, min(end, self.n))
+            batch = np.arange(held.start, held.stop) // self.size * self.n
+            rows = np.sort(batch + self._drawn(held.start, held.stop)) - batch
+            self._batch = held, rows
+        return rows[start - held.start : stop - held.start]
+
+    def _drawn(self, start: int, stop: int) -> np.ndarray:
+        """The same before batches are sorted."""
         first, last = np.searchsorted(self.ends, [start, stop - 1], "right").tolist()
         before = int(self.ends[first - 1]) if first else 0
         made = self._made
@@ -118,15 +158,50 @@ class BlockOrder:
         return (rows[0] if len(rows) == 1 else np.concatenate(rows))[start - before : stop - before]
 
     def buffer(self, number: int) -> np.ndarray:
-        """The rows of one buffer in their order, (k,) int64."""
+        """The rows of one buffer in the order in which batches take them, (k,) int64."""
         blocks = self.blocks[number * BUFFER : (number + 1) * BUFFER]
-        rows = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
-        rows = rows[rows < self.n]
-        return rows[generator(self.seed, "blocks", self.epoch, number).permutation(len(rows))]
+        rng = generator(self.seed, "blocks", self.epoch, number)
+        rows = blocks[:, None] * BLOCK + np.arange(BLOCK)
+        rounds = rng.permuted(rng.permuted(rows, axis=1).T, axis=1).ravel()
+        return rounds[rounds < self.n]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        rows = np.concatenate([self.buffer(number) for number in range(len(self.ends))])
+        rows = self[: self.n]
+        self._made, self._batch = {}, (slice(0, 0), np.empty(0, np.int64))
         return rows if dtype is None else rows.astype(dtype, copy=False)
+
+
+class Wanted:
+    """Which blocks of each buffer of an order have rows that will be asked for here, one buffer
+    after the other."""
+
+    def __init__(self, order: BlockOrder):
+        self.order = BlockOrder(order.seed, order.epoch, order.n, order.size, order.own)
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """The next one to be asked for is that buffer."""
+        start = int(self.order.ends[number - 1]) if number else 0
+        size = self.order.size or 1
+        self.place, self.next = start // size * size, number
+        self.found: list[np.ndarray] = []  # numbers of blocks that are of no buffer asked for yet
+
+    def of(self, number: int) -> np.ndarray:
+        """The blocks of a buffer, (k,) in their order there."""
+        order = self.order
+        blocks = order.blocks[number * BUFFER : (number + 1) * BUFFER]
+        if order.own is None or order.size is None or number == len(order.ends):
+            return blocks
+        if number < self.next:
+            self.begin(number)
+        self.next = number + 1
+        while self.place < order.ends[number]:
+            batch = slice(self.place, min(self.place + order.size, order.n))
+            self.found.append(np.unique(order[order.own(batch)] // BLOCK))
+            self.place = batch.stop
+        found = np.concatenate([np.empty(0, np.int64), *self.found])
+        self.found = [found[~np.isin(found, blocks)]]
+        return blocks[np.isin(blocks, found)]
 
 
 def split(

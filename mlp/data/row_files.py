@@ -6,8 +6,9 @@ fails is an error of ours. A `Part` is some of its columns: it has a shape and a
 are asked for by slices or by numbers, as those of an array are. Whatever goes through an array in
 pieces goes through a part as well, and gives the same numbers bit for bit.
 
-Where an epoch's order is announced (`expect`), the rows of a whole buffer are read when the first
-of them is asked for, and those of the next buffer meanwhile, by a thread.
+Where an epoch's order is announced (`expect`), all that will be asked for of a buffer is read when
+the first of its rows is, and that of the next buffer meanwhile, by a thread. Of a slice no more is
+read than its rows.
 
 >>> rows = spool(iter([np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0]])]), "three rows")
 >>> X = Part(rows, slice(0, 2))
@@ -29,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp.data.order import BLOCK, BUFFER, BlockOrder
+from mlp.data.order import BLOCK, BUFFER, BlockOrder, Wanted
 from mlp.errors import InputError
 from mlp.files import check_stamp, reading, stamp_of
+from mlp.parallel.group import ALONE, Group
 
 PIECE = 1 << 22  # bytes of rows that are read at once where all of them are gone through
 
@@ -39,11 +41,12 @@ PIECE = 1 << 22  # bytes of rows that are read at once where all of them are gon
 class OpenFile:
     """A binary file that several threads read, closed when nobody holds it any more.
 
-    name : for messages.  fixed : whether nobody else can write to it.
+    name : for messages.  fixed : whether nobody else can write to it.  ``done`` :
+    bytes read so far.
     """
 
     def __init__(self, file: Any, name: str, fixed: bool = False):
-        self.file, self.name = file, name
+        self.file, self.name, self.done = file, name, 0
         self.lock = Lock()  # of the file's position
         self.stamp = None if fixed else stamp_of(file.fileno())
         weakref.finalize(self, file.close)
@@ -56,6 +59,7 @@ class OpenFile:
             self.file.seek(start)
             while done < len(room) and (count := self.file.readinto(room[done:])):
                 done += count
+            self.done += done
             if self.stamp is not None:
                 check_stamp(self.file.fileno(), self.stamp, self.name)
         if done < len(room):
@@ -80,7 +84,8 @@ class RowFile:
         self.dtype, self.width, self.n = np.dtype(dtype), width, n
         self.blocks: np.ndarray | None = None  # those of the file that are taken, None is all
         self.order: BlockOrder | None = None
-        self.last: tuple[np.ndarray, np.ndarray] | None = None  # what was asked for, and given
+        self.last: tuple[Any, np.ndarray] | None = None  # what was asked for, and given
+        self.shared = True  # whether what is given may be written to
         self.expect(None)
 
     @property
@@ -91,12 +96,14 @@ class RowFile:
     def own(self) -> "RowFile":
         """The same rows for another reader, to be asked for in an order of its own."""
         other = copy.copy(self)
+        other.shared = False
         other.expect(None)
         return other
 
     def only(self, blocks: np.ndarray) -> "RowFile":
         """The rows of these blocks alone, (k,) in ascending order."""
-        other = self.own()
+        other = copy.copy(self)
+        other.expect(None)
         other.blocks = blocks if self.blocks is None else self.blocks[blocks]
         other.n = int(np.minimum(BLOCK, self.n - blocks * BLOCK).sum())
         return other
@@ -104,18 +111,35 @@ class RowFile:
     # ------------------------------------------------------------------ rows
 
     def rows(self, rows: slice | np.ndarray) -> np.ndarray:
-        """These rows, (k, width): a slice, or numbers of rows, (k,) int64."""
+        """These rows, (k, width): a slice, or numbers of rows, (k,) int64. Of one reader's own rows
+        those that were given last are kept, as their inputs, targets and weights are asked for in
+        turn."""
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(self.n)
-            first = start // BLOCK
-            found = self.read(np.arange(first, -(-max(start, stop) // BLOCK)))
-            return found[start - first * BLOCK : max(start, stop) - first * BLOCK]
+            place = slice(start, max(start, stop))
+            if self.last and isinstance(self.last[0], slice) and self.last[0] == place:
+                return self.last[1]
+            found = self._slice(start, place.stop)
+            if not self.shared and found.nbytes <= PIECE:
+                self.last = place, found
+            return found
         if self.order is None:
             blocks, at = np.unique(rows // BLOCK, return_inverse=True)
             return self.read(blocks).take(at * BLOCK + rows % BLOCK, 0)
-        if self.last is None or self.last[0] is not rows:  # as for the targets of these inputs
+        if self.last is None or self.last[0] is not rows:
             self.last = rows, self._in_order(rows)
         return self.last[1]
+
+    def _slice(self, start: int, stop: int) -> np.ndarray:
+        first = start // BLOCK
+        start, stop = start - first * BLOCK, stop - first * BLOCK
+        found = np.empty((stop - start, self.width), self.dtype)
+        for place, run in self._runs(np.arange(first, first + -(-stop // BLOCK))):
+            low, high = max(run.start, start), min(run.stop, stop)
+            self.file.read_into(
+                place + (low - run.start) * self.row, found[low - start : high - start]
+            )
+        return found
 
     def read(self, blocks: np.ndarray) -> np.ndarray:
         """Whole blocks, (BLOCK len(blocks), width); where the last one is shorter anything may
@@ -146,18 +170,24 @@ class RowFile:
         self.last = None
         self.ahead: tuple[int, Future[np.ndarray]] | None = None
         if order is not None:
-            self.place = np.empty(len(order.blocks), np.int64)
-            self.place[order.blocks] = np.arange(len(order.blocks))
+            self.wanted: dict[int, np.ndarray] = {}
+            self.asked = Wanted(order)
+            self.buffer = np.empty(len(order.blocks), np.int64)  # of each block
+            self.buffer[order.blocks] = np.arange(len(order.blocks)) // BUFFER
+            self.place = np.full(len(order.blocks), -1)  # in what is read of its buffer
 
     def _in_order(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the buffers, by their numbers."""
         block, at = np.divmod(rows, BLOCK)
-        buffer, place = np.divmod(self.place[block], BUFFER)
+        buffer = self.buffer[block]
+        one = bool((buffer == buffer[0]).all())
+        self._bring([int(buffer[0])] if one else np.unique(buffer).tolist())
+        place = self.place[block]
+        if (place < 0).any():
+            raise RuntimeError(f"{self.file.name}: rows are asked for that were not announced")
         at += place * BLOCK
-        if (buffer == buffer[0]).all():
-            self._bring([int(buffer[0])])
+        if one:
             return self.window[int(buffer[0])].take(at, 0)
-        self._bring(np.unique(buffer).tolist())
         found = np.empty((len(rows), self.width), self.dtype)
         for number, window in self.window.items():
             here = np.flatnonzero(buffer == number)
@@ -172,25 +202,34 @@ class RowFile:
             if j not in self.window:
                 ahead, self.ahead = self.ahead, None
                 there = ahead is not None and ahead[0] == j
-                self.window[j] = ahead[1].result() if ahead and there else self._buffer(j)
+                self.window[j] = ahead[1].result() if ahead and there else self._buffer(j)()
         following = numbers[-1] + 1
         if self.ahead is None and following < len(self.order.ends):
             # A thread for one buffer: it ends when that is read, whatever becomes of the run.
             thread = ThreadPoolExecutor(1, "rows ahead")
             with suppress(RuntimeError):  # no room for a thread: then it is read when it is due
-                self.ahead = following, thread.submit(self._buffer, following)
+                self.ahead = following, thread.submit(self._buffer(following))
             thread.shutdown(wait=False)
 
-    def _buffer(self, number: int) -> np.ndarray:
-        """The rows of a buffer; the system is told of those of the next, which come from the disk
-        meanwhile, all at once."""
-        assert self.order is not None
-        blocks, following = (
-            self.order.blocks[j * BUFFER : (j + 1) * BUFFER] for j in (number, number + 1)
-        )
-        for place, rows in self._runs(following):
-            self.file.announce(place, (rows.stop - rows.start) * self.row)
-        return self.read(blocks)
+    def _buffer(self, number: int) -> Callable[[], np.ndarray]:
+        """What reads the rows of a buffer; the system is told of those of the next, which come from
+        the disk meanwhile, all at once."""
+        blocks, following = map(self._of_buffer, (number, number + 1))
+
+        def read() -> np.ndarray:
+            for place, rows in self._runs(following):
+                self.file.announce(place, (rows.stop - rows.start) * self.row)
+            return self.read(blocks)
+
+        return read
+
+    def _of_buffer(self, number: int) -> np.ndarray:
+        """The blocks of a buffer whose rows will be asked for."""
+        if number not in self.wanted:
+            self.wanted = {j: x for j, x in self.wanted.items() if number - 3 < j < number}
+            self.wanted[number] = blocks = self.asked.of(number)
+            self.place[blocks] = np.arange(len(blocks))
+        return self.wanted[number]
 
 
 class Part:
@@ -242,10 +281,17 @@ class Part:
         """Rows of some megabytes, in whole blocks."""
         return max(1, PIECE // (BLOCK * self.file.row)) * BLOCK
 
-    def pieces(self) -> Iterator[np.ndarray]:
-        """All rows in their order, some megabytes at a time."""
+    def pieces(self, group: Group = ALONE) -> Iterator[np.ndarray]:
+        """All rows in their order, some megabytes at a time; of several ranks each has a share of
+        them, a part of the file."""
         rows = self.rows_of_a_piece
-        return (self[start : start + rows] for start in range(0, self.file.n, rows))
+        share = group.share(-(-self.file.n // rows))
+        return (self[rows * i : rows * (i + 1)] for i in share)
+
+
+def some(x: Part, fits: Callable[[np.ndarray], bool], group: Group = ALONE) -> bool:
+    """Whether any piece of the rows fits; each rank looks through its share of them."""
+    return any(group.every(lambda: any(map(fits, x.pieces(group)))))
 
 
 def of_others(parts: Iterable[Any], make: Callable[[RowFile], RowFile]) -> list[Any]:

@@ -5,7 +5,7 @@ which they were given. `checked` is the door: it searches what it is given once 
 used. What has passed is a `Samples`, and a `Samples` is not searched again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -19,10 +19,11 @@ from backends import Array, Backend
 from mlp.data.finite import all_finite, as_array, check_finite, is_gap, unmasked
 from mlp.data.labels import are_shares, targets_of, typed
 from mlp.data.readers import Dataset, targets_for
-from mlp.data.row_files import Part, RowFile, of_others
+from mlp.data.row_files import Part, RowFile, of_others, some
 from mlp.data.stored import StoredDataset
 from mlp.errors import InputError
 from mlp.network.objective import Objective
+from mlp.parallel.group import ALONE, Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ def checked(
     columns: tuple[str, ...] | None = None,
     classes: np.ndarray | None = None,
     what: str = "",
+    group: Group = ALONE,
 ) -> Samples:
     """The rows of a user as `Samples`, or InputError naming what does not fit, and where.
 
@@ -94,6 +96,7 @@ def checked(
         if no other is given.
     sample_weight : (n,), 0 or above.
     columns : names of the inputs.  what : stands before X and t in messages, as "validation ".
+    group : processes that call this together, each of which looks through a part of rows on disk.
     Nothing that is on the host is copied, nor sent to the device.
     """
     network, fits = objective.network, objective.asked
@@ -102,10 +105,10 @@ def checked(
         if t is not None or sample_weight is not None:
             raise InputError(f"{name} holds its targets and weights already; give it alone")
         _check_width(X.X, network.inputs, name)
-        check_codes(backend, X.X, network.codes, columns, name)
+        check_codes(backend, X.X, network.codes, columns, name, group)
         if X.t is None or X.fits == fits:
             return X
-        fitted = _each(X.t, lambda t: objective.check_targets(t, of_t))
+        fitted = _each(X.t, lambda t: objective.check_targets(t, of_t), group)
         return replace(X, t=fitted, fits=fits)
     if isinstance(X, StoredDataset):
         name, of_t = X.source, X.source if t is None else of_t
@@ -119,7 +122,7 @@ def checked(
         sample_weight = X.s if sample_weight is None else sample_weight
         X = X.inputs(columns)
     X = check_inputs(backend, X, network.inputs, columns, name, searched)
-    check_codes(backend, X, network.codes, columns, name)
+    check_codes(backend, X, network.codes, columns, name, group)
     n = X.shape[0]
 
     def fitting(t: Any) -> np.ndarray:
@@ -130,36 +133,35 @@ def checked(
         t = unmasked(t, of_t)
         t = backend.to_numpy(t) if backend.owns(t) else t
         kind = objective.targets
-        if isinstance(t, Part) and kind != "classes" and any(map(are_shares, t.pieces())):
+        if isinstance(t, Part) and kind != "classes" and some(t, are_shares, group):
             classes = None  # numbers, though some pieces of them may look like labels
-        t = _each(t, fitting)
+        t = _each(t, fitting, group)
         if len(t) != n:
             raise InputError(f"{what}X has {n} rows, {what}t has {len(t)}")
-    return Samples(X, t, check_sample_weight(sample_weight, n), fits, columns)
+    return Samples(X, t, check_sample_weight(sample_weight, n, group), fits, columns)
 
 
-def pieces(x: Any) -> Iterable[np.ndarray]:
-    """All rows: an array as it is, rows on disk in their pieces."""
-    return x.pieces() if isinstance(x, Part) else (np.asarray(x),)
-
-
-def constant(t: np.ndarray | Part) -> bool:
+def constant(t: np.ndarray | Part, group: Group = ALONE) -> bool:
     """Whether all targets are as the first one."""
-    return all((rows == t[0]).all() for rows in pieces(t))
+    if isinstance(t, Part):
+        first = t[0]
+        return not some(t, lambda rows: bool((rows != first).any()), group)
+    return bool((t == t[0]).all())
 
 
-def _each(t: Any, make: Callable[[Any], np.ndarray]) -> np.ndarray | Part:
+def _each(t: Any, make: Callable[[Any], np.ndarray], group: Group) -> np.ndarray | Part:
     """What a function makes of the targets. It is tried on all of those on disk: what it refuses
     is refused here, and not in the middle of training."""
     if not isinstance(t, Part):
         return make(t)
     made = t.map(make)
-    for _ in made.pieces():
-        pass
+    with group.together():
+        for _ in made.pieces(group):
+            pass
     return made
 
 
-def check_sample_weight(s: Any, n: int) -> np.ndarray | Part | None:
+def check_sample_weight(s: Any, n: int, group: Group = ALONE) -> np.ndarray | Part | None:
     """Sample weights as (n,) float64 on the host or on disk, or None; InputError if they cannot be
     weights."""
     if s is None:
@@ -173,8 +175,15 @@ def check_sample_weight(s: Any, n: int) -> np.ndarray | Part | None:
         s = s.astype(np.float64).reshape(-1)
     if len(s) != n:
         raise InputError(f"X has {n} rows, sample_weight has {len(s)}")
-    fine = all(np.isfinite(rows).all() and (rows >= 0).all() for rows in pieces(s))
-    if not fine or not any(rows.any() for rows in pieces(s)):
+
+    def bad(rows: np.ndarray) -> bool:
+        return not bool(np.isfinite(rows).all() and (rows >= 0).all())
+
+    if isinstance(s, Part):
+        fine = not some(s, bad, group) and some(s, lambda rows: bool(rows.any()), group)
+    else:
+        fine = not bad(s) and bool(s.any())
+    if not fine:
         raise InputError("sample_weight must be finite, 0 or above, and not all 0")
     return s
 
@@ -230,6 +239,7 @@ def check_codes(
     codes: Mapping[int, int],
     columns: tuple[str, ...] | None = None,
     what: str = "X",
+    group: Group = ALONE,
 ) -> None:
     """InputError for the first value of a column of codes that is no whole number from 0 on, below
     as many as the column has. X as `check_inputs` gives it; of a device's, these columns alone
@@ -242,19 +252,37 @@ def check_codes(
     ...
     mlp.errors.InputError: X: 3.0 in row 1, column 'town' is no index from 0 to 2
     """
-    start = 0
-    for rows in (X.pieces() if isinstance(X, Part) else (X,)) if codes else ():
-        for k, values in codes.items():
-            x = rows.tocsc()[:, [k]].toarray() if is_sparse(rows) else rows[:, k]
-            x = np.reshape(x if isinstance(x, np.ndarray) else backend.to_numpy(x), -1)
-            bad = (x < 0) | (x >= values) | (x != np.floor(x))
-            if bad.any():
-                row, column = int(bad.argmax()), k if columns is None else repr(columns[k])
-                raise InputError(
-                    f"{what}: {x[row].item()!r} in row {start + row}, column {column} is no index "
-                    f"from 0 to {values - 1}"
-                )
-        start += rows.shape[0]
+    if not codes:
+        return
+    if not isinstance(X, Part):
+        _check_codes(backend, X, 0, codes, columns, what)
+        return
+    with group.together():
+        rows = X.rows_of_a_piece
+        for i in group.share(-(-len(X) // rows)):
+            piece = X[rows * i : rows * (i + 1)]
+            _check_codes(backend, piece, rows * i, codes, columns, what)
+
+
+def _check_codes(
+    backend: Backend,
+    rows: Any,
+    start: int,
+    codes: Mapping[int, int],
+    columns: tuple[str, ...] | None,
+    what: str,
+) -> None:
+    """The same of rows that the row ``start`` is the first of."""
+    for k, values in codes.items():
+        x = rows.tocsc()[:, [k]].toarray() if is_sparse(rows) else rows[:, k]
+        x = np.reshape(x if isinstance(x, np.ndarray) else backend.to_numpy(x), -1)
+        bad = (x < 0) | (x >= values) | (x != np.floor(x))
+        if bad.any():
+            row, column = int(bad.argmax()), k if columns is None else repr(columns[k])
+            raise InputError(
+                f"{what}: {x[row].item()!r} in row {start + row}, column {column} is no index "
+                f"from 0 to {values - 1}"
+            )
 
 
 def _numbers(X: np.ndarray, what: str) -> np.ndarray:

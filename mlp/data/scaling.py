@@ -39,6 +39,7 @@ from numpy.typing import DTypeLike
 from backends import Array, Backend
 from mlp.data.finite import all_finite
 from mlp.errors import InputError, check_is, did_you_mean
+from mlp.parallel.group import ALONE, Group
 
 AT_ONCE = 1 << 15  # values that are scaled together on the host: 256 kB, which stay in its cache
 ON_DEVICE = 1 << 20  # and on a device
@@ -103,22 +104,29 @@ class Scaling:
                 raise InputError(f"scaling: the quantiles of column {k} are none that rise")
 
     @classmethod
-    def standard(cls, X: Any) -> "Scaling":
+    def standard(cls, X: Any, group: Group = ALONE) -> "Scaling":
         """Mean 0 and standard deviation 1 per column (3); a constant column is only shifted.
 
-        X : (n, d), an array, or rows on disk (`mlp.open_rows`), which are read twice. Raises
-        InputError naming a column whose squares are beyond the range of float64.
+        X : (n, d), an array, or rows on disk (`mlp.open_rows`), which are read twice.  group :
+        processes that call it together: each reads a part of the rows, and all get the bits that
+        one alone gets. Raises InputError naming a column whose squares are beyond the range of
+        float64.
         """
         if len(getattr(X, "shape", ())) < 2 or not len(X):
             raise InputError(f"a scaling needs rows and columns, (n, d), not {X!r:.60}")
         n, first = len(X), X[0].astype(np.float64)
+        chunks = _chunks(X)
+
+        def over(make: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+            return group.dealt(len(chunks), lambda i: make(X[chunks[i]]))
+
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = first + sum((X[rows] - first).sum(axis=0) for rows in _chunks(X)) / n
-            variance = sum(np.square(X[rows] - mean).sum(axis=0) for rows in _chunks(X)) / n
+            mean = first + sum(over(lambda rows: (rows - first).sum(axis=0))) / n
+            variance = sum(over(lambda rows: np.square(rows - mean).sum(axis=0))) / n
             deviation = np.sqrt(variance)
         if not np.isfinite(deviation).all():
             k = int((~np.isfinite(deviation)).argmax())
-            largest = max(float(np.abs(X[rows][:, k]).max()) for rows in _chunks(X))
+            largest = max(over(lambda rows: float(np.abs(rows[:, k]).max())))
             raise InputError(
                 f"column {k} has values too large to be scaled, as {largest:.3g}; correct them or "
                 "leave the column out"
@@ -134,8 +142,8 @@ class Scaling:
         return cls(np.full(width, low), np.full(width, (high - low) or 1.0))
 
     @classmethod
-    def fit(cls, X: Any, names: Sequence[ScalingName]) -> "Scaling":
-        """Each column of X (n, d) by the scaling of its name.
+    def fit(cls, X: Any, names: Sequence[ScalingName], group: Group = ALONE) -> "Scaling":
+        """Each column of X (n, d) by the scaling of its name; group: as for `standard`.
 
         >>> X = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0], [1000.0, 1.0]])
         >>> Scaling.fit(X, ["robust", "range"]).apply(X, np.float64).round(2).tolist()
@@ -146,7 +154,7 @@ class Scaling:
             raise InputError(f"X has {d} columns, {len(names)} scalings are named")
         shift, scale, knots = np.zeros(d), np.ones(d), {}
         if standard := [k for k, name in enumerate(names) if name == "standard"]:
-            found = cls.standard(X if len(standard) == d else X[:, standard])
+            found = cls.standard(X if len(standard) == d else X[:, standard], group)
             shift[standard], scale[standard] = found.shift, found.scale
         for k, name in enumerate(names):
             if name in ("none", "standard"):
@@ -416,10 +424,10 @@ class Cast:
         return made if dtype is None else made.astype(dtype, copy=False)
 
 
-def _chunks(X: np.ndarray, values: int = 2**18) -> Iterator[slice]:
+def _chunks(X: np.ndarray, values: int = 2**18) -> list[slice]:
     """Slices of about 2 MB of float64 each, so that no large array is widened at once."""
     rows = max(1, values // max(1, math.prod(X.shape[1:])))
-    return (slice(start, start + rows) for start in range(0, len(X), rows))
+    return [slice(start, start + rows) for start in range(0, len(X), rows)]
 
 
 # ------------------------------------------------------------------------------ on a device

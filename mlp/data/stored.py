@@ -9,7 +9,7 @@ Text in the column of targets is a label; any other column must hold numbers.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +31,7 @@ from mlp.data.tables import Names, known, made_up
 from mlp.errors import InputError
 from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 from mlp.memory import megabytes, size_of
+from mlp.parallel.group import ALONE, Group
 
 MOST_LABELS = 1 << 16
 BUFFERS = 3  # that are held: the two that a batch may lie in, and the one that is read ahead
@@ -93,18 +94,26 @@ class StoredDataset:
             yield Dataset(self.X[at], t, self.columns, self.source, checked=True)
 
 
-def labels_of(t: Part, source: str) -> np.ndarray:
-    """The different labels among targets on disk, sorted. Raises InputError for what is no label,
-    and for more than 65,536 of them."""
-    found: np.ndarray | None = None
-    for rows in t.pieces():
-        here = np.unique(as_labels(rows, source))
-        found = here if found is None else np.union1d(found, here)
-        if len(found) > MOST_LABELS:
-            raise InputError(
-                f"{source} holds more than {MOST_LABELS} different labels; for numbers use the "
-                "loss 'mean_squared_error'"
-            )
+def labels_of(t: Part, source: str, group: Group = ALONE) -> np.ndarray:
+    """The different labels among targets on disk, sorted; each rank looks through its share of
+    them. Raises InputError for what is no label, and for more than 65,536 of them."""
+
+    def own() -> np.ndarray | None:
+        return _different(as_labels(rows, source) for rows in t.pieces(group))
+
+    def _different(pieces: Iterable[np.ndarray]) -> np.ndarray | None:
+        found: np.ndarray | None = None
+        for rows in pieces:
+            here = np.unique(rows)
+            found = here if found is None else np.union1d(found, here)
+            if len(found) > MOST_LABELS:
+                raise InputError(
+                    f"{source} holds more than {MOST_LABELS} different labels; for numbers use the "
+                    "loss 'mean_squared_error'"
+                )
+        return found
+
+    found = _different(x for x in group.every(own) if x is not None)
     assert found is not None  # no data set is without rows
     return found
 
@@ -117,6 +126,7 @@ def open_rows(
     targets_file: str | os.PathLike[str] | None = None,
     sample_weight: str | None = None,
     memory: str | int | None = None,
+    group: Group = ALONE,
 ) -> StoredDataset:
     """The data set in a .npy, .parquet, .arrow or .feather file, its rows left on disk.
 
@@ -128,6 +138,9 @@ def open_rows(
         (default: all).
     sample_weight : the column of weights.
     memory : what the rows may take of memory, as "2GB": the buffers they are read into must fit.
+
+    group : processes that call it together, as `mlp.parallel.world()`: each reads its part of an
+        NPY file.
 
     Every value is looked at once, here. Raises InputError for a file that is missing, damaged, of
     another format, or without such columns; for a value that is missing, NaN or infinite, naming
@@ -162,9 +175,9 @@ def open_rows(
         used = {table: (*chosen, *weights, *targets)}
     _check_memory(used, memory)
     return StoredDataset(
-        table.part(chosen),
-        beside.targets(targets) if targets else None,
-        table.targets(weights) if weights else None,
+        table.part(chosen, group),
+        beside.targets(targets, group) if targets else None,
+        table.targets(weights, group) if weights else None,
         chosen,
         table.name,
     )
@@ -285,25 +298,29 @@ class Npy:
         """Bytes in memory while rows are read: they are read whole."""
         return BUFFERS * BUFFER * BLOCK * self.width * self.itemsize
 
-    def part(self, names: Names) -> Part:
-        """These columns, (n, d), searched."""
-        places = _places(names, self.names, self.name)
-        return self._searched(_run(places), names)
+    def part(self, names: Names, group: Group = ALONE) -> Part:
+        """These columns, (n, d), searched, each rank its share of the rows."""
+        return self._searched(self.unsearched(names), names, group)
 
-    def targets(self, names: Names) -> Part:
-        """These columns, one as (n,)."""
-        places = _places(names, self.names, self.name)
-        return self._searched(places[0] if len(names) == 1 else _run(places), names)
+    def targets(self, names: Names, group: Group = ALONE) -> Part:
+        """The same, one column as (n,)."""
+        one = _places(names, self.names, self.name)[0] if len(names) == 1 else None
+        return self._searched(self.unsearched(names, one), names, group)
 
-    def _searched(self, columns: Any, names: Names) -> Part:
+    def unsearched(self, names: Names, columns: Any = None) -> Part:
+        """These columns, of which no value has been looked at."""
+        columns = _run(_places(names, self.names, self.name)) if columns is None else columns
         native = self.stored.newbyteorder("=")
         then = () if self.stored == native else (lambda rows: rows.astype(native),)
-        part = Part(self.file, columns, then)
+        return Part(self.file, columns, then)
+
+    def _searched(self, part: Part, names: Names, group: Group) -> Part:
         if part.dtype.kind == "f":
             search = Search(names, self.name)
-            for rows in part.pieces():
-                search.add(rows.reshape(-1, len(names)))
-            search.end()
+            with group.together():
+                for rows in part.pieces(group):
+                    search.add(rows.reshape(-1, len(names)))
+            search.end(group)
         return part
 
 
@@ -462,12 +479,12 @@ class Packed:
         widths = [max(1, k.bit_width // 8) if types.is_primitive(k) else 8 for k in kinds]
         return self.n * sum(widths)
 
-    def part(self, names: Names) -> Part:
-        """These columns, (n, d), searched."""
+    def part(self, names: Names, group: Group = ALONE) -> Part:
+        """These columns, (n, d), searched; each rank unpacks all of them."""
         _places(names, self.names, self.name)
         return Part(spool(self._numbers(names), self.name), slice(0, len(names)))
 
-    def targets(self, names: Names) -> Part:
+    def targets(self, names: Names, group: Group = ALONE) -> Part:
         """These columns, one as (n,), of labels if it is text."""
         _places(names, self.names, self.name)
         if len(names) > 1:

@@ -9,6 +9,7 @@ in blocks from then on (`mlp.data.stored`). The standard scaling is that of all 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from mlp.data.scaling import Scaling, ScalingName
 from mlp.data.stored import Npy, Packed, StoredDataset
 from mlp.data.tables import Column, Names, Table
 from mlp.errors import InputError
+from mlp.parallel.group import ALONE, Group
 from mlp.seeds import generator
 
 SAMPLE = 1 << 20  # rows by which columns are understood
@@ -37,7 +39,7 @@ def fit_stored(
 ) -> Preprocessing:
     """How to code these columns of a file, without a scaling, from the rows of these blocks."""
     if isinstance(table, Npy):
-        first = Table.of_array(table.part(names)[slice(0, BLOCK)], names, table.name)
+        first = Table.of_array(table.unsearched(names)[slice(0, BLOCK)], names, table.name)
         return Preprocessing.fit(first, plans, scaling="none")
     if len(blocks) * BLOCK > SAMPLE:
         drawn = generator(seed, "blocks").choice(len(blocks), SAMPLE // BLOCK, replace=False)
@@ -66,36 +68,46 @@ def code_stored(
     preprocessing: Preprocessing,
     target: Sequence[str] = (),
     sample_weight: str | None = None,
+    group: Group = ALONE,
 ) -> StoredDataset:
-    """The data set of a file whose columns are coded so, not yet scaled.
+    """The data set of a file whose columns are coded so, not yet scaled; group: as of `open_rows`.
 
     Raises InputError for columns that are missing and values that cannot be coded.
     """
     names = preprocessing.columns
     if preprocessing.plain:
-        X = table.part(names)
+        X = table.part(names, group)
     elif isinstance(table, Npy):
         raise InputError(f"{table.name} holds numbers alone, the model was trained on a table")
     else:
         X = Part(
             spool(_coded(table, preprocessing), table.name), slice(0, len(preprocessing.names))
         )
-    t = table.targets(tuple(target)) if target else None
-    s = table.targets((sample_weight,)) if sample_weight else None
+    t = table.targets(tuple(target), group) if target else None
+    s = table.targets((sample_weight,), group) if sample_weight else None
     return StoredDataset(X, t, s, preprocessing.names, table.name)
 
 
-def scaled(preprocessing: Preprocessing, X: Part, scaling: ScalingName) -> Preprocessing:
-    """The same with this scaling, fitted on rows on disk. Raises InputError for one that needs all
-    values of a column at once."""
+def scaled(
+    preprocessing: Preprocessing, X: Part, scaling: ScalingName, group: Group = ALONE
+) -> Preprocessing:
+    """The same with this scaling, fitted on rows on disk, of which each rank reads its share.
+    Raises InputError for one that needs all values of a column at once."""
     if scaling == "none":
         return preprocessing
     if scaling == "range":
         numbers = preprocessing.of_numbers
         found = Scaling(np.zeros(X.shape[1]), np.ones(X.shape[1]))
         if numbers:
-            low = min(float(rows[:, numbers].min()) for rows in X.pieces())
-            high = max(float(rows[:, numbers].max()) for rows in X.pieces())
+
+            def own() -> tuple[float, float]:
+                ends = [(x.min(), x.max()) for x in (r[:, numbers] for r in X.pieces(group))]
+                return min((a for a, _ in ends), default=inf), max(
+                    (b for _, b in ends), default=-inf
+                )
+
+            lows, highs = zip(*group.every(own), strict=True)
+            low, high = float(min(lows)), float(max(highs))
             found.shift[numbers], found.scale[numbers] = low, (high - low) or 1.0
         return replace(preprocessing, scaling=found)
     if scaling != "standard":
@@ -103,7 +115,7 @@ def scaled(preprocessing: Preprocessing, X: Part, scaling: ScalingName) -> Prepr
             f"the scaling {scaling!r} needs all values of a column at once, these rows stay on "
             "disk; use 'standard', 'range' or 'none', or give more memory"
         )
-    standard = Scaling.standard(X)
+    standard = Scaling.standard(X, group)
     codes = list(preprocessing.embedded)
     standard.shift[codes], standard.scale[codes] = 0.0, 1.0
     return replace(preprocessing, scaling=standard)

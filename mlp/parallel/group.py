@@ -17,10 +17,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from backends import Array, Backend
 from mlp.errors import InputError
+from mlp.memory import HOST, OutOfMemory, is_short, shortage
+
+T = TypeVar("T")
 
 
 class OfAnotherRank(InputError):
@@ -69,17 +72,46 @@ class Group:
     @contextmanager
     def together(self) -> Iterator[None]:
         """What each rank does within, no rank goes on from if another one fails: an error of one is
-        raised by all, at the end of the block, and rank 0's names whose it is. Nothing that others
-        wait for is asked of the group within."""
+        raised by all, at the end of the block, and rank 0's names whose it is. Within, the group
+        is asked only for what settles errors first, as `together` and `every` do: a rank that
+        fails in between comes to the end of its block, and the others hear of it there."""
         error: Exception | None = None
         try:
             yield
         except Exception as found:
+            if is_agreed(found):  # all ranks are on their way out of the block
+                raise
             error = found
         self.settle(error)
 
-    def settle(self, error: Exception | None) -> None:
-        """Raise on every rank what one of them has found; nothing if none has."""
+    def every(self, make: Callable[[], T]) -> list[T]:
+        """What each rank makes, in their order, on all of them; an error of one is raised by all.
+
+        >>> Group().every(lambda: 3)
+        [3]
+        """
+        with self.together():
+            mine = make()
+        return self.gather(mine)
+
+    def share(self, n: int) -> range:
+        """This rank's numbers of 0, ..., n - 1: a run of them, as long as the others' but for one.
+
+        >>> Group().share(3)
+        range(0, 3)
+        """
+        return range(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def dealt(self, n: int, make: Callable[[int], T]) -> Iterator[T]:
+        """make(0), ..., make(n - 1), on all ranks; each is made by the rank whose `share` it is. So
+        what is added up in this order has the same bits on any number of ranks."""
+        if self.size == 1:
+            return map(make, range(n))
+        return (x for part in self.every(lambda: list(map(make, self.share(n)))) for x in part)
+
+    def settle(self, error: Exception | None, backend: Backend | None = None) -> None:
+        """Raise on every rank what one of them has found; nothing if none has. Where memory ran out
+        on one, be it that of the backend's device, it is a MemoryError on all others."""
         if self.size == 1:
             if error is not None:
                 raise error
@@ -88,7 +120,7 @@ class Group:
             return
         if error is not None:
             error.add_note(AGREED)
-        mine = None if error is None else (isinstance(error, MemoryError), _said(error))
+        mine = None if error is None else _about(error, backend)
         found = {rank: x for rank, x in enumerate(self.gather((self.host, mine))) if x[1]}
         alike = len(found) == self.size and len({said for _, (_, said) in found.values()}) == 1
         if alike and self.rank == 0 and error is not None:
@@ -97,7 +129,7 @@ class Group:
         if self.rank == rank and error is not None and not isinstance(error, InputError):
             raise error  # with all that it carries, as where it happened
         if short:
-            raise agreed(MemoryError(f"rank {rank} on {host}: {said}"))
+            raise agreed(OutOfMemory(said, f"{short} of rank {rank}, on {host}")) from error
         kind = InputError if self.rank == 0 else OfAnotherRank
         raise agreed(kind(f"rank {rank} of {self.size}, on {host}: {said}")) from error
 
@@ -166,10 +198,14 @@ def ending_all(group: Group) -> Iterator[None]:
         raise
 
 
-def _said(error: Exception) -> str:
-    if isinstance(error, (InputError, MemoryError)):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+def _about(error: Exception, backend: Backend | None) -> tuple[str, str]:
+    """Where memory ran out, "" if it did not, and what the error says."""
+    if backend is not None and is_short(backend, error):
+        return shortage(backend, error)
+    where = HOST if isinstance(error, MemoryError) else ""
+    if where or isinstance(error, InputError):
+        return where, str(error)
+    return "", f"{type(error).__name__}: {error}"
 
 
 def _nothing() -> None:

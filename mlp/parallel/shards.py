@@ -110,6 +110,11 @@ class Shards:
         parts = cut(batch.stop - start, self.count)[self.own]
         return [slice(start + part.start, start + part.stop) for part in parts]
 
+    def part_of(self, batch: slice) -> slice:
+        """The same as one run of places."""
+        parts = self.rows_of(batch)
+        return slice(parts[0].start, parts[-1].stop)
+
     def run(
         self, n: int, rows: Sequence[Rows] | None, seed: int, number: int, factor: float = 1.0
     ) -> None:
@@ -213,7 +218,7 @@ class Batch:
                     crew(passes)
                 except Exception as found:
                     error = found
-        self.group.settle(error)
+        self.group.settle(error, self.backend)
         crew(self.slices)
         one_by_one(self.total)
 

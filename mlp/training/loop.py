@@ -48,7 +48,7 @@ from mlp.errors import InputError, check_is, is_finite
 from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, shortage
-from mlp.model import Model, mean_or_sum, shares
+from mlp.model import Model, mean_or_sum
 from mlp.parallel.crew import Crew, Threads, crew_for, one_by_one
 from mlp.parallel.group import ALONE, Group, is_agreed
 from mlp.threads import blas_threads, limited
@@ -124,8 +124,8 @@ def train(
     with limited(threads), _device_kept(model.backend, kept), model.backend.scope():
         group = group.on(model.backend)
         with group.together(), enough_memory(model.backend, "training, before its first step"):
-            model = model.learns(X, t)
-            parts = _checked(model, X, t, sample_weight, validation, settings.seed)
+            model = model.learns(X, t, group)
+            parts = _checked(model, X, t, sample_weight, validation, settings.seed, group)
         group.same(about_ranks(model, settings, *parts) if group.size > 1 else {})
         with group.together(), enough_memory(model.backend, "training, before its first step"):
             plan = plan_for(model, *parts, settings, kept is not None, group)
@@ -187,7 +187,13 @@ def plan_training(
 
 
 def _checked(
-    model: Model, X: Any, t: Any, sample_weight: Any, validation: Any, seed: int
+    model: Model,
+    X: Any,
+    t: Any,
+    sample_weight: Any,
+    validation: Any,
+    seed: int,
+    group: Group = ALONE,
 ) -> tuple[Samples, Samples | None]:
     """The samples to train on, and those to watch; InputError if they do not fit the model."""
     share = isinstance(validation, (int, float, np.number))
@@ -195,15 +201,15 @@ def _checked(
         raise InputError("validation is the share of the rows to hold out, between 0 and 1")
     if isinstance(X, StoredDataset) and share:
         X, validation = X.split(float(validation), seed)
-    samples = model.samples(X, t, sample_weight)
+    samples = model.samples(X, t, sample_weight, group=group)
     t = samples.t
     assert t is not None
-    if model.objective.targets == "classes" and constant(t):
+    if model.objective.targets == "classes" and constant(t, group):
         raise InputError("t holds only one class; a classifier needs at least two")
     if validation is None:
         return samples, None
     if isinstance(validation, (Dataset, StoredDataset, Samples)):
-        return samples, model.samples(validation, what="validation ")
+        return samples, model.samples(validation, what="validation ", group=group)
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         X_v, t_v = validation
         return samples, model.samples(X_v, t_v, what="validation ")
@@ -373,7 +379,7 @@ class Trainer:
                 model.statistics = state.best_statistics
         result = Result(model, state.history, stopped, state, diverged, bool(memory_ended))
         self._call("on_run_end")
-        self.group.settle(self.failed)
+        self.group.settle(self.failed, self.backend)
         if diverged and self.group.rank == 0:
             warnings.warn(stopped, RuntimeWarning, stacklevel=3)
         return result
@@ -477,7 +483,7 @@ class Trainer:
         a callback is raised by all, so that none waits for another."""
         found = self.group.agree(FAILED if self.failed else self.run.stopping)
         if found == FAILED:
-            self.group.settle(self.failed)
+            self.group.settle(self.failed, self.backend)
         self.run.stopping = found or self.run.stopping  # a signal may have asked meanwhile
         return bool(found)
 
@@ -534,7 +540,7 @@ class Trainer:
             return None
         weights = np.ones(batches)
         if self.model.objective.reduction == "mean":
-            weights = shares(self.batches, self.held.samples.s, self.order)
+            weights = self.held.shares(self.order)
             sums = np.add.reduceat(weights, np.arange(0, batches, size))
             weights = weights / np.repeat(np.where(sums == 0.0, 1.0, sums), size)[:batches]
         last = [(i + 1) % size == 0 or i + 1 == batches for i in range(batches)]
@@ -590,7 +596,7 @@ class Trainer:
     def _loss(self, sums: np.ndarray) -> float:
         """The objective over the epoch, from its two terms on each batch, (batches, 2)."""
         objective = self.model.objective
-        weights = shares(self.batches, self.held.samples.s, self.order)
+        weights = self.held.shares(self.order)
         shared = weights if objective.shared_penalties else None  # a batch's share of the penalty
         penalty = float(np.average(sums[:, 1], weights=shared))
         return mean_or_sum(objective, sums[:, 0], weights) + penalty
@@ -632,7 +638,7 @@ class Trainer:
         return bool(self.backend.to_numpy(xp.all(xp.isfinite(self.model.w))))
 
     def _short_of_memory(self, where: str, cause: str) -> str:
-        if where == HOST:
+        if where.startswith(HOST):
             return (
                 f"out of memory on {where} in epoch {self.state.epoch + 1} ({cause}); end what "
                 "else uses the memory, or use less data; what was learned is kept"

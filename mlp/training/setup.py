@@ -21,7 +21,7 @@ from mlp.data.samples import Samples
 from mlp.errors import InputError, check_is, check_whole
 from mlp.formulas.loss_scaling import START
 from mlp.formulas.optimizers import Optimizer, OptimizerName, towards
-from mlp.model import Evaluator, Model
+from mlp.model import Evaluator, Model, shares
 from mlp.network.graph import Network
 from mlp.parallel.crew import Crew, one_by_one
 from mlp.parallel.group import ALONE, Group
@@ -129,7 +129,7 @@ class Setup:
     ):
         self.group, self.crew = group, crew
         self.backend, self.dtype = backend or model.backend, model.dtype
-        samples = samples.own()
+        samples, held_out = samples.own(), held_out and held_out.own()
         self.settings, self.samples, self.held_out = settings, samples, held_out
         self.optimizer: Optimizer = settings.make_optimizer()
         cut = Batches(samples.n, settings.rows_of_a_batch(samples.n))
@@ -384,8 +384,28 @@ class Setup:
             return None
         if self.settings.shuffle == "balanced":
             return balanced(self.settings.seed, epoch, self.classes)
-        in_blocks = self.settings.shuffle == "blocks" or isinstance(self.samples.X, Part)
-        return (BlockOrder if in_blocks else order)(self.settings.seed, epoch, self.samples.n)
+        about = self.settings.seed, epoch, self.samples.n
+        if self.settings.shuffle != "blocks" and not isinstance(self.samples.X, Part):
+            return order(*about)
+        # Mixup mixes rows that follow each other, so they stay in random order; it has no ranks.
+        size = None if self.settings.mixup is not None else self.batches[0].stop
+        shards = getattr(self.step, "shards", None)
+        return BlockOrder(*about, size, shards and shards.part_of)
+
+    def shares(self, order: np.ndarray | BlockOrder | None) -> np.ndarray:
+        """The weight of each batch in a mean over samples, as `mlp.model.shares`; where weights are
+        on disk each rank sums up those of its own rows."""
+        s = self.samples.s
+        if isinstance(s, Part):
+            s.file.expect(order if isinstance(order, BlockOrder) else None)
+        if not isinstance(s, Part) or not isinstance(self.step, Step) or not self.step.shards:
+            return shares(self.batches, s, order)
+
+        def own() -> np.ndarray:
+            parts = (self.step.rows_of(batch, order) for batch in self.batches)
+            return np.array([[s[rows].sum(dtype=np.float64) for rows in part] for part in parts])
+
+        return np.concatenate(self.group.every(own), axis=1).sum(axis=1)
 
     # ------------------------------------------------------------------ where it begins
 
