@@ -486,6 +486,7 @@ class Model:
         >>> model.samples([[0.5], [1.5]], ["bee", "ant"]).t
         array([1, 0])
         """
+        check_is("samples: group", group, Group)
         found = self._checked(X, t, sample_weight, what, group)
         if found.t is None:
             raise InputError(f"{what}t is missing: give the targets, (n, {self.objective.columns})")

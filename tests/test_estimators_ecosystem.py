@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from contextlib import contextmanager
 
 import joblib
 import numpy as np
@@ -95,20 +96,39 @@ def test_grid_search_in_two_processes_over_plain_numbers():
     )
 
 
+@contextmanager
+def on_dask():
+    distributed = pytest.importorskip("distributed", reason="pip install dask distributed")
+    about = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**about) as cluster, distributed.Client(cluster):
+        yield
+
+
+@contextmanager
+def on_ray():
+    ray = pytest.importorskip("ray", reason="pip install ray")
+    from ray.util.joblib import register_ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    register_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("default")
-def test_a_search_on_dask_is_that_of_one_process():
+@pytest.mark.parametrize(("name", "cluster"), [("dask", on_dask), ("ray", on_ray)])
+def test_a_search_on_several_processes_is_that_of_one(name, cluster):
     """By joblib, as docs/parallel.md has it."""
-    distributed = pytest.importorskip("distributed", reason="pip install dask distributed")
     grid = {"hidden_layer_sizes": [(5,), (3, 2)], "alpha": [1e-3, 1]}
 
     def search():
         return GridSearchCV(mlp.MLPClassifier(**KW), grid, cv=2, error_score="raise").fit(X, Y)
 
     one = search()
-    about = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    cluster = distributed.LocalCluster(**about)
-    with cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+    with cluster(), joblib.parallel_config(name, n_jobs=2):
         several = search()
     assert several.best_params_ == one.best_params_
     np.testing.assert_allclose(

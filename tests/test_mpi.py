@@ -181,9 +181,11 @@ def test_a_run_of_one_process_is_gone_on_with_by_four_and_then_is_over(here):
 
 @pytest.mark.parametrize(("name", "whom"), [
     ("SIGUSR1", None), ("SIGUSR1", 1), ("SIGTERM", 1), ("SIGINT", 0), ("SIGINT", None),
+    ("SIGTERM", None),
 ], ids=str)  # fmt: skip
 def test_a_signal_ends_all_ranks_and_the_run_goes_on(here, name, whom):
-    """To a rank; or to mpiexec, which sends SIGUSR1 on to all and ends all after SIGINT."""
+    """To a rank; or to mpiexec, which sends SIGUSR1 on to all, and after SIGTERM and SIGINT kills
+    all before they can write what they have."""
     write_plants(here, LONG.replace("epochs = 40", "epochs = 20000"))
     process = mpiexec((2, [*TRAIN, "--out", "run", "-q"]), start=True)
     until = time.monotonic() + 60
@@ -197,7 +199,8 @@ def test_a_signal_ends_all_ranks_and_the_run_goes_on(here, name, whom):
     wait_for(ranks)
     assert process.returncode != 0
     assert "Traceback" not in errors
-    if (name, whom) != ("SIGINT", None):
+    if whom is not None or name == "SIGUSR1":
+        assert process.returncode == 128 + getattr(signal, name)
         about = read_manifest(here / "run")["about"]
         assert about["status"] == "interrupted"
     done = newest_state(here / "run", read_manifest(here / "run")).epoch + 1

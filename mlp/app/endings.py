@@ -25,7 +25,6 @@ class Asked:
     every_rank = True
 
     def __init__(self) -> None:
-        self.number: int = signal.SIGINT
         self.run: Run | None = None
         self.reason = ""
         self.over = False
@@ -41,7 +40,6 @@ class Asked:
     def gently(self, number: int, frame: Any) -> None:
         """After the batch under way."""
         if not self.reason:
-            self.number = number
             self.reason = f"{INTERRUPTED} by {signal.Signals(number).name}; {KEPT}"
         if self.run is not None:
             self.run.stop(self.reason)
@@ -53,6 +51,18 @@ class Asked:
 
 
 KEPT = "what was learned so far is kept"
+
+
+def code_of(stopped: str) -> int:
+    """What the program ends with, by why the run stopped, which all ranks of it know.
+
+    >>> code_of(f"interrupted by SIGTERM; {KEPT}"), code_of(f"interrupted; {KEPT}"), code_of("")
+    (143, 130, 0)
+    """
+    if not stopped.startswith(INTERRUPTED):
+        return 0
+    by = [number for number in GENTLE if f"by {number.name};" in stopped]
+    return 128 + (by[0] if by else signal.SIGINT)
 
 
 @contextmanager

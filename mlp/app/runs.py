@@ -33,7 +33,7 @@ import numpy as np
 import mlp
 from backends import BackendError
 from mlp.app.config import Config, alike, load
-from mlp.app.endings import Asked, asked
+from mlp.app.endings import asked, code_of
 from mlp.app.fingerprint import fingerprint
 from mlp.app.plots import plot_history
 from mlp.app.prepare import choose_backend, new_model, on_own_device, read_parts, samples_of
@@ -178,7 +178,7 @@ def train_run(
             fault = fault or str(error)
         if not fault:
             fault = _complete(folder, result, metrics)
-    return Finished(where, result, metrics, fault, _code(result, ending))
+    return Finished(where, result, metrics, fault, code_of(result.stopped))
 
 
 def _take_part(config: Config, model: Model, samples: dict[str, Samples], group: Group) -> None:
@@ -205,11 +205,6 @@ def _take_part(config: Config, model: Model, samples: dict[str, Samples], group:
             for part in samples.values():
                 if isinstance(part.X, Part):
                     _measured(result, part, config, group)
-
-
-def _code(result: Result, ending: Asked) -> int:
-    """What the program ends with, if a signal ended the run."""
-    return 128 + ending.number if result.stopped.startswith(INTERRUPTED) else 0
 
 
 def plan_run(config: Config, backend: str | None = None) -> Plan:

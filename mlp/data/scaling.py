@@ -114,6 +114,7 @@ class Scaling:
         """
         if len(getattr(X, "shape", ())) < 2 or not len(X):
             raise InputError(f"a scaling needs rows and columns, (n, d), not {X!r:.60}")
+        check_is("scaling: group", group, Group)
         n, first = len(X), X[0].astype(np.float64)
         chunks = _chunks(X)
 

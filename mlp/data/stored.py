@@ -28,7 +28,7 @@ from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset, names_of
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
 from mlp.data.tables import Names, known, made_up
-from mlp.errors import InputError
+from mlp.errors import InputError, check_is
 from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 from mlp.memory import megabytes, size_of
 from mlp.parallel.group import ALONE, Group
@@ -153,6 +153,7 @@ def open_rows(
     >>> rows.X.shape, rows.columns, rows.t[:2].tolist()
     ((4, 2), ('x_0', 'x_1'), [2.0, 5.0])
     """
+    check_is("open_rows: group", group, Group)
     table = opened(path)
     names = names_of(inputs)
     targets = names_of(target)
