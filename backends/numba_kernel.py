@@ -4,11 +4,13 @@ A traced formula is written as one Python loop (`backends.numba_source`) and com
 made of it is kept on disk for the next process (`backends.kernel_cache`). Loops are serial: BLAS
 owns the threads.
 
-LLVM vectorises arithmetic but not exp, tanh and log, which NumPy's ufuncs have vectorised; and
-NumPy is slow where it reduces or repeats short rows, which a compiled loop is not. So on all but
-small arrays a program is cut at its exps, tanhs and logs: in each *stage* one loop writes what they
-are taken of into scratch blocks, and a ufunc each replaces it by its value. The last stage writes
-the results; where there is nothing to cut it is the only one, a single loop over the whole arrays.
+LLVM vectorises arithmetic but not calls of the C library's exp, tanh and log. In a formula without
+row reductions they are the loop's own (`backends.elementary`): one loop, with nothing to cut. A
+row's sum is taken in order, which is not vectorised, and neither is what is computed between its
+terms: in a formula with reductions NumPy's ufuncs take the exps, and in all of them sin and cos. On
+all but small arrays a program is cut at these: in each *stage* one loop writes what they are taken
+of into scratch blocks, and a ufunc each replaces it by its value. The last stage writes the
+results.
 
 A stage computes what it needs again from the arguments, which costs less than to keep it; only
 reductions of rows are kept.
@@ -29,6 +31,7 @@ import numpy as np
 
 from backends.base import Native
 from backends.blocks import BLOCK, LONG_ROW, Blocks, is_flat
+from backends.elementary import CALLS, FUNCTIONS, source
 from backends.formula import FULL, REDUCE, Instruction, Program
 from backends.kernel_cache import cached
 from backends.numba_source import TRANSCENDENTAL, loop_source
@@ -54,10 +57,11 @@ def cuts(program: Program, shape: tuple[int, ...]) -> list[int]:
     """The instructions that are left to ufuncs on arrays of this shape."""
     if math.prod(shape) <= SMALL:
         return []
+    ufuncs = {*TRANSCENDENTAL} if program.reduces else {*TRANSCENDENTAL}.difference(FUNCTIONS)
     return [
         n
         for n, instruction in enumerate(program.code)
-        if instruction.op in TRANSCENDENTAL and instruction.extent == FULL
+        if instruction.op in ufuncs and instruction.extent == FULL
     ]
 
 
@@ -70,6 +74,7 @@ def bind(program: Program, arrays: Sequence[Native], shape: tuple[int, ...]) -> 
     room = {n for part in parts for n in part.operands if program.code[n].op != "argument"}
     scratch = {n: blocks.scratch(program.code[n].extent, dtype) for n in room.union(cut)}
 
+    own = not program.reduces
     calls: list[Callable[..., None]] = []
     for rows in blocks:
         count = rows.stop - rows.start
@@ -82,9 +87,9 @@ def bind(program: Program, arrays: Sequence[Native], shape: tuple[int, ...]) -> 
 
         for part in parts:
             if part.program.results:
-                calls.append(_loop(part.program, [view(n) for n in part.operands], block))
-            for name, operand, own in part.ufuncs:
-                calls.append(partial(getattr(np, name), view(operand), view(own)))
+                calls.append(_loop(part.program, [view(n) for n in part.operands], block, own))
+            for name, operand, place in part.ufuncs:
+                calls.append(partial(getattr(np, name), view(operand), view(place)))
     if len(calls) == 1:  # itself, with nothing between it and the caller
         return calls[0]
 
@@ -96,12 +101,14 @@ def bind(program: Program, arrays: Sequence[Native], shape: tuple[int, ...]) -> 
 
 
 def _loop(
-    program: Program, arrays: Sequence[np.ndarray], shape: tuple[int, ...]
+    program: Program, arrays: Sequence[np.ndarray], shape: tuple[int, ...], own: bool
 ) -> Callable[..., None]:
-    """The program as one loop over these arrays."""
+    """The program as one loop over these arrays; own: with exp and its like of its own."""
     flat = is_flat(program, arrays, shape)
     dtype = str(np.result_type(*(x.dtype for x in arrays)))
-    kernel = _compiled(loop_source(program, len(arrays), dtype, flat), math.prod(shape) > ALONE)
+    text = loop_source(program, len(arrays), dtype, flat, own)
+    called = tuple(f for f in FUNCTIONS if own and any(x.op == f for x in program.code))
+    kernel = _compiled(text, math.prod(shape) > ALONE, called, dtype)
     return partial(kernel, *(x.reshape(-1) if flat else x.reshape(-1, x.shape[-1]) for x in arrays))
 
 
@@ -197,12 +204,34 @@ def _stage(
 
 
 @cache
-def _compiled(source: str, shared: bool) -> Any:
+def _compiled(loop: str, shared: bool, functions: tuple[str, ...] = (), dtype: str = "") -> Any:
+    """The loop, with those functions of its own that it calls; shared: with other threads."""
     # No fast-math: every operation is rounded as NumPy rounds it, and sums keep their order.
-    options = 'error_model="numpy"' + ", nogil=True" * shared
-    text = f"import numpy as np\nfrom numba import njit\n\n\n@njit({options})\n{source}\n"
-    name = "mlp_" + hashlib.sha256(text.encode()).hexdigest()[:20]
+    module, name = _module("nogil=True" if shared else "", loop, functions, dtype)
+    return cached(module.kernel, name)
+
+
+@cache
+def _function(name: str, dtype: str) -> Any:
+    """A function of `backends.elementary`. Products and sums in it may be one operation, rounded
+    once, which makes it faster and no less accurate."""
+    options = 'forceinline=True, fastmath={"contract"}'
+    return getattr(_module(options, source(name, dtype), CALLS.get(name, ()), dtype)[0], name)
+
+
+def _module(
+    options: str, text: str, functions: tuple[str, ...], dtype: str
+) -> tuple[ModuleType, str]:
+    """A module with what is to be compiled, and a name that is another one for another text, also
+    of the functions that it calls."""
+    options = ", ".join(['error_model="numpy"', *filter(None, [options])])
+    called = "".join(
+        f"{source(other, dtype)}\n" for f in functions for other in (*CALLS.get(f, ()), f)
+    )
+    text = f"import numpy as np\nfrom numba import njit\n\n\n@njit({options})\n{text}\n"
+    name = "mlp_" + hashlib.sha256((called + text).encode()).hexdigest()[:20]
     module = ModuleType(name)
     sys.modules[name] = module  # a kernel from the cache looks the function up by its module
+    module.__dict__.update({f: _function(f, dtype) for f in functions})
     exec(compile(text, f"<{name}>", "exec"), module.__dict__)
-    return cached(module.kernel, name)
+    return module, name

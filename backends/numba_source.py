@@ -1,20 +1,23 @@
 """Formulas written as Python loops that numba compiles: the text alone.
 
 Every number has the dtype of the arrays. Elementwise formulas are one pass over the elements,
-formulas with row reductions a pass a reduction over each row.
+formulas with row reductions a pass a reduction over each row. exp and its like are NumPy's, which
+for one number are the C library's, or the loops' own (`backends.elementary`), which are vectorised.
 """
 
 from collections.abc import Callable, Iterable
 from functools import cache
 
+from backends.elementary import FUNCTIONS
 from backends.formula import SCALAR, Program
 
 TRANSCENDENTAL = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh")
 
 
 @cache
-def loop_source(program: Program, arrays: int, dtype: str, flat: bool) -> str:
-    """Python source of the loop over so many arrays, as vectors if flat, else row by row.
+def loop_source(program: Program, arrays: int, dtype: str, flat: bool, own: bool = False) -> str:
+    """Python source of the loop over so many arrays, as vectors if flat, else row by row. own:
+    whether it calls the functions of `backends.elementary`, by their names.
 
     >>> from backends.formula import FULL, SCALAR, trace
     >>> program = trace(lambda xp, w, g, eta: w - eta * g, [FULL, FULL, SCALAR])
@@ -28,13 +31,13 @@ def loop_source(program: Program, arrays: int, dtype: str, flat: bool) -> str:
             v4 = v0 - v3
             x0[i] = v4
     """
-    return _Loop(program, arrays, dtype, flat).source()
+    return _Loop(program, arrays, dtype, flat, own).source()
 
 
 class _Loop:
-    def __init__(self, program: Program, arrays: int, dtype: str, flat: bool):
+    def __init__(self, program: Program, arrays: int, dtype: str, flat: bool, own: bool):
         self.program, self.code = program, program.code
-        self.arrays, self.dtype, self.flat = arrays, dtype, flat
+        self.arrays, self.dtype, self.flat, self.own = arrays, dtype, flat, own
 
     def source(self) -> str:
         scalars = [f"s{i}" for i in range(self.arrays, self.program.arguments)]
@@ -98,7 +101,10 @@ class _Loop:
     def _expression(self, n: int) -> str:
         if self.code[n].op == "argument":
             return f"x{n}[{self._place(n)}]"
-        return _PYTHON[self.code[n].op](*(self._name(i) for i in self.code[n].operands))
+        op, operands = self.code[n].op, [self._name(i) for i in self.code[n].operands]
+        if self.own and op in FUNCTIONS:
+            return f"{op}({operands[0]})"
+        return _PYTHON[op](*operands)
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from conftest import assert_close
 from backends import get_backend
 from backends.base import Kernel
 from backends.blocks import BLOCK
+from backends.elementary import FUNCTIONS
 from backends.formula import COLUMN, FULL, ROW, SCALAR, NotFusable, extent_of, trace
 from backends.numpy_backend import NumpyBackend
 from mlp.formulas.activations import ACTIVATIONS, learned
@@ -22,7 +23,8 @@ LENGTHS = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3]
 
 # Units of rounding: two libraries' exp, log1p and tanh, a fused multiply-add, another order of a
 # row's sum (most in gelu's derivative, the longest formula: 6). On NumPy both sides call the same
-# ufuncs, but the remainder of a vector loop may go another way.
+# ufuncs, or the same functions of compiled loops (`functions`), but the remainder of a vector loop
+# may go another way.
 UNITS = {"numpy": 2.0}
 UNITS_ELSEWHERE = 16.0
 
@@ -90,9 +92,37 @@ def arrays_for(name, shape, dtype):
     return [x.astype(dtype) for x in arrays.values()]
 
 
-def plainly(formula, into, arrays, numbers=()):
+class Compiled:
+    """NumPy, but for the functions that compiled loops have of their own: each a loop of itself,
+    whose last places are tests/test_elementary.py's."""
+
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __getattr__(self, name):
+        if name not in FUNCTIONS:
+            return getattr(np, name)
+
+        def call(x):
+            out = np.empty_like(x)
+            self.backend.fuse(lambda xp, out, x: getattr(xp, name)(x)).bind(out, x)()
+            return out
+
+        return call
+
+
+def functions(backend, formula, arrays, numbers):
+    """The namespace whose functions the backend's kernel calls, as far as NumPy is concerned."""
+    try:
+        program = trace(formula, [FULL] * len(arrays) + [SCALAR] * len(numbers))
+    except NotFusable:
+        return np
+    return Compiled(backend) if getattr(backend, "jit", False) and not program.reduces else np
+
+
+def plainly(formula, into, arrays, numbers=(), xp=np):
     """What the arrays should hold afterwards: the formula on NumPy, then the assignments."""
-    results = formula(np, *arrays, *numbers)
+    results = formula(xp, *arrays, *numbers)
     results = results if isinstance(results, tuple) else (results,)
     expected = [x.copy() for x in arrays]
     for position, result in zip(into, results, strict=True):
@@ -108,7 +138,8 @@ def fused(backend, formula, into, arrays, numbers=()):
 
 
 def assert_equal_runs(backend, formula, into, arrays, numbers=(), allowed=None):
-    expected = plainly(formula, into, arrays, numbers)
+    xp = functions(backend, formula, arrays, numbers)
+    expected = plainly(formula, into, arrays, numbers, xp)
     actual = fused(backend, formula, into, arrays, numbers)
     for position, (a, e) in enumerate(zip(actual, expected, strict=True)):
         where = f"argument {position} {e.shape}"
