@@ -175,6 +175,7 @@ def step(
     precision: str = "float32",
     recorded: bool = True,
     optimizer: str = "adam",
+    dropout: float = 0.0,
 ) -> list[Node]:
     """The nodes of one step of a workload; recorded: of the graph that is replayed, else of the
     calls that are made one by one.
@@ -190,7 +191,7 @@ def step(
     if units[-1] == 1:
         last, loss = Dense(1), "mean_squared_error"
         t = shaped((BATCHES * batch, 1), "float32")
-    layers = [*(Dense(m, "relu") for m in units[1:-1]), last]
+    layers = [*(Dense(m, "relu", dropout=dropout) for m in units[1:-1]), last]
     model = Model(Network(units[0], layers), loss, backend=ledger, precision=precision)
     X = shaped((BATCHES * batch, units[0]), "float32")
     settings = Settings(batch_size=batch, record_steps=recorded, optimizer=optimizer)

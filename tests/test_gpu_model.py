@@ -77,6 +77,16 @@ def test_the_update_of_mixed_passes_over_34_bytes_a_parameter():
     assert "copy" not in {x.name for x in nodes}
 
 
+@pytest.mark.parametrize("name", ["small", "medium", "tabular"])
+def test_dropout_is_in_the_kernels_that_are_there(name):
+    """Its masks are drawn where they are used. A narrow activation is stored before it is dropped,
+    by one kernel more."""
+    units, batch = WORKLOADS[name]
+    for precision, more in (("float32", 0), ("mixed", len(units) - 2)):
+        plain, dropped = (step(units, batch, precision, dropout=share) for share in (0.0, 0.5))
+        assert len(dropped) == len(plain) + more
+
+
 def test_what_is_passed_over_twice_is_counted_once():
     (node,) = [x for x in step([64, 32, 10], 32) if x.name == "update"]
     parameters = 64 * 32 + 32 + 32 * 10 + 10

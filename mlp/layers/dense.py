@@ -120,25 +120,31 @@ class Dense(Layer):
             at.y, at.ending = z, tuple(b)
             return
         f, from_output = _unit(self.activation)
-        p, added = [at.p[name] for name in self._learned()], len(b)
+        p = [at.p[name] for name in self._learned()]
+        drawn = at.draw() if at.training and self.dropout else ()
+        # Where activations are narrow, what is left of one is that of what was stored.
+        inside = drawn if at.arena.storage == at.arena.dtype else ()
+        keeps = not from_output or at.keeps  # z; else a goes over it
+        written = [z]
+        if keeps:
+            written.insert(0, at.buffer("a"))
+        if inside:
+            written.insert(0, at.buffer("h"))
+        count, added, own = len(written), len(b), len(b) + len(p)
 
-        def activate(xp: Any, z: Array, *rest: Array) -> Array:
-            return f.f(xp, shifted(z, *rest[:added]), *rest[added:])
-
-        def activate_and_keep(xp: Any, a: Array, z: Array, *rest: Array) -> Any:
+        def activate(xp: Any, *arrays: Array) -> Any:
+            z, rest = arrays[count - 1], arrays[count:]
             z = shifted(z, *rest[:added])
-            a = f.f(xp, z, *rest[added:])
-            return (a, z) if added else a
+            a = f.f(xp, z, *rest[added:own])  # (2)
+            left = (drop(xp, a, a, *rest[own:]),) if inside else ()
+            return (*left, a, z) if keeps and added else (*left, a)
 
-        if from_output and not at.keeps:  # over z, which the derivative can do without
-            at.y = z
-            at.tape.apply(activate, (0,), z, *b, *p)  # (2)
-        else:
-            at.y = at.buffer("a")
-            at.tape.apply(activate_and_keep, (0, 1) if b else (0,), at.y, z, *b, *p)
-        if at.training and self.dropout:
-            a, at.y = at.y, at.buffer("h")
-            at.tape.apply(drop, (0,), at.y, a, *at.draw())
+        results = count if added or not keeps else count - 1
+        at.tape.apply(activate, tuple(range(results)), *written, *b, *p, *inside)
+        at.y = written[0]
+        if drawn and not inside:
+            at.y = at.buffer("h")
+            at.tape.apply(drop, (0,), at.y, written[0], *drawn)
 
     def backward(self, at: Place) -> None:
         """Eq. (4), (5) and (6); of the last layer Δ is δ already, by the objective's kernel."""
