@@ -7,6 +7,7 @@ output they classify (softmax, cross-entropy), with one they fit numbers (square
 
 import itertools
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Kind:
 
 
 USUAL = Kind()
+HELD = ExitStack()  # crews and their threads, as long as the process lives
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -112,6 +114,19 @@ def our_backend(name: str, jit: bool | None = None) -> Any:
     chosen = get_backend(name) if name != "numpy" or jit is None else NumpyBackend(jit=jit)
     chosen.scope().__enter__()
     return chosen
+
+
+def shards_of_run(model: Any, rows: int) -> dict[str, Any]:
+    """What `mlp.train` cuts batches of so many rows into and who runs the shards, or products in
+    as many threads as pay, for as long as the process lives; as `trained_step` takes it."""
+    from mlp.parallel.crew import crew_for
+    from mlp.parallel.group import ALONE
+    from mlp.training.settings import Settings
+    from mlp.training.setup import products, with_shards
+
+    shards = with_shards(Settings(), model, rows, ALONE).shards
+    crew = HELD.enter_context(crew_for(model.backend, shards, products(model, rows)))
+    return {"shards": shards, "crew": crew}
 
 
 def products_alone(backend: Any, run: Callable[[], None]) -> Contender:

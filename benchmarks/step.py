@@ -49,9 +49,11 @@ def ours(
     backend: str,
     jit: bool | None = None,
     graphs: bool = False,
+    in_threads: bool = False,
     **about: Any,
 ) -> Contender:
-    """A built training step, as `mlp.train` runs it for every batch; graphs: recorded."""
+    """A built training step, as `mlp.train` runs it for every batch; graphs: recorded; in_threads:
+    in those that it takes by itself, for as long as the process lives."""
     from backends import BackendError
     from backends.instruments import instruments
     from mlp.app.backend_times import trained_step
@@ -62,7 +64,8 @@ def ours(
     given = model.samples(X, t, nets.sample_weights(n, kind.dtype) if kind.weights else None)
     try:
         orders = nets.orders(n, batch)
-        run, trained = trained_step(model, given, None, orders, ETA, record_steps=graphs)
+        how = nets.shards_of_run(model, batch) if in_threads else {}
+        run, trained = trained_step(model, given, None, orders, ETA, record_steps=graphs, **how)
     except BackendError as error:
         raise peers.Absent(str(error)) from error
 
@@ -128,8 +131,8 @@ def jax(units: list[int], batch: int, backend: str, **about: Any) -> Contender:
 
 CONTENDERS = {
     FLOOR: floor,
-    "array-mlp[jit]": partial(ours, jit=True),
-    "array-mlp": partial(ours, jit=False),
+    "array-mlp[jit]": partial(ours, jit=True, in_threads=True),
+    "array-mlp": partial(ours, jit=False, in_threads=True),
     "array-mlp recorded": partial(ours, graphs=True),
     "PyTorch CUDA graph": partial(torch, how="graph"),
     "PyTorch compiled": partial(torch, how="compiled"),

@@ -9,7 +9,7 @@ as quiet as the machine is, so other jobs count in both.
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -36,7 +36,6 @@ WORKLOADS = NETS | {
     for name, (units, batch, about) in NETS.items()
 }
 SHARDS = "shards in threads"
-HELD = ExitStack()  # crews, as long as the process lives
 
 
 def ours(
@@ -57,7 +56,7 @@ def ours(
     threads = threads or min(paying(batch * size for size in sizes), usable_cores())
     threadpool_limits(threads)  # as long as the process lives
     number = 1 << (usable_cores() - 1).bit_length() if shards else None  # a power of two
-    crew = HELD.enter_context(crew_of(model.backend, number)) if number else one_by_one
+    crew = nets.HELD.enter_context(crew_of(model.backend, number)) if number else one_by_one
     X, t = nets.data(units, 4 * batch, kind.dtype)
     orders = nets.orders(4 * batch, batch)
     run, _ = trained_step(model, X, t, orders, shards=number, crew=crew)

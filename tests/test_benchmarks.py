@@ -83,7 +83,7 @@ def test_threads_and_a_busy_process():
         sharded = threads.ours(*nets.QUICK["small"], "numpy", threads=1, shards=True)
         assert "shards, 1 thread" in sharded.note
         assert sharded.seconds(2, cpu=True) > 0.0
-        threads.HELD.close()
+        nets.HELD.close()
     times = {name: [k + 1.0, k + 1.0] for k, name in enumerate(threads.CONTENDERS)}
     assert threads.table(16, times, times).rows[0][:3] == ["those that pay", "16", "0.50"]
 
