@@ -6,8 +6,9 @@ same weights and see the same batches. The floor is a_k W_kl, a_kᵀ δ_l and, b
 
 Nets with relu in float32 (`nets.WORKLOADS`) come first, then other activations, dtypes and layers
 (`nets.KINDS`). What a step takes beside its products is the work of one core on NumPy; its share
-of a step on the cores of this machine is given, and what follows for 8 and 16 by Amdahl's law, as
-if products gained all that cores can give: a model, with s the share on c cores, on k of them
+of a step on the cores of this machine is given, where the batch is not cut into shards, and what
+follows for 8 and 16 by Amdahl's law, as if products gained all that cores can give: a model, with
+s the share on c cores, on k of them
 
     (s + (1 - s) c / k)                                                                   (1)
 
@@ -24,7 +25,7 @@ import numpy as np
 from benchmarks import nets, peers
 from benchmarks.report import FLOOR, Options, Table, ratios, spread, style, summary
 from benchmarks.worker import Contender, alternate
-from mlp.threads import usable_cores
+from mlp.threads import shards_paying, usable_cores
 
 BATCHES = 4  # that the steps go round
 ETA = 1e-3
@@ -168,7 +169,10 @@ def run(options: Options) -> dict[str, Any]:
             "serial": {n: serial(times, n) for n in times if n.startswith("array-mlp")},
         }
         print(table(times), flush=True)
-        if options.backend == "numpy":
+        shards = shards_paying([batch * m * k for m, k in itertools.pairwise(units)])
+        if options.backend == "numpy" and shards > 1:
+            print(f"{shards} shards: all cores work beside the products too", flush=True)
+        elif options.backend == "numpy":
             print(modelled(results[workload]["serial"]), flush=True)
         if before:
             results[workload]["after_over_before"] = compared(times)
