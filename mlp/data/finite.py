@@ -26,6 +26,8 @@ def check_finite(X: np.ndarray, columns: Sequence[str] | None, source: str) -> N
     mlp.errors.InputError: homes.csv: 1 of 2 rows has a missing, NaN or infinite value, in column \
 'rooms' (1); fill in these values or leave the rows or columns out
     """
+    if X.dtype.kind != "f" or is_finite(X):
+        return
     search = Search(columns, source)
     search.add(X)
     search.end()

@@ -19,6 +19,7 @@ which go by role, are kernels over runs of w. Statistics are one flat vector of 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -332,7 +333,7 @@ class Network:
 
     # ------------------------------------------------------------------ what layers ask for
 
-    @property
+    @cached_property  # asked for at every call of `predict`
     def codes(self) -> dict[int, int]:
         """The columns of the input that are read as whole numbers, from 0 on, and how many."""
         found: dict[int, int] = {}
