@@ -2,7 +2,7 @@
 
 import re
 
-from mlp.errors import InputError, is_finite
+from mlp.errors import InputError, is_finite, shown
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 
@@ -19,5 +19,7 @@ def seconds_of(duration: object) -> float:
     else:
         found = float(duration) if is_finite(duration) else 0.0  # type: ignore[arg-type]
     if not 0.0 < found < 1e12:
-        raise InputError(f"time is '90 s', '10 min', '1.5 h' or seconds above 0, not {duration!r}")
+        raise InputError(
+            f"time is '90 s', '10 min', '1.5 h' or seconds above 0, not {shown(duration)}"
+        )
     return found

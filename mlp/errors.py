@@ -18,6 +18,22 @@ class InputError(ValueError):
     """A setting, file or array that cannot be used; the message names value, place and cure."""
 
 
+def shown(value: object, most: int = 300) -> str:
+    """A value in a message: its repr, as far as so many letters go. Never an error: Python writes
+    no integer of more than 4,300 digits, and an object of the user's may fail in its own repr.
+
+    >>> shown(0.5), shown("a" * 100, 9), shown(10**5000), shown([10**5000])
+    ('0.5', "'aaaaa...", 'an integer of 16610 bits', 'a list that cannot be written')
+    """
+    try:
+        text = repr(value)
+    except Exception:
+        if isinstance(value, int):
+            return f"an integer of {value.bit_length()} bits"
+        return f"a {type(value).__name__} that cannot be written"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: what is meant by it elsewhere
     (`mlp.spellings`), else the one that is written most alike.
@@ -50,7 +66,7 @@ def check_whole(name: str, value: object, least: int) -> None:
     mlp.errors.InputError: batch_size must be a whole number from 1 on, not 0
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise InputError(f"{name} must be a whole number from {least} on, not {value!r}")
+        raise InputError(f"{name} must be a whole number from {least} on, not {shown(value)}")
     if int(value) >= 2**63:
         raise InputError(f"{name} must be below 2^63, not of {int(value).bit_length()} bits")
 
@@ -78,7 +94,7 @@ def check_is(name: str, value: object, kind: type) -> None:
     mlp.errors.InputError: save_model: model must be a dict, not 3
     """
     if not isinstance(value, kind):
-        raise InputError(f"{name} must be a {kind.__name__}, not {value!r:.60}")
+        raise InputError(f"{name} must be a {kind.__name__}, not {shown(value, 60)}")
 
 
 def check_switch(name: str, value: object) -> None:
@@ -90,7 +106,7 @@ def check_switch(name: str, value: object) -> None:
     mlp.errors.InputError: header must be True or False, not 'no'
     """
     if type(value).__name__ not in ("bool", "bool_"):
-        raise InputError(f"{name} must be True or False, not {value!r:.60}")
+        raise InputError(f"{name} must be True or False, not {shown(value, 60)}")
 
 
 def check_names(name: str, value: object) -> tuple[str, ...]:
@@ -110,7 +126,7 @@ def check_names(name: str, value: object) -> tuple[str, ...]:
     except TypeError:  # nothing to go through
         texts = [None]
     if isinstance(value, bytes) or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{name} is a name or a list of names, not {value!r:.60}")
+        raise InputError(f"{name} is a name or a list of names, not {shown(value, 60)}")
     return tuple(texts)
 
 
@@ -123,7 +139,7 @@ def check_takes(name: str, function: object, *arguments: str) -> None:
     mlp.errors.InputError: a rate is called with (step, n): too many positional arguments
     """
     if not callable(function):
-        raise InputError(f"{name} must be a function, not {function!r:.60}")
+        raise InputError(f"{name} must be a function, not {shown(function, 60)}")
     try:
         signature(function).bind(*arguments)
     except TypeError as error:

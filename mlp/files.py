@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 PathLike = str | os.PathLike[str]
 Piece = bytes | memoryview  # of a file; arrays are written as they lie, without a copy
@@ -106,7 +106,7 @@ def read(
 def _parsed(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The JSON of a file's metadata; ValueError if it is not what `write` writes."""
     if unknown := set(metadata) - {"format", "about", CHECKSUM}:
-        raise ValueError(f"unknown metadata {min(unknown)!r}")
+        raise ValueError(f"unknown metadata {shown(min(unknown))}")
     if len(metadata["about"]) > MOST:
         raise ValueError(f"{len(metadata['about'])} bytes of JSON, at most {MOST} are read")
     about = json.loads(metadata["about"], parse_constant=_no_number)
@@ -122,7 +122,7 @@ def _no_number(text: str) -> None:
 def _tensor(file: Any, name: str) -> np.ndarray:
     known = DTYPES.values()
     if (dtype := file.get_slice(name).get_dtype()) not in known:
-        raise ValueError(f"tensor {name!r} is of {dtype}, none of {', '.join(sorted(known))}")
+        raise ValueError(f"tensor {shown(name)} is of {dtype}, none of {', '.join(sorted(known))}")
     return np.asarray(file.get_tensor(name))
 
 
@@ -149,9 +149,9 @@ def checked_path(path: Any) -> Path:
     mlp.errors.InputError: a path is text or a pathlib.Path, not 3
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise InputError(f"a path is text or a pathlib.Path, not {path!r}")
+        raise InputError(f"a path is text or a pathlib.Path, not {shown(path)}")
     if "\0" in os.fspath(path):
-        raise InputError(f"a path holds no NUL character, as {os.fspath(path)!r} does")
+        raise InputError(f"a path holds no NUL character, as {shown(os.fspath(path))} does")
     return Path(path)
 
 
@@ -233,7 +233,7 @@ def content_of(path: PathLike) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from error
     except misfits as error:
         raise InputError(
-            f"{path} is damaged or of another version of the library ({error!r})"
+            f"{path} is damaged or of another version of the library ({shown(error)})"
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from backends import Backend, BackendError
 from backends.host_memory import host_memory
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 
 def is_short(backend: Backend, error: BaseException | None) -> bool:
@@ -109,5 +109,5 @@ def size_of(text: str | int, name: str = "memory") -> int:
     unit = "" if parts is None else parts[2]
     wrong = parts is None or isinstance(text, bool) or (parts[3] and not unit)
     if parts is None or wrong or not 0.0 < float(parts[1]) < 1e15:
-        raise InputError(f"{name} is a size as '500MB', '2GB' or '1.5 GiB', not {text!r}")
+        raise InputError(f"{name} is a size as '500MB', '2GB' or '1.5 GiB', not {shown(text)}")
     return int(float(parts[1]) * (1024 if parts[3] else 1000) ** UNITS[unit])

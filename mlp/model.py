@@ -33,7 +33,7 @@ from mlp.data.row_files import Part, some
 from mlp.data.samples import Samples, check_codes, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, invert_on_device, rescale, scale_to
 from mlp.data.stored import StoredDataset, labels_of
-from mlp.errors import InputError, check_is
+from mlp.errors import InputError, check_is, shown
 from mlp.files import PathLike, content_of
 from mlp.formulas.losses import Loss, LossName, Reduction
 from mlp.formulas.metrics import METRICS, Measures, MetricSpec, fitting
@@ -203,8 +203,8 @@ class Model:
                 layer, name = self.network.layer(number), (names or ())[k]
                 if k not in layer.codes:
                     raise InputError(
-                        f"layer {number}, {layer.label}, reads the codes of column {name!r} as a "
-                        "number; begin with an embedding"
+                        f"layer {number}, {layer.label}, reads the codes of column {shown(name)} "
+                        "as a number; begin with an embedding"
                     )
 
     @property
@@ -1008,7 +1008,8 @@ def _columns(columns: Any, inputs: int) -> tuple[str, ...] | None:
     listed = isinstance(columns, (list, tuple)) and all(isinstance(name, str) for name in columns)
     if not listed or len(columns) != inputs:
         raise InputError(
-            f"columns must name the network's {inputs} inputs, as ('age', ...), not {columns!r:.60}"
+            f"columns must name the network's {inputs} inputs, as ('age', ...), not "
+            f"{shown(columns, 60)}"
         )
     return tuple(columns)
 
@@ -1034,12 +1035,14 @@ def _repeated(scaling: Scaling, spreads: tuple[bool, ...]) -> Scaling:
 def _precision(precision: str | None, dtype: str | None) -> tuple[str, str]:
     """(precision, dtype of the weights); InputError for unknown names or two that contradict."""
     if dtype is not None and not (isinstance(dtype, str) and dtype in DTYPES):
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
     precision = dtype or "float32" if precision is None else precision
     check_precision(precision)
     of_weights = PRECISIONS[precision].dtype
     if dtype not in (None, of_weights):
-        raise InputError(f"precision {precision!r} has weights in {of_weights}, not in {dtype}")
+        raise InputError(
+            f"precision {shown(precision)} has weights in {of_weights}, not in {dtype}"
+        )
     return precision, of_weights
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlp.data.preprocessing import Preprocessing
 from mlp.data.scaling import Scaling
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.files import PathLike, checked_path, content_of, read, write
 from mlp.formulas.activations import ACTIVATIONS, meant_before
 from mlp.formulas.initializers import INITIALIZERS
@@ -163,8 +163,8 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
     kind = next((name for name, cls in LAYERS.items() if cls is type(layer)), None)
     if kind is None:
         raise InputError(
-            f"layer {layer!r} is of your own and cannot be written to a file (files hold data, "
-            "never code); keep the weights, `model.w`, and build the network in your program"
+            f"layer {shown(layer)} is of your own and cannot be written to a file (files hold "
+            "data, never code); keep the weights, `model.w`, and build the network in your program"
         )
     about = {field.name: getattr(layer, field.name) for field in fields(layer)}  # type: ignore[arg-type]
     about = {name: x.item() if isinstance(x, np.generic) else x for name, x in about.items()}

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object of the user's own, in its repr
 Numbers = float | tuple[float, ...]  # a setting: one number for all, or a list of them
@@ -50,26 +50,26 @@ def make(table: Mapping[str, Any], spec: Any, kind: str) -> Any:
         name = settings.pop("name", None)
         if name is None:
             raise InputError(
-                f"{kind} {dict(spec)!r} lacks its name, as in name = '{next(iter(table))}'"
+                f"{kind} {shown(dict(spec))} lacks its name, as in name = '{next(iter(table))}'"
             )
     elif isinstance(spec, str):
         name, settings = spec, {}
     else:
         return spec
     if not isinstance(name, str) or name not in table:
-        raise InputError(f"unknown {kind} {name!r}{did_you_mean(name, table)}")
+        raise InputError(f"unknown {kind} {shown(name)}{did_you_mean(name, table)}")
     entry = table[name]
     known = settings_of(entry)
     for key in settings:
         if key not in known:
             hint = did_you_mean(key, known) if known else "; it has none"
-            raise InputError(f"{kind} {name!r} has no setting {key!r}{hint}")
+            raise InputError(f"{kind} {shown(name)} has no setting {shown(key)}{hint}")
     if not isinstance(entry, type):
         return replace(entry, **settings) if settings else entry
     for field in fields(entry) if known else ():
         given = field.name in settings or field.default is not MISSING
         if not given and field.default_factory is MISSING:
-            raise InputError(f"{kind} {name!r} needs a value for {field.name!r}")
+            raise InputError(f"{kind} {shown(name)} needs a value for {shown(field.name)}")
     return entry(**settings)
 
 
@@ -104,7 +104,8 @@ def spec(table: Mapping[str, Any], thing: Any, kind: str) -> Any:
                 key: _listed(getattr(thing, key)) for key in settings_of(thing)
             }
     raise InputError(
-        f"{kind} {thing!r} is an object of your own and cannot be written to a file (files hold "
+        f"{kind} {shown(thing)} is an object of your own and cannot be written to a file (files "
+        "hold "
         "data, never code); keep the weights, `model.w`, and build the network in your program"
     )
 
@@ -162,7 +163,7 @@ def check_settings(thing: Any, what: str, **ranges: str) -> None:
         else:
             continue
         if not fits:
-            raise InputError(f"{what}: {field.name} must {must}, not {value!r}")
+            raise InputError(f"{what}: {field.name} must {must}, not {shown(value)}")
         object.__setattr__(thing, field.name, plain(value))
 
 

@@ -21,7 +21,7 @@ from numbers import Integral
 from threading import RLock, get_ident
 from typing import Any
 
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_whole, shown
 
 # How many processes of an MPI job run on this node: Open MPI, MPICH and Intel MPI, MVAPICH, Cray;
 # of a step started by Slurm's srun, as in "4" or "4(x2),3". (SLURM_NTASKS_PER_NODE says what was
@@ -217,7 +217,9 @@ if hasattr(os, "register_at_fork"):  # else processes are not forked
 def check_threads(threads: object) -> None:
     """InputError if it is not a whole number from 1 to 2^20."""
     if isinstance(threads, Integral) and int(threads) > MOST:
-        raise InputError(f"threads must be at most 2^20, not {threads!r}; the cores are enough")
+        raise InputError(
+            f"threads must be at most 2^20, not {shown(threads)}; the cores are enough"
+        )
     check_whole("threads", threads, 1)
 
 

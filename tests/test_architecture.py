@@ -285,3 +285,17 @@ def test_readme_lists_every_name(table):
         pytest.skip("there is no README.md yet, which lists the names of the tables")
     text = README.read_text(encoding="utf-8")
     assert [name for name in TABLES[table] if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=module_of)
+def test_a_value_in_an_error_is_shown_and_not_written_by_python(path):
+    """Its own repr may be an error of another kind: of an integer of 4,300 digits, of a user's
+    object; and as long as it likes. `mlp.errors.shown` is neither."""
+    for found in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(found, ast.Raise) and "InputError" in ast.dump(found):
+            written = [
+                ast.unparse(part.value)
+                for part in ast.walk(found)
+                if isinstance(part, ast.FormattedValue) and part.conversion == ord("r")
+            ]
+            assert written == [], f"line {found.lineno}: {{shown({written[0]})}}"

@@ -54,7 +54,7 @@ from pydantic import (
 from mlp.app.presets import of_preset, with_preset
 from mlp.data.preprocessing import KINDS, Coding, ColumnPlan, Kind
 from mlp.data.scaling import ScalingName
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 from mlp.files import checked_path, open_regular
 from mlp.formulas.activations import ACTIVATIONS, get_activation, meant_before
 from mlp.formulas.initializers import INITIALIZERS, get_initializer
@@ -88,7 +88,7 @@ def named(table: Mapping[str, Any], make_it: Callable[[Any], Any]) -> PlainValid
 
     def check(value: Any) -> Any:
         if not isinstance(value, (str, dict)):
-            raise InputError(f"expected a name or a table with a name, not {value!r}")
+            raise InputError(f"expected a name or a table with a name, not {shown(value)}")
         settings = value if isinstance(value, dict) else {"name": value}
         entry = table.get(str(settings.get("name")))
         for field in fields(entry) if is_dataclass(entry) else ():
@@ -113,7 +113,7 @@ def _one_or_more(value: Any) -> Any:
     """A list of names; one name stands for a list of it."""
     names = [value] if isinstance(value, str) else value
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise InputError(f"expected a name or a list of names, not {value!r}")
+        raise InputError(f"expected a name or a list of names, not {shown(value)}")
     return names
 
 
@@ -122,7 +122,7 @@ def _missing(value: Any) -> Any:
     words = isinstance(value, list) and all(isinstance(word, str) for word in value)
     if value is not None and value != "error" and not words:
         raise InputError(
-            f"expected a list of the texts that stand for a gap, or 'error', not {value!r}"
+            f"expected a list of the texts that stand for a gap, or 'error', not {shown(value)}"
         )
     return value
 
@@ -132,11 +132,13 @@ def _class_weight(value: Any) -> Any:
     if value is None or value == "balanced":
         return value
     if not isinstance(value, dict) or not value:
-        raise InputError(f"expected 'balanced' or a table of weights by class, not {value!r}")
+        raise InputError(f"expected 'balanced' or a table of weights by class, not {shown(value)}")
     for name, weight in value.items():
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not 0 <= weight <= sys.float_info.max:
-            raise InputError(f"the weight of {name!r} must be a number from 0 on, not {weight!r}")
+            raise InputError(
+                f"the weight of {shown(name)} must be a number from 0 on, not {shown(weight)}"
+            )
     return {name: float(weight) for name, weight in value.items()}
 
 
@@ -144,12 +146,12 @@ def _cell(value: Any) -> Any:
     """What may stand in a cell, as text."""
     if isinstance(value, (str, int, float, datetime.date)):
         return str(value)
-    raise InputError(f"expected the text of a cell, not {value!r}")
+    raise InputError(f"expected the text of a cell, not {shown(value)}")
 
 
 def _batch_size(value: Any) -> Any:
     if value != "full" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"expected a whole number from 1 on, or 'full', not {value!r}")
+        raise InputError(f"expected a whole number from 1 on, or 'full', not {shown(value)}")
     return value
 
 
@@ -158,7 +160,7 @@ Shuffle = bool | Literal["blocks", "balanced"]
 
 def _shuffle(value: Any) -> Any:
     if not isinstance(value, bool) and value not in ("blocks", "balanced"):
-        raise InputError(f"expected true, false, 'blocks' or 'balanced', not {value!r}")
+        raise InputError(f"expected true, false, 'blocks' or 'balanced', not {shown(value)}")
     return value
 
 
@@ -216,7 +218,7 @@ def _column(value: Any) -> Any:
         value = {"kind": value}
     if not isinstance(value, dict):
         raise InputError(
-            f"expected a kind of column ({', '.join(KINDS)}) or a table, not {value!r}"
+            f"expected a kind of column ({', '.join(KINDS)}) or a table, not {shown(value)}"
         )
     return value
 
@@ -246,7 +248,7 @@ def _part(value: Any) -> Any:
     if isinstance(value, str):
         found = LAST.fullmatch(value)
         if not found or not 0.0 < float(found[1]) < 100.0:
-            raise InputError(f"expected a share of the rows or 'last 20%', not {value!r}")
+            raise InputError(f"expected a share of the rows or 'last 20%', not {shown(value)}")
         return value
     try:
         return TypeAdapter(Share, config=STRICT).validate_python(value)
@@ -294,14 +296,18 @@ class Data(Section):
         inputs = set(self.inputs or [])
         both = [name for name in self.target or [] if name in inputs]
         if both and set(self.target or []) != set(self.inputs or []):  # an autoencoder's are equal
-            raise InputError(f"{both[0]!r} is in inputs and is the target; leave it in one of them")
+            raise InputError(
+                f"{shown(both[0])} is in inputs and is the target; leave it in one of them"
+            )
         if coded := [name for name in self.target or [] if name in self.columns]:
             raise InputError(
-                f"columns: {coded[0]!r} is the target; its labels are what stands in the file"
+                f"columns: {shown(coded[0])} is the target; its labels are what stands in the file"
             )
         out = [name for name in self.exclude or [] if name in inputs]
         if out:
-            raise InputError(f"{out[0]!r} is in inputs and in exclude; leave it in one of them")
+            raise InputError(
+                f"{shown(out[0])} is in inputs and in exclude; leave it in one of them"
+            )
         if self.scale_targets == "robust":
             raise InputError(
                 "scale_targets: 'robust' has a smooth clip, beyond which no number can be "
@@ -324,7 +330,7 @@ class Data(Section):
                 raise InputError(f"give {part}_targets_file too, as targets_file is given")
             if isinstance(given, str) and self.groups is not None:
                 raise InputError(
-                    f"{part} = {given!r} cuts through groups; give a share of the rows"
+                    f"{part} = {shown(given)} cuts through groups; give a share of the rows"
                 )
         held_out = share_of(self.validation) + share_of(self.test)
         if held_out >= 1.0:
@@ -441,7 +447,7 @@ def _layer(value: Any) -> Any:
         return DenseLayer.model_validate(value)
     kind = value.get("kind", "dense")
     if not isinstance(kind, str) or kind not in LAYER_SECTIONS:
-        raise InputError(f"kind: unknown layer {kind!r}{did_you_mean(kind, LAYER_SECTIONS)}")
+        raise InputError(f"kind: unknown layer {shown(kind)}{did_you_mean(kind, LAYER_SECTIONS)}")
     return LAYER_SECTIONS[kind].model_validate(value)
 
 
@@ -548,7 +554,7 @@ class Config(Section):
         watch = self.training.watch
         if watch not in (None, "loss") and not self.validates:
             raise InputError(
-                f"training.watch: {watch!r} needs data.validation or data.validation_file"
+                f"training.watch: {shown(watch)} needs data.validation or data.validation_file"
             )
         with _under("layers"):
             made = [layer.layer(2) for layer in self.layers]
@@ -697,8 +703,9 @@ def _as_meant_before(values: dict[str, Any], path: Path) -> None:
         if name != (now := meant_before(name)):
             if path.name != "settings.json":
                 raise InputError(
-                    f"{path}: layers.{index}.activation: before version {VERSION} {name!r} was what"
-                    f' is {now!r} now; write that, or "version": {VERSION} at the top of the file'
+                    f"{path}: layers.{index}.activation: before version {VERSION} {shown(name)} "
+                    f'was what is {shown(now)} now; write that, or "version": {VERSION} at the top '
+                    "of the file"
                 )
             layer["activation"] = now
 
@@ -740,7 +747,7 @@ def _check_paths(values: Any, path: Path, key: str = "") -> None:
             _check_paths(value, path, f"{key}.{name}" if key else str(name))
     elif isinstance(values, str) and key.endswith("file") and re.search(r"[\x00-\x1f\x7f]", values):
         cure = BACKSLASHES["JSON" if path.suffix == ".json" else "TOML"]
-        raise InputError(f"{path}: {key}: {values!r} has control characters; {cure}")
+        raise InputError(f"{path}: {key}: {shown(values)} has control characters; {cure}")
 
 
 # ------------------------------------------------------------------------------ --set key=value
@@ -763,7 +770,7 @@ def _override(values: dict[str, Any], text: str) -> str:
                 place[step] = {"name": place[step]}
             place = place.setdefault(step, {})
         if not isinstance(place, (dict, list)):
-            raise InputError(f"--set {text}: {so_far} is {place!r}, it holds no further keys")
+            raise InputError(f"--set {text}: {so_far} is {shown(place)}, it holds no further keys")
     parsed = _value(value.strip())
     if way == ["data"] and last in FILES and isinstance(parsed, str):
         parsed = os.path.abspath(os.path.expanduser(parsed))

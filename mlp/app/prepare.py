@@ -27,7 +27,7 @@ from mlp.data.scaling import Scaling
 from mlp.data.stored import StoredDataset, kept_on_disk, labels_of, larger_than, opened
 from mlp.data.stored_tables import code_stored, fit_stored, scaled
 from mlp.data.tables import Column, Table
-from mlp.errors import InputError, Note
+from mlp.errors import InputError, Note, shown
 from mlp.files import check_stamp, reading, stamp_of
 from mlp.formulas.losses import get_loss, heads_of, outputs_for
 from mlp.layers import Columns
@@ -205,7 +205,7 @@ def _check_stored(config: Config) -> None:
         if given is not None:
             raise InputError(
                 f"{config.path}: {name} takes all rows in memory, and {about.file} is larger than "
-                f"data.memory, {about.memory!r}; leave it out or allow more"
+                f"data.memory, {shown(about.memory)}; leave it out or allow more"
             )
     if not about.target:
         raise InputError(f"{about.file}: name the column to predict in `target`")
@@ -540,15 +540,15 @@ def new_model(config: Config, parts: Parts, backend: Backend, group: Group = ALO
     if about.scale_targets != "none":
         if model.objective.targets != "numbers":
             raise InputError(
-                f"{config.path}: data.scale_targets: {about.scale_targets!r} is for numbers of any "
-                f"size, not for the {model.objective.targets} of this loss; write 'none'"
+                f"{config.path}: data.scale_targets: {shown(about.scale_targets)} is for numbers "
+                f"of any size, not for the {model.objective.targets} of this loss; write 'none'"
             )
         numbers_of_t = t if t.ndim == 2 else t.reshape(-1, 1)
         names = [about.scale_targets] * numbers_of_t.shape[1]
         if isinstance(numbers_of_t, Part) and about.scale_targets != "standard":
             raise InputError(
-                f"{config.path}: data.scale_targets: {about.scale_targets!r} needs all targets at "
-                "once, these rows stay on disk; use 'standard'"
+                f"{config.path}: data.scale_targets: {shown(about.scale_targets)} needs all "
+                "targets at once, these rows stay on disk; use 'standard'"
             )
         model.target_scaling = Scaling.fit(numbers_of_t, names, group)
     return model

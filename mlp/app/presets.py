@@ -12,7 +12,7 @@ from that follows: patience is as long as the epochs, there are no schedules of 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 from mlp.formulas.losses import get_loss
 from mlp.tabular.recipe import Recipe, Task
 
@@ -41,7 +41,7 @@ DECIDES = ("model.", "training.loss", "training.epochs", "training.weight_decay"
 def check_preset(name: Any) -> None:
     """InputError for a name that is none."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise InputError(f"model.preset: unknown {name!r:.60}{did_you_mean(name, PRESETS)}")
+        raise InputError(f"model.preset: unknown {shown(name, 60)}{did_you_mean(name, PRESETS)}")
 
 
 def with_preset(values: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,14 +59,14 @@ def with_preset(values: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, A
     loss = training.get("loss") if isinstance(training, dict) else None
     if loss is None:
         raise InputError(
-            f"training.loss: the preset {name!r} needs it: 'cross_entropy' for classes, "
+            f"training.loss: the preset {shown(name)} needs it: 'cross_entropy' for classes, "
             "'mean_squared_error' for numbers"
         )
     kind: Any = getattr(get_loss(loss), "targets", "numbers")
     if kind not in ("classes", "numbers"):
         raise InputError(
-            f"training.loss: the preset {name!r} is for classes and numbers, and {loss!r} for "
-            f"{kind}; write the layers yourself"
+            f"training.loss: the preset {shown(name)} is for classes and numbers, and "
+            f"{shown(loss)} for {kind}; write the layers yourself"
         )
     return _merged(values, PRESETS[name](kind, training or {}, values.get("layers")))
 

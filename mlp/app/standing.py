@@ -9,7 +9,7 @@ from typing import Any
 from mlp.app.config import FILES, VERSION, Config, flat, load
 from mlp.app.fingerprint import differences
 from mlp.app.run_folder import CHECKPOINTS, METRICS, SETTINGS
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 from mlp.model import Model
 from mlp.sealed import MANIFEST, check, read_manifest
 from mlp.training.checkpoint import is_finite, load_state
@@ -139,7 +139,7 @@ def _of_checkpoints(run: Path, damage: str) -> dict[str, Any]:
 def _check_settings(run: Path, before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     old, new = dict(flat(before)), dict(flat(now))
     other = [
-        f"{key} = {old.get(key, 'none')!r} there, {new.get(key, 'none')!r} in {path}"
+        f"{key} = {shown(old.get(key, 'none'))} there, {shown(new.get(key, 'none'))} in {path}"
         for key in sorted(old.keys() | new.keys())
         if key not in FREE and old.get(key) != new.get(key)
     ]

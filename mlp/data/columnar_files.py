@@ -19,7 +19,7 @@ import numpy as np
 from mlp.data.columns import Makers, NoColumn, column, of_text, table_of_columns, without_value
 from mlp.data.packed import believable, beyond_belief, size_of, start_of
 from mlp.data.tables import Column, Table
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 # The suffixes of the files, by kind.
 PARQUET = (".parquet", ".pq")
@@ -192,7 +192,8 @@ def _arrow_array(pa: Any, source: str, column: Column) -> Any:
         return pa.array(column.values, kind, mask=column.gaps)
     except (pa.ArrowException, UnicodeEncodeError) as error:
         raise InputError(
-            f"{source}: column {column.name!r} of {column.values.dtype} cannot be written ({error})"
+            f"{source}: column {shown(column.name)} of {column.values.dtype} cannot be written "
+            f"({error})"
         ) from error
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlp.data.finite import is_gap
 from mlp.data.tables import Column, Table
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 YEARS = 290_000  # before and after 1970, that int64 counts microseconds of
 EXACT = 2**53  # whole numbers up to here are float64 without loss
@@ -214,18 +214,19 @@ def table_of_columns(
     for spelling, make in makers:
         name = str(spelling)
         if name in seen:
-            raise InputError(f"{source}: two columns are named {name!r}; rename one")
+            raise InputError(f"{source}: two columns are named {shown(name)}; rename one")
         seen.add(name)
         try:
             columns[name] = make()
         except NoColumn as error:
             if name in wanted:
-                raise InputError(f"{source}: column {name!r} {error}") from error
+                raise InputError(f"{source}: column {shown(name)} {error}") from error
             notes.append(f"column {name!r} is left out: it {error}")
     lengths = {len(column): name for name, column in columns.items()}
     if len(lengths) > 1:
         (n, first), (m, second) = list(lengths.items())[:2]
         raise InputError(
-            f"{source}: column {first!r} has {n} rows, column {second!r} has {m}; they must agree"
+            f"{source}: column {shown(first)} has {n} rows, column {shown(second)} has {m}; they "
+            "must agree"
         )
     return Table(columns, source, notes=tuple(notes))

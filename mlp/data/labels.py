@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlp.data.finite import as_array, is_gap, unmasked
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 
 MANY, FEW = 50, 5  # classes, and rows for each, from where numbers seem to be no labels
 
@@ -61,7 +61,7 @@ def encode(t: np.ndarray, classes: np.ndarray, source: str) -> np.ndarray:
     if len(unknown):
         known = ", ".join(repr(label) for label in classes[:10].tolist())
         raise InputError(
-            f"{source}: label {unknown[0].item()!r} ({len(unknown)} of {len(t)} rows have an "
+            f"{source}: label {shown(unknown[0].item())} ({len(unknown)} of {len(t)} rows have an "
             f"unknown label) is not one of the {len(classes)} classes {known}"
             f"{', ...' if len(classes) > 10 else ''}; remove these rows or train with them"
         )
@@ -127,8 +127,8 @@ def learned_classes(
         return classes
     if t.dtype.kind == "U":
         raise InputError(
-            f"{source} holds text ({t[0].item()!r}), this loss is for numbers; to tell classes "
-            "apart use loss 'cross_entropy', or name another target"
+            f"{source} holds text ({shown(t[0].item())}), this loss is for numbers; to tell "
+            "classes apart use loss 'cross_entropy', or name another target"
         )
     return None
 
@@ -155,7 +155,7 @@ def class_weights(
     if isinstance(spec, str):
         if spec != "balanced":
             raise InputError(
-                f"class_weight must be 'balanced' or a weight for each class, not {spec!r}"
+                f"class_weight must be 'balanced' or a weight for each class, not {shown(spec)}"
             )
         counts = np.bincount(indices, minlength=len(classes))
         there = counts > 0
@@ -166,10 +166,12 @@ def class_weights(
     for name, weight in spec.items():
         place = places.get(name, by_text.get(str(name)))
         if place is None:
-            raise InputError(f"class_weight: no class {name!r}{did_you_mean(name, by_text)}")
+            raise InputError(f"class_weight: no class {shown(name)}{did_you_mean(name, by_text)}")
         number = isinstance(weight, Real) and not isinstance(weight, (bool, np.bool_))
         if not (number and 0 <= weight < np.inf):
-            raise InputError(f"class_weight: {name!r} must be a number from 0 on, not {weight!r}")
+            raise InputError(
+                f"class_weight: {shown(name)} must be a number from 0 on, not {shown(weight)}"
+            )
         weights[place] = weight
     return weights[indices]
 
@@ -206,21 +208,21 @@ def as_labels(t: Any, source: str) -> np.ndarray:
             )
     if t.dtype.kind not in "Ubiuf" and len(t):
         raise InputError(
-            f"{source}: {t[0]!r} is no class label; a class is text, a whole number, or True or "
-            "False, as str() of these"
+            f"{source}: {shown(t[0])} is no class label; a class is text, a whole number, or True "
+            "or False, as str() of these"
         )
     if t.dtype.kind == "f":
         if gaps := int(np.isnan(t).sum()):
             raise _missing(gaps, len(t), source)
         if (fractions := t[t != np.round(t)]).size:
             raise InputError(
-                f"{source}: {fractions[0].item()!r} is not a class label; "
+                f"{source}: {shown(fractions[0].item())} is not a class label; "
                 "use whole numbers or text, or a regression"
             )
         exact = 2.0 ** (np.finfo(t.dtype).nmant + 1)  # from here on some are left out
         if (large := t[np.abs(t) >= exact]).size:
             raise InputError(
-                f"{source}: {large[0].item()!r} is not a class label: {t.dtype} does not tell "
+                f"{source}: {shown(large[0].item())} is not a class label: {t.dtype} does not tell "
                 "whole numbers of this size apart; give labels as integers or as text"
             )
     return t

@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.philox import Clock, fill
 from mlp.data.labels import as_labels
-from mlp.errors import InputError, check_whole, is_finite
+from mlp.errors import InputError, check_whole, is_finite, shown
 from mlp.seeds import generator, key
 
 
@@ -218,7 +218,9 @@ def split(
     check_whole("split: n", n, 1)
     check_whole("split: seed", seed, 0)
     if not (is_finite(fraction) and 0 < fraction < 1):
-        raise InputError(f"the held-out fraction must lie between 0 and 1, not be {fraction!r:.60}")
+        raise InputError(
+            f"the held-out fraction must lie between 0 and 1, not be {shown(fraction, 60)}"
+        )
     size = round(n * fraction)
     if not 0 < size < n:
         raise InputError(

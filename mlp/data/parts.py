@@ -11,7 +11,7 @@ import numpy as np
 from mlp.data.order import split
 from mlp.data.preprocessing import texts_of
 from mlp.data.tables import Column
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 from mlp.seeds import generator
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -44,10 +44,12 @@ def rows_where(column: Column, value: str) -> Rows:
     if not held.any():
         known = sorted(set(texts.tolist()))
         raise InputError(
-            f"no row has {value!r} in column {column.name!r}{did_you_mean(value, known)}"
+            f"no row has {shown(value)} in column {shown(column.name)}{did_you_mean(value, known)}"
         )
     if held.all():
-        raise InputError(f"all rows have {value!r} in column {column.name!r}; none is left")
+        raise InputError(
+            f"all rows have {shown(value)} in column {shown(column.name)}; none is left"
+        )
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -62,10 +64,10 @@ def split_groups(column: Column, fraction: float, seed: int) -> Rows:
     """
     if column.gaps is not None:
         many = np.count_nonzero(column.gaps)
-        raise InputError(f"{many} rows have no value in the column of groups, {column.name!r}")
+        raise InputError(f"{many} rows have no value in the column of groups, {shown(column.name)}")
     _, group, counts = np.unique(texts_of(column), return_inverse=True, return_counts=True)
     if len(counts) < 2:
-        raise InputError(f"column {column.name!r} has one group alone; two are needed")
+        raise InputError(f"column {shown(column.name)} has one group alone; two are needed")
     wanted, held, rows = len(group) * fraction, np.zeros(len(counts), bool), 0
     for one in generator(seed, "split").permutation(len(counts)):
         if abs(rows + counts[one] - wanted) < abs(rows - wanted):

@@ -42,7 +42,7 @@ from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
 from mlp.data.tables import Column, Names, Table, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number, typed
-from mlp.errors import InputError, check_is, did_you_mean
+from mlp.errors import InputError, check_is, did_you_mean, shown
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -85,7 +85,7 @@ class ColumnPlan:
             ("coding", self.coding, get_args(Coding)),
         ):
             if value is not None and not (isinstance(value, str) and value in known):
-                raise InputError(f"{what}: unknown {value!r:.60}{did_you_mean(value, known)}")
+                raise InputError(f"{what}: unknown {shown(value, 60)}{did_you_mean(value, known)}")
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Preprocessing:
         if not found.names:
             raise InputError(
                 f"{table.source}: no column is left to predict from; "
-                + "; ".join(f"{code.name!r} is left out ({code.why})" for code in codes[:5])
+                + "; ".join(f"{shown(code.name)} is left out ({code.why})" for code in codes[:5])
             )
         if scaling == "none" and not any(plan.scaling for plan in plans.values()):
             return found
@@ -415,10 +415,10 @@ class Preprocessing:
         if len(set(names)) < len(names):
             raise InputError("this is no preprocessing: two of its columns have one name")
         if not isinstance(about["strict"], bool):
-            raise InputError(f"strict must be true or false, not {about['strict']!r}")
+            raise InputError(f"strict must be true or false, not {shown(about['strict'])}")
         missing = about.get("missing")
         if missing is not None and not _texts(missing):
-            raise InputError(f"missing must be texts, not {missing!r}")
+            raise InputError(f"missing must be texts, not {shown(missing)}")
         words = None if missing is None else tuple(missing)
         found = cls(codes, scaling, about["strict"], words)
         if scaling is not None and len(scaling.shift) != len(found.names):
@@ -448,7 +448,7 @@ def _code_of(entry: Mapping[str, Any]) -> ColumnCode:
     ):
         if not good:
             found = getattr(code, what)
-            raise InputError(f"column {code.name!r}: {what} cannot be {found!r:.60}")
+            raise InputError(f"column {shown(code.name)}: {what} cannot be {shown(found, 60)}")
     return replace(code, values=tuple(code.values), parts=tuple(code.parts))
 
 

@@ -18,7 +18,7 @@ from mlp.data.finite import check_finite
 from mlp.data.table_files import read_table
 from mlp.data.tables import Column, Names, Table, known, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number
-from mlp.errors import InputError, Note, check_is, check_names, check_switch
+from mlp.errors import InputError, Note, check_is, check_names, check_switch, shown
 from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 
 Given = str | Sequence[str] | None
@@ -260,8 +260,8 @@ def _array_name(path: Path, wanted: Names, only: bool = False) -> str | None:
         if name in names:
             return name
     raise InputError(
-        f"{path} has no array {wanted[0]!r}{known(wanted[0], names)} (`inputs` and `target` name "
-        "arrays)"
+        f"{path} has no array {shown(wanted[0])}{known(wanted[0], names)} (`inputs` and `target` "
+        "name arrays)"
     )
 
 
@@ -361,11 +361,11 @@ def _with_targets(
         if not drop:
             raise InputError(
                 f"{source}: {many} of {len(gaps)} rows have no value in the target column "
-                f"{name!r}; fill them in, remove these rows, or let `drop_rows_without_target` "
-                "leave them out"
+                f"{shown(name)}; fill them in, remove these rows, or let "
+                "`drop_rows_without_target` leave them out"
             )
         if many == len(gaps):
-            raise InputError(f"{source}: no row has a value in the target column {name!r}")
+            raise InputError(f"{source}: no row has a value in the target column {shown(name)}")
         notes.append(f"{source}: {many} rows without a target are left out")
         rows = np.flatnonzero(~gaps)
         data, columns = data.take(rows), [_whole_again(column.take(rows)) for column in columns]
@@ -391,8 +391,8 @@ def _target(column: Column, many: int, source: str) -> np.ndarray:
         if not set(values) <= set(BOOLEANS):
             first = next(value for value in values if value not in BOOLEANS)
             raise InputError(
-                f"{source}: of {many} columns of targets all must be numbers, not text ({first!r} "
-                f"in column {column.name!r})"
+                f"{source}: of {many} columns of targets all must be numbers, not text "
+                f"({shown(first)} in column {shown(column.name)})"
             )
         values = np.array([BOOLEANS[value] for value in values])
     if many > 1 and values.dtype.kind == "b":
@@ -432,7 +432,7 @@ def _whole(x: np.ndarray) -> bool:
 def _weights(column: Column, source: str) -> np.ndarray:
     if not column.numeric or column.gaps is not None:
         what = "has gaps" if column.gaps is not None else "is not of numbers"
-        raise InputError(f"{source}: the column of weights, {column.name!r}, {what}")
+        raise InputError(f"{source}: the column of weights, {shown(column.name)}, {what}")
     return column.values.astype(np.float64)
 
 
@@ -451,8 +451,8 @@ def numbers(table: Table) -> np.ndarray:
         if column.values.dtype.kind not in "fiub":
             what = "dates" if column.values.dtype.kind == "M" else f"text ({column.values[0]!r})"
             raise InputError(
-                f"{table.source}: column {column.name!r} is of {what}, this needs numbers; leave "
-                "it out, or give the model an mlp.Preprocessing that codes it"
+                f"{table.source}: column {shown(column.name)} is of {what}, this needs numbers; "
+                "leave it out, or give the model an mlp.Preprocessing that codes it"
             )
     columns = table.columns.values()
     if not columns:

@@ -21,7 +21,7 @@ from mlp.data.labels import are_shares, targets_of, typed
 from mlp.data.readers import Dataset, targets_for
 from mlp.data.row_files import Part, RowFile, of_others, some
 from mlp.data.stored import StoredDataset
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.network.objective import Objective
 from mlp.parallel.group import ALONE, Group
 
@@ -280,7 +280,7 @@ def _check_codes(
         if bad.any():
             row, column = int(bad.argmax()), k if columns is None else repr(columns[k])
             raise InputError(
-                f"{what}: {x[row].item()!r} in row {start + row}, column {column} is no index "
+                f"{what}: {shown(x[row].item())} in row {start + row}, column {column} is no index "
                 f"from 0 to {values - 1}"
             )
 
@@ -297,7 +297,8 @@ def _numbers(X: np.ndarray, what: str) -> np.ndarray:
                 if not is_gap(cell):
                     row, k = at
                     raise InputError(
-                        f"{what}: inputs must be numbers, not {cell!r} in row {row}, column {k}"
+                        f"{what}: inputs must be numbers, not {shown(cell)} in row {row}, column "
+                        f"{k}"
                     )
                 X[at] = np.nan
     try:

@@ -38,7 +38,7 @@ from numpy.typing import DTypeLike
 
 from backends import Array, Backend
 from mlp.data.finite import all_finite
-from mlp.errors import InputError, check_is, did_you_mean
+from mlp.errors import InputError, check_is, did_you_mean, shown
 from mlp.parallel.group import ALONE, Group
 
 AT_ONCE = 1 << 15  # values that are scaled together on the host: 256 kB, which stay in its cache
@@ -84,7 +84,7 @@ class Scaling:
             if x is None and name in ("logs", "limits"):
                 continue
             if not isinstance(x, np.ndarray) or x.dtype.kind not in kinds or x.ndim != 1:
-                raise InputError(f"scaling: {name} must be an array (columns,), not {x!r:.60}")
+                raise InputError(f"scaling: {name} must be an array (columns,), not {shown(x, 60)}")
             if len(x) != len(self.shift):
                 raise InputError(
                     f"scaling: {name} is of {len(x)} columns, shift of {len(self.shift)}"
@@ -113,7 +113,7 @@ class Scaling:
         float64.
         """
         if len(getattr(X, "shape", ())) < 2 or not len(X):
-            raise InputError(f"a scaling needs rows and columns, (n, d), not {X!r:.60}")
+            raise InputError(f"a scaling needs rows and columns, (n, d), not {shown(X, 60)}")
         check_is("scaling: group", group, Group)
         n, first = len(X), X[0].astype(np.float64)
         chunks = _chunks(X)
@@ -161,7 +161,7 @@ class Scaling:
             if name in ("none", "standard"):
                 continue
             if name not in SCALINGS:
-                raise InputError(f"scaling: unknown {name!r}{did_you_mean(name, SCALINGS)}")
+                raise InputError(f"scaling: unknown {shown(name)}{did_you_mean(name, SCALINGS)}")
             x = X[:, k].astype(np.float64)
             if name == "quantile":
                 knots[k] = _knots(x)

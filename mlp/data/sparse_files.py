@@ -12,7 +12,7 @@ import numpy as np
 from mlp.data.columns import column, of_cells
 from mlp.data.packed import believable
 from mlp.data.tables import Column, Table
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.memory import megabytes
 
 TARGET = "target"
@@ -106,7 +106,7 @@ def _targets(labels: list[bytes], source: str) -> Column:
                 return of_cells(TARGET, [kind(label) for label in labels])
     if several := [label for label in labels if b"," in label]:
         raise InputError(
-            f"{source}: {several[0].decode(errors='replace')!r} is several labels in a row; give "
-            "each label a column of 0 and 1, in CSV"
+            f"{source}: {shown(several[0].decode(errors='replace'))} is several labels in a row; "
+            "give each label a column of 0 and 1, in CSV"
         )
     return column(TARGET, np.array([label.decode(errors="replace") for label in labels]))

@@ -28,7 +28,7 @@ from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset, names_of
 from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
 from mlp.data.tables import Names, known, made_up
-from mlp.errors import InputError, check_is
+from mlp.errors import InputError, check_is, shown
 from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
 from mlp.memory import megabytes, size_of
 from mlp.parallel.group import ALONE, Group
@@ -214,7 +214,7 @@ def _check_memory(tables: Mapping["Npy | Packed", Names], memory: str | int | No
     if memory is not None and needed > size_of(memory):
         raise InputError(
             f"{' and '.join(table.name for table in tables)}: reading in blocks takes "
-            f"{megabytes(needed)}, memory is {memory!r}; give more, or name fewer columns in "
+            f"{megabytes(needed)}, memory is {shown(memory)}; give more, or name fewer columns in "
             "`inputs`"
         )
 
@@ -224,7 +224,7 @@ def _places(names: Names, among: Names, source: str) -> list[int]:
     place = {name: k for k, name in enumerate(among)}
     for name in names:
         if name not in place:
-            raise InputError(f"{source} has no column {name!r}{known(name, among)}")
+            raise InputError(f"{source} has no column {shown(name)}{known(name, among)}")
     return [place[name] for name in names]
 
 
@@ -380,7 +380,7 @@ class Packed:
         self.names: Names = tuple(self.schema.names)
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         if twice:
-            raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+            raise InputError(f"{path}: two columns are named {shown(twice[0])}; rename one")
         if not self.n:
             raise InputError(f"{path} has no rows")
 
@@ -468,8 +468,8 @@ class Packed:
         if types.is_integer(kind) or types.is_floating(kind):
             return np.dtype(kind.to_pandas_dtype())
         raise InputError(
-            f"{self.name}, column {name!r} holds {kind}, not numbers; code it as numbers, or name "
-            "only the other columns in `inputs`"
+            f"{self.name}, column {shown(name)} holds {kind}, not numbers; code it as numbers, or "
+            "name only the other columns in `inputs`"
         )
 
     def room(self, names: Names) -> int:
@@ -541,13 +541,13 @@ class Packed:
             found |= set(column.drop_null().unique().to_pylist())
             if len(found) > MOST_LABELS:
                 raise InputError(
-                    f"{self.name}, column {name!r} holds more than {MOST_LABELS} different texts; "
-                    "name a column of labels or of numbers in `target`"
+                    f"{self.name}, column {shown(name)} holds more than {MOST_LABELS} different "
+                    "texts; name a column of labels or of numbers in `target`"
                 )
         if empty:
             raise InputError(
                 f"{self.name}: {empty} of {self.n} rows have no value in the target column "
-                f"{name!r}; fill them in or remove these rows"
+                f"{shown(name)}; fill them in or remove these rows"
             )
         labels = np.array(sorted(found))
         known_labels = pyarrow.array(labels.tolist(), pyarrow.large_string())

@@ -20,7 +20,7 @@ from mlp.data.row_files import Part, spool
 from mlp.data.scaling import Scaling, ScalingName
 from mlp.data.stored import Npy, Packed, StoredDataset
 from mlp.data.tables import Column, Names, Table
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.parallel.group import ALONE, Group
 from mlp.seeds import generator
 
@@ -112,8 +112,8 @@ def scaled(
         return replace(preprocessing, scaling=found)
     if scaling != "standard":
         raise InputError(
-            f"the scaling {scaling!r} needs all values of a column at once, these rows stay on "
-            "disk; use 'standard', 'range' or 'none', or give more memory"
+            f"the scaling {shown(scaling)} needs all values of a column at once, these rows stay "
+            "on disk; use 'standard', 'range' or 'none', or give more memory"
         )
     standard = Scaling.standard(X, group)
     codes = list(preprocessing.embedded)

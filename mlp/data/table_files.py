@@ -23,7 +23,7 @@ from mlp.data.packed import fill, packing, start_of, unpack, unpacked
 from mlp.data.sparse_files import read_libsvm
 from mlp.data.tables import Column, Table, known
 from mlp.data.text_tables import read_text_table
-from mlp.errors import InputError, check_is, check_names, check_switch
+from mlp.errors import InputError, check_is, check_names, check_switch, shown
 from mlp.files import (
     PathLike,
     checked_path,
@@ -255,7 +255,7 @@ def _chosen(file: BinaryIO, source: str, array: str | None) -> np.ndarray:
     if array is None and name not in names:
         raise InputError(f"{source} holds {len(names)} arrays: name one{known('', names)}")
     if name not in names:
-        raise InputError(f"{source} has no array {name!r}{known(name, names)}")
+        raise InputError(f"{source} has no array {shown(name)}{known(name, names)}")
     return read_npz(file, source, name)
 
 
@@ -326,13 +326,13 @@ def _one_array(table: Table, path: Path) -> np.ndarray:
         whole = values.dtype.kind in "iu" and dtype.kind == "f" and len(values)
         if whole and (values.max() > EXACT or values.min() < -EXACT):
             raise InputError(
-                f"{path}: column {column.name!r} has whole numbers beyond 2^53, which {dtype} "
+                f"{path}: column {shown(column.name)} has whole numbers beyond 2^53, which {dtype} "
                 "would round; write .parquet"
             )
         alike = values.dtype == dtype and column.gaps is None  # all columns are True or False
         if not (column.numeric or alike):
             raise InputError(
-                f"{path}: column {column.name!r} has no numbers, and .npy holds nothing else; "
+                f"{path}: column {shown(column.name)} has no numbers, and .npy holds nothing else; "
                 "write .parquet"
             )
     return np.stack([column.values.astype(dtype) for column in columns], axis=1)
@@ -352,7 +352,8 @@ def _csv(table: Table, path: Path) -> bytes:
     for name, column in table.columns.items():
         if name not in again.columns or not _same(column, again[name]):
             raise InputError(
-                f"{path}: column {name!r} would not be read from .csv as what it is; write .parquet"
+                f"{path}: column {shown(name)} would not be read from .csv as what it is; write "
+                ".parquet"
             )
     return content
 

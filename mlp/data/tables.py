@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 
 Names = tuple[str, ...]
 
@@ -106,7 +106,7 @@ class Table:
             for note in self.notes:
                 if note.startswith(start):
                     raise InputError(f"{self.source}: {note}")
-            raise InputError(f"{self.source} has no column {name!r}{known(name, self.names)}")
+            raise InputError(f"{self.source} has no column {shown(name)}{known(name, self.names)}")
         return self.columns[name]
 
     def select(self, names: Iterable[str]) -> "Table":
@@ -193,5 +193,5 @@ def matching(pattern: str, names: Collection[str], source: str) -> list[str]:
         return [pattern]
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise InputError(f"{source} has no column {pattern!r}{known(pattern, list(names))}")
+        raise InputError(f"{source} has no column {shown(pattern)}{known(pattern, list(names))}")
     return found

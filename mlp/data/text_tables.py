@@ -28,7 +28,7 @@ import numpy as np
 
 from mlp.data.tables import GAPS, Column, Table
 from mlp.data.text_columns import ColumnOfText, decimal_commas, floats, ints, is_among, is_number
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SNIFFED = 1 << 16  # characters by which delimiter and header are found
@@ -292,8 +292,8 @@ def _header(
     if len(names) > 2 and known <= len(names) // 2 and values:
         title = next(filter(None, names), "")
         raise InputError(
-            f"{path}, line {line} names {known} of {len(names)} columns ({title!r}): it looks like "
-            "a title; remove the lines above the row of column names"
+            f"{path}, line {line} names {known} of {len(names)} columns ({shown(title)}): it looks "
+            "like a title; remove the lines above the row of column names"
         )
     row = _trimmed(below[0])
     if len(row) > len(names):
@@ -332,8 +332,8 @@ def _is_header(
     ]
     if again:
         raise InputError(
-            f"{path}: the first row looks like values, not names ({again[0]!r} stands below it "
-            f"too); put a header above it, or {cure}"
+            f"{path}: the first row looks like values, not names ({shown(again[0])} stands below "
+            f"it too); put a header above it, or {cure}"
         )
     notes.append(
         f"{path}: the first row, {', '.join(names[:4])}{', ...' * (len(names) > 4)}, looks like "
@@ -379,7 +379,7 @@ def _named(path: Path, columns: list[Column], names: list[str], notes: list[str]
     kept = [column for column in columns if column.name]
     twice = [name for name, often in Counter(c.name for c in kept).items() if often > 1]
     if twice:
-        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+        raise InputError(f"{path}: two columns are named {shown(twice[0])}; rename one")
     for k, column in enumerate(columns):
         if column.name or (column.gaps is not None and column.gaps.all()):
             continue

@@ -35,7 +35,7 @@ from backends import Backend, choose
 from mlp.data.finite import unmasked
 from mlp.data.samples import Samples, check_inputs
 from mlp.data.scaling import Scaling, dtype_name, widest
-from mlp.errors import InputError, check_is
+from mlp.errors import InputError, check_is, shown
 from mlp.estimators.arrays import FitRows, home, like, to_host
 from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
@@ -264,8 +264,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         for callback in self.callbacks or ():
             if not callable(callback):
                 raise InputError(
-                    f"callbacks are functions of the estimator, not {callback!r}; scikit-learn's "
-                    "go to set_callbacks"
+                    f"callbacks are functions of the estimator, not {shown(callback)}; "
+                    "scikit-learn's go to set_callbacks"
                 )
 
     def _check_group(self, group: Group) -> None:
@@ -449,8 +449,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         _try_out(loss, ("cost", "derivative"), LOSSES, "loss")
         if heads_of(get_loss(loss), 2) > 1:
             raise InputError(
-                f"loss {loss!r} has several outputs for a target, an estimator predicts what y is: "
-                "train an mlp.Model by it"
+                f"loss {shown(loss)} has several outputs for a target, an estimator predicts what "
+                "y is: train an mlp.Model by it"
             )
         return network, loss
 
@@ -707,8 +707,8 @@ def _refuse_learned(layer: Dense) -> None:
     """InputError for an activation that learns."""
     if learned(get_activation(layer.activation), layer.units):
         raise InputError(
-            f"activation {layer.label!r} learns numbers of its own, and those of an estimator are "
-            "coefs_ and intercepts_; train the net by mlp.train"
+            f"activation {shown(layer.label)} learns numbers of its own, and those of an estimator "
+            "are coefs_ and intercepts_; train the net by mlp.train"
         )
 
 
@@ -728,8 +728,8 @@ def _try_out(own: Any, methods: tuple[str, str], table: Mapping[str, Any], kind:
         shape, dtype = np.shape(result), getattr(result, "dtype", type(result).__name__)
         if shape != x.shape or dtype != x.dtype:
             raise InputError(
-                f"{kind} {own!r}: {method} gives {dtype} of shape {shape} for float32 of shape "
-                f"{x.shape}; it must keep both"
+                f"{kind} {shown(own)}: {method} gives {dtype} of shape {shape} for float32 of "
+                f"shape {x.shape}; it must keep both"
             )
         return result
 

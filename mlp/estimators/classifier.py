@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from backends import choose
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.estimators.arrays import home, like, to_host
 from mlp.estimators.base import BaseMLP, keep_arguments
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
@@ -180,8 +180,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             unknown = np.setdiff1d(unique_labels(y), self.classes_)
             if len(unknown):
                 raise InputError(
-                    f"y_val has the label {unknown.tolist()[0]!r}, which is not one of the classes "
-                    f"{', '.join(map(repr, self.classes_[:10].tolist()))}"
+                    f"y_val has the label {shown(unknown.tolist()[0])}, which is not one of the "
+                    f"classes {', '.join(map(repr, self.classes_[:10].tolist()))}"
                     f"{', ...' * (len(self.classes_) > 10)} of the model"
                 )
         elif not hasattr(self, "classes_") or (not self.warm_start and not incremental):

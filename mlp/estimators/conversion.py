@@ -4,7 +4,7 @@ import copy
 import os
 from typing import Any
 
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.estimators.classifier import MLPClassifier
 from mlp.estimators.exchange import SKLEARN
 from mlp.estimators.models import classifies, from_model
@@ -36,7 +36,7 @@ def from_sklearn(fitted: Any, **settings: Any) -> Any:
             ours.__setstate__(copy.deepcopy(fitted.__getstate__()))
             return ours.set_params(**settings)
     raise InputError(
-        f"from_sklearn takes scikit-learn's MLPClassifier or MLPRegressor, not {fitted!r}"
+        f"from_sklearn takes scikit-learn's MLPClassifier or MLPRegressor, not {shown(fitted)}"
     )
 
 

@@ -14,7 +14,7 @@ from sklearn.base import is_classifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.estimators.arrays import to_host
 
 SKLEARN: dict[str, type] = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}
@@ -108,7 +108,7 @@ def _their_activation(ours: Any) -> str:
     names = {_ACTIVATIONS.get(a) if isinstance(a, str) else None for a in each}
     if len(names) > 1 or None in names:
         raise InputError(
-            f"scikit-learn's estimators cannot have activation={given!r}: they know "
+            f"scikit-learn's estimators cannot have activation={shown(given)}: they know "
             "'identity', 'logistic', 'tanh' and 'relu', one for all hidden layers"
         )
     return names.pop() or "relu"

@@ -19,7 +19,7 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.data.samples import checksum
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.estimators.arrays import FitRows, to_host
 from mlp.estimators.models import RATE_MODES, plain
 from mlp.formulas.schedules import get_schedule
@@ -149,7 +149,7 @@ def _check_same(folder: Path, before: Any, now: Mapping[str, Any]) -> None:
     for name in sorted({*before["settings"], *now["settings"]}):
         old, new = (x["settings"].get(name, "none") for x in (before, now))
         if old != new:
-            other.append(f"{name} = {old!r:.60} there, {new!r:.60} now")
+            other.append(f"{name} = {shown(old, 60)} there, {shown(new, 60)} now")
     for name in sorted({*before["data"], *now["data"]}):
         old, new = (x["data"].get(name) for x in (before, now))
         if old is None or new is None:

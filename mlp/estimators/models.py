@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from backends import get_backend
 from mlp.data.labels import as_labels
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.files import MOST, PathLike, content_of
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned
 from mlp.formulas.losses import LOSSES, get_loss
@@ -156,7 +156,7 @@ def plain(value: Any) -> Any:
         return {"tuple": [plain(item) for item in value]}
     if isinstance(value, Mapping):
         return {"pairs": [[plain(key), plain(item)] for key, item in value.items()]}
-    raise TypeError(f"{value!r} is not plain data")
+    raise TypeError(f"{shown(value)} is not plain data")
 
 
 def unplain(value: Any) -> Any:
@@ -179,8 +179,8 @@ def _plain_classes(classes: np.ndarray) -> list[Any]:
     for value in values:
         if classes.dtype.kind not in LABELS or not isinstance(value, (bool, int, float, str)):
             raise InputError(
-                f"save: the class {value!r} is of dtype {classes.dtype}, which the file cannot "
-                "hold; fit with labels that are text or numbers"
+                f"save: the class {shown(value)} is of dtype {classes.dtype}, which the file "
+                "cannot hold; fit with labels that are text or numbers"
             )
     return values
 
@@ -197,7 +197,8 @@ def from_model(cls: Any, model: Model, backend: Any = None) -> Any:
     """An estimator that predicts what the model does; InputError for a net that none can have."""
     if model.objective.heads > 1:
         raise InputError(
-            f"loss {model.loss!r} has several outputs for a target; an estimator predicts what y is"
+            f"loss {shown(model.loss)} has several outputs for a target; an estimator predicts "
+            "what y is"
         )
     layers = _chain(model.network)
     hidden = layers[:-1]
@@ -254,8 +255,8 @@ def _named(table: Mapping[str, Any], thing: Any, kind: str) -> Any:
         return spec(table, thing, kind)
     except InputError as error:
         raise InputError(
-            f"{kind} {thing!r} is an object of your own; an estimator is made of a model whose "
-            f"{kind} has a name"
+            f"{kind} {shown(thing)} is an object of your own; an estimator is made of a model "
+            f"whose {kind} has a name"
         ) from error
 
 

@@ -41,7 +41,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_takes
+from mlp.errors import InputError, check_takes, shown
 from mlp.formulas.output_units import sigmoid, softmax, softplus
 from mlp.formulas.special import normal_distribution
 from mlp.names import check_settings, make
@@ -526,11 +526,13 @@ class Parametric:
 
     def __post_init__(self) -> None:
         if not isinstance(self.of, (str, Mapping)):
-            raise InputError(f"parametric: of must be the name of an activation, not {self.of!r}")
+            raise InputError(
+                f"parametric: of must be the name of an activation, not {shown(self.of)}"
+            )
         if isinstance(self.of, str):
             object.__setattr__(self, "of", str(self.of))  # NumPy's text is Python's
         if learned(self._of, 1):
-            raise InputError(f"parametric: of must learn nothing itself, as {self.of!r} does")
+            raise InputError(f"parametric: of must learn nothing itself, as {shown(self.of)} does")
 
     @property
     def _of(self) -> Activation:
@@ -626,7 +628,7 @@ def check_activation(activation: str | Mapping[str, Any] | Activation) -> None:
     a = try_formula(made, "f", (np, z, *p), f"xp, z{said}")
     try_formula(made, "df", (np, z, z, np.broadcast_to(a, z.shape), *p), f"xp, v, z, a{said}")
     if own:
-        check_takes(f"dp of {made!r}", made.dp, "xp", "v", "z", *own)
+        check_takes(f"dp of {shown(made)}", made.dp, "xp", "v", "z", *own)
 
 
 def try_formula(
@@ -635,7 +637,7 @@ def try_formula(
     """What a formula of the user's own gives on arrays (2, 3): of their shape, or a number; one
     number a row, (2, 1), where it is ``of_rows``. InputError if it gives anything else, or fails.
     """
-    what = f"{name} of {owner!r}"
+    what = f"{name} of {shown(owner)}"
     check_takes(what, getattr(owner, name), *said.split(", "))
     try:
         with np.errstate(all="ignore"):
@@ -645,7 +647,8 @@ def try_formula(
     shapes = [(2, 3), (2, 1)] if of_rows else [(2, 3), ()]
     if np.asarray(found).dtype.kind not in "fiu" or np.shape(found) not in shapes:
         raise InputError(
-            f"{what} gives {found!r:.60} on arrays of shape (2, 3); it must give one of this shape"
+            f"{what} gives {shown(found, 60)} on arrays of shape (2, 3); it must give one of this "
+            "shape"
         )
     return found
 
@@ -672,7 +675,7 @@ def get_activation(activation: str | Mapping[str, Any] | Activation) -> Activati
     made = make(ACTIVATIONS, activation, "activation")
     if isinstance(made, type) or not (hasattr(made, "f") and hasattr(made, "df")):
         raise InputError(
-            f"an activation is a name or an object with methods f and df, not {activation!r}"
+            f"an activation is a name or an object with methods f and df, not {shown(activation)}"
         )
     return made
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.random import Generator
 
-from mlp.errors import InputError, check_takes
+from mlp.errors import InputError, check_takes, shown
 from mlp.formulas.activations import ACTIVATIONS, Activation, Learning
 from mlp.names import check_settings, make
 
@@ -221,7 +221,7 @@ def get_initializer(
     if isinstance(made, type) or not callable(made):
         raise InputError(
             "an initializer is a name or a function of (rng, fan_in, fan_out, shape), "
-            f"not {initializer!r}"
+            f"not {shown(initializer)}"
         )
     check_takes("an initializer", made, "rng", "fan_in", "fan_out", "shape")
     return made

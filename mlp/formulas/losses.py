@@ -53,7 +53,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, did_you_mean
+from mlp.errors import InputError, did_you_mean, shown
 from mlp.formulas.activations import Activation, Identity, get_activation, try_formula
 from mlp.formulas.output_units import log_shares, sigmoid, softmax, softplus
 from mlp.formulas.target_kinds import TARGET_KINDS
@@ -201,7 +201,7 @@ class Quantile:
     def __post_init__(self) -> None:
         check_settings(self, "quantile", q="(0, 1)")
         if any(a >= b for a, b in pairwise(self._levels)):
-            raise InputError(f"quantile: q must rise, as [0.1, 0.5, 0.9], not {self.q!r}")
+            raise InputError(f"quantile: q must rise, as [0.1, 0.5, 0.9], not {shown(self.q)}")
         if self.heads == 1 and not self.non_crossing:
             raise InputError("quantile: non_crossing = False is for several q; leave it out")
 
@@ -720,12 +720,12 @@ def get_loss(loss: str | Mapping[str, Any] | Loss) -> Loss:
     made = make(LOSSES, loss, "loss")
     if isinstance(made, type) or not (hasattr(made, "cost") and hasattr(made, "derivative")):
         raise InputError(
-            f"a loss is a name or an object with methods cost and derivative, not {loss!r}"
+            f"a loss is a name or an object with methods cost and derivative, not {shown(loss)}"
         )
     kind = getattr(made, "targets", "numbers")
     if kind not in TARGET_KINDS:
         raise InputError(
-            f"loss {loss!r}: unknown targets {kind!r}{did_you_mean(kind, TARGET_KINDS)}"
+            f"loss {shown(loss)}: unknown targets {shown(kind)}{did_you_mean(kind, TARGET_KINDS)}"
         )
     if type(made) not in map(type, LOSSES.values()):
         y, t = np.array([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]]), np.array([[0.0, 0, 1], [1, 0, 0]])
@@ -747,8 +747,8 @@ def rows_of(loss: Loss, outputs: int) -> Rows:
     for row in made:
         if len(row) != outputs:
             raise InputError(
-                f"loss {loss!r} has {len(row)} numbers for {outputs} outputs; give one for each, "
-                "or one for all"
+                f"loss {shown(loss)} has {len(row)} numbers for {outputs} outputs; give one for "
+                "each, or one for all"
             )
     return made
 

@@ -51,7 +51,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from mlp.errors import InputError, check_takes
+from mlp.errors import InputError, check_takes, shown
 from mlp.names import check_settings, make
 
 
@@ -205,7 +205,7 @@ class TopK(_Mean):
     def __post_init__(self) -> None:
         check_settings(self, "top_k", k="[1, inf)")
         if self.k != int(self.k):
-            raise InputError(f"top_k: k must be a whole number, not {self.k!r}")
+            raise InputError(f"top_k: k must be a whole number, not {shown(self.k)}")
 
     @property
     def name(self) -> str:
@@ -407,7 +407,9 @@ class CalibrationError(_OfTerms):
     def __post_init__(self) -> None:
         check_settings(self, "calibration_error", bins="[1, inf)")
         if self.bins != int(self.bins):
-            raise InputError(f"calibration_error: bins must be a whole number, not {self.bins!r}")
+            raise InputError(
+                f"calibration_error: bins must be a whole number, not {shown(self.bins)}"
+            )
 
     def terms(self, y: np.ndarray, t: np.ndarray, s: np.ndarray | None = None) -> Terms:
         """Weight, and weighted sums of y - what is right, of each bin and output, (bins, c)."""
@@ -626,7 +628,7 @@ def get_metric(metric: MetricSpec) -> Metric:
     if isinstance(made, type) or not callable(made) or not all(hasattr(made, w) for w in wanted):
         raise InputError(
             f"a metric is a name or an object with {', '.join(wanted)} that is called with "
-            f"(y, t, s), not {metric!r}"
+            f"(y, t, s), not {shown(metric)}"
         )
     check_takes(f"the metric {made.name}", made, "y", "t", "s")
     return made
@@ -656,13 +658,13 @@ def fitting(
     for metric in named.values():
         if _no_kind(metric, kinds):
             raise InputError(
-                f"metric {metric.name!r} is for {' and '.join(metric.targets)}, and the targets of "
-                f"this loss are {kinds[0]}{_others(kinds)}"
+                f"metric {shown(metric.name)} is for {' and '.join(metric.targets)}, and the "
+                f"targets of this loss are {kinds[0]}{_others(kinds)}"
             )
         kind = next(kind for kind in kinds if kind in metric.targets)
         if getattr(metric, "probabilities", False) and not (proper and kind == kinds[0]):
             raise InputError(
-                f"metric {metric.name!r} is of probabilities, and what this loss predicts are "
+                f"metric {shown(metric.name)} is of probabilities, and what this loss predicts are "
                 "none; use 'roc_auc' or 'accuracy', or a loss of likelihoods, as 'cross_entropy'"
             )
         _try(metric, kind, outputs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.layers.layer import Layer, Place, check_sources
 
 
@@ -33,7 +33,7 @@ class Add(Layer):
         sources = check_sources("Add", self.sources)
         if sources is None or len(sources) < 2:
             raise InputError(
-                f"Add: sources must name the layers that are added, as (1, 2), not {sources!r}"
+                f"Add: sources must name the layers that are added, as (1, 2), not {shown(sources)}"
             )
         object.__setattr__(self, "sources", sources)
 

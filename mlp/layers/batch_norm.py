@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from mlp.errors import InputError, is_finite
+from mlp.errors import InputError, is_finite, shown
 from mlp.layers.layer import Layer, Parameter, Place, Statistic, check_epsilon, check_sources
 from mlp.layers.tape import times
 
@@ -55,7 +55,7 @@ class BatchNorm(Layer):
 
     def __post_init__(self) -> None:
         if not (is_finite(self.momentum) and 0 <= self.momentum < 1):
-            raise InputError(f"BatchNorm: momentum must be in [0, 1), not {self.momentum!r}")
+            raise InputError(f"BatchNorm: momentum must be in [0, 1), not {shown(self.momentum)}")
         check_epsilon("BatchNorm", self.epsilon)
         object.__setattr__(self, "sources", check_sources("BatchNorm", self.sources, most=1))
 

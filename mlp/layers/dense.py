@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from backends import Array
-from mlp.errors import InputError, check_switch, check_whole, is_finite
+from mlp.errors import InputError, check_switch, check_whole, is_finite, shown
 from mlp.formulas.activations import (
     Activation,
     ActivationName,
@@ -76,7 +76,7 @@ class Dense(Layer):
         check_penalties("Dense", self.l1, self.l2)
         check_switch("Dense: bias", self.bias)
         if self.max_norm is not None and not (is_finite(self.max_norm) and self.max_norm > 0):
-            raise InputError(f"Dense: max_norm must be above 0, not {self.max_norm!r}")
+            raise InputError(f"Dense: max_norm must be above 0, not {shown(self.max_norm)}")
         object.__setattr__(self, "units", int(self.units))
         object.__setattr__(self, "sources", check_sources("Dense", self.sources))
 

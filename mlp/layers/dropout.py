@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.layers.layer import Layer, Place, check_sources
 
 
@@ -33,9 +33,9 @@ def strengths(rate: float) -> tuple[float, ...]:
 def check_rate(rate: object, place: str) -> None:
     """InputError if it is no share below 1."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-        raise InputError(f"{place} must be a number, not {rate!r}")
+        raise InputError(f"{place} must be a number, not {shown(rate)}")
     if not 0.0 <= rate < 1.0:
-        raise InputError(f"{place} must be in [0, 1), not {rate!r}")
+        raise InputError(f"{place} must be in [0, 1), not {shown(rate)}")
 
 
 @dataclass(frozen=True)

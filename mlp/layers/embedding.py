@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_whole, shown
 from mlp.layers.layer import (
     Columns,
     Layer,
@@ -57,14 +57,16 @@ class Embedding(Layer):
         check_whole("Embedding: size", self.size, 1)
         object.__setattr__(self, "sources", (0,) if self.sources is None else tuple(self.sources))
         if self.sources != (0,):
-            raise InputError(f"Embedding: it reads the input, sources = (0,), not {self.sources!r}")
+            raise InputError(
+                f"Embedding: it reads the input, sources = (0,), not {shown(self.sources)}"
+            )
         object.__setattr__(self, "columns", check_columns("Embedding", self.columns))
         object.__setattr__(self, "values", check_list("Embedding: values", self.values, 1))
         columns, values = self.columns, self.values
         if columns is not None and (values is None or len(values) != len(columns)):
             raise InputError(
                 f"Embedding: values must say how many each of the columns {columns} has, not "
-                f"{values!r}"
+                f"{shown(values)}"
             )
         if values is not None and columns is None:
             raise InputError(f"Embedding: values {values} are of no columns; name these too")

@@ -31,7 +31,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from backends import Array
-from mlp.errors import InputError, check_switch, check_whole
+from mlp.errors import InputError, check_switch, check_whole, shown
 from mlp.formulas.activations import Activation, ActivationName, get_activation, learned
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.layer import (
@@ -86,8 +86,8 @@ class Ensemble(Layer):
             check_switch(f"Ensemble: {name}", getattr(self, name))
         if learned(get_activation(self.activation), 1):
             raise InputError(
-                f"Ensemble: the activation {self.activation!r} learns; put it behind, in a layer "
-                "of its own"
+                f"Ensemble: the activation {shown(self.activation)} learns; put it behind, in a "
+                "layer of its own"
             )
         object.__setattr__(self, "sources", check_sources("Ensemble", self.sources))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import Array
-from mlp.errors import InputError, check_switch, check_whole
+from mlp.errors import InputError, check_switch, check_whole, shown
 from mlp.formulas.activations import Activation, ActivationName, get_activation, learned
 from mlp.formulas.initializers import Initializer, InitializerName, get_initializer
 from mlp.layers.affine import affine_parameters, products, products_back
@@ -47,7 +47,9 @@ class Gated(Layer):
         check_penalties("Gated", self.l1, self.l2)
         check_switch("Gated: bias", self.bias)
         if learned(get_activation(self.gate), 1):
-            raise InputError(f"Gated: the gate {self.gate!r} is one that learns; use another one")
+            raise InputError(
+                f"Gated: the gate {shown(self.gate)} is one that learns; use another one"
+            )
         object.__setattr__(self, "sources", check_sources("Gated", self.sources))
 
     def width(self, inputs: Mapping[int, int]) -> int:

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_whole, is_finite
+from mlp.errors import InputError, check_whole, is_finite, shown
 from mlp.formulas.activations import get_activation, learned
 from mlp.layers.tape import Arena, Tape, add, repeated
 
@@ -372,7 +372,9 @@ def check_sources(name: str, sources: Any, most: int | None = None) -> tuple[int
     sources = sources.tolist() if isinstance(sources, np.ndarray) else sources
     listed = isinstance(sources, Iterable) and not isinstance(sources, str)
     if not listed or not all(isinstance(k, (int, np.integer)) for k in sources):
-        raise InputError(f"{name}: sources must list numbers of layers, as (0, 1), not {sources!r}")
+        raise InputError(
+            f"{name}: sources must list numbers of layers, as (0, 1), not {shown(sources)}"
+        )
     found = tuple(int(k) for k in sources)
     if most is not None and len(found) > most:
         raise InputError(
@@ -396,7 +398,7 @@ def check_list(what: str, given: Any, least: int) -> tuple[int, ...] | None:
         return None
     given = given.tolist() if isinstance(given, np.ndarray) else given
     if not isinstance(given, (list, tuple)) or not given:
-        raise InputError(f"{what} must list whole numbers, as (0, 3), not {given!r}")
+        raise InputError(f"{what} must list whole numbers, as (0, 3), not {shown(given)}")
     for number in given:
         check_whole(what, number, least)
     return tuple(int(number) for number in given)
@@ -414,13 +416,13 @@ def runs(columns: Sequence[int]) -> Iterator[slice]:
 def check_epsilon(name: str, epsilon: object) -> None:
     """InputError if what is added below a root is no number above 0."""
     if not (is_finite(epsilon) and epsilon > 0):  # type: ignore[operator]
-        raise InputError(f"{name}: epsilon must be a number above 0, not {epsilon!r}")
+        raise InputError(f"{name}: epsilon must be a number above 0, not {shown(epsilon)}")
 
 
 def check_penalties(name: str, l1: object, l2: object) -> None:
     """InputError if these are no numbers from 0 on."""
     for what, value in (("l1", l1), ("l2", l2)):
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise InputError(f"{name}: {what} must be a number, not {value!r}")
+            raise InputError(f"{name}: {what} must be a number, not {shown(value)}")
         if not (is_finite(value) and value >= 0):  # type: ignore[operator]
-            raise InputError(f"{name}: {what} must be 0 or above, not {value!r}")
+            raise InputError(f"{name}: {what} must be 0 or above, not {shown(value)}")

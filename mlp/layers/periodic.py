@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_whole, is_finite
+from mlp.errors import InputError, check_whole, is_finite, shown
 from mlp.layers.layer import Columns, Layer, Parameter, Place, check_columns, check_sources
 from mlp.layers.numbers import in_a_row, number_columns, numbers_of, places, stacked, taken, turned
 from mlp.layers.tape import add
@@ -60,7 +60,7 @@ class Periodic(Layer):
         check_whole("Periodic: size", self.size, 1)
         check_whole("Periodic: frequencies", self.frequencies, 1)
         if not (is_finite(self.deviation) and self.deviation > 0):
-            raise InputError(f"Periodic: deviation must be above 0, not {self.deviation!r}")
+            raise InputError(f"Periodic: deviation must be above 0, not {shown(self.deviation)}")
         object.__setattr__(self, "columns", check_columns("Periodic", self.columns))
         object.__setattr__(self, "sources", check_sources("Periodic", self.sources, most=1))
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array
-from mlp.errors import InputError, check_whole, is_finite
+from mlp.errors import InputError, check_whole, is_finite, shown
 from mlp.layers.layer import Columns, Layer, Parameter, Place, check_columns, check_sources
 from mlp.layers.numbers import in_a_row, number_columns, numbers_of, places, stacked, taken, turned
 
@@ -226,13 +226,13 @@ def _checked(given: Any) -> tuple[tuple[float, ...], ...] | None:
     if not isinstance(given, (Sequence, np.ndarray)) or isinstance(given, str) or not len(given):
         raise InputError(
             "PiecewiseLinear: edges must list those of each column, as ((0.0, 1.0),), not "
-            f"{given!r}"
+            f"{shown(given)}"
         )
     for j, edges in enumerate(given):
         edges = edges.tolist() if isinstance(edges, np.ndarray) else edges
         listed = isinstance(edges, Sequence) and not isinstance(edges, str)
         if not listed or not len(edges) or not all(map(is_finite, edges)):
-            raise InputError(f"PiecewiseLinear: edges of column {j} are no numbers: {edges!r}")
+            raise InputError(f"PiecewiseLinear: edges of column {j} are no numbers: {shown(edges)}")
         if min(np.diff(edges), default=1.0) < LEAST:
-            raise InputError(f"PiecewiseLinear: edges of column {j} must rise, not {edges!r}")
+            raise InputError(f"PiecewiseLinear: edges of column {j} must rise, not {shown(edges)}")
     return tuple(tuple(map(float, edges)) for edges in given)

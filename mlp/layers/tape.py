@@ -13,7 +13,7 @@ import numpy as np
 
 from backends import PRECISIONS, Array, Backend
 from backends.formula import Formula
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 
 @dataclass
@@ -141,7 +141,9 @@ def repeated(tape: Tape, x: Array, members: int) -> Array:
 def check_precision(precision: str) -> None:
     """InputError if it is not the name of one; `mlp.Model` says what they are."""
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        raise InputError(
+            f"precision must be one of {', '.join(PRECISIONS)}, not {shown(precision)}"
+        )
 
 
 class Arena:

@@ -27,7 +27,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from backends import Array
-from mlp.errors import InputError, check_is, check_whole, did_you_mean
+from mlp.errors import InputError, check_is, check_whole, did_you_mean, shown
 from mlp.formulas.activations import Activation, Identity, check_activation, get_activation
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.layers.layer import ROLES, Layer, Parameter, Widths
@@ -89,7 +89,8 @@ class Network:
         check_whole("Network: inputs", inputs, 1)
         if not isinstance(layers, Sequence) or isinstance(layers, str):
             raise InputError(
-                f"Network: layers must be a list of them, as [Dense(3), Dense(1)], not {layers!r}"
+                "Network: layers must be a list of them, as [Dense(3), Dense(1)], not "
+                f"{shown(layers)}"
             )
         if not layers:
             raise InputError("Network: give at least one layer, the output: Dense(units)")
@@ -97,7 +98,8 @@ class Network:
             if not isinstance(layer, Layer):
                 cure = f": write Dense({layer})" if isinstance(layer, Integral) else ""
                 raise InputError(
-                    f"Network: layer {number} must be a Dense or another Layer, not {layer!r}{cure}"
+                    f"Network: layer {number} must be a Dense or another Layer, not "
+                    f"{shown(layer)}{cure}"
                 )
         self.inputs, self.layers = int(inputs), tuple(layers)
         self.depth = len(self.layers)
@@ -160,8 +162,8 @@ class Network:
             for parameter in self.layer(number).parameters(inputs):
                 if parameter.role not in ROLES:
                     raise InputError(
-                        f"layer {number}: parameter {parameter.name!r} has the role "
-                        f"{parameter.role!r}, which is none of {', '.join(ROLES)}"
+                        f"layer {number}: parameter {shown(parameter.name)} has the role "
+                        f"{shown(parameter.role)}, which is none of {', '.join(ROLES)}"
                     )
                 declared.append((number, parameter))
             for statistic in self.layer(number).statistics(inputs):
@@ -224,7 +226,7 @@ class Network:
         elif isinstance(seed, (int, np.integer)) and seed >= 0:
             rng = generator(int(seed), "weights")
         else:
-            raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
+            raise InputError(f"seed must be a whole number from 0 on, not {shown(seed)}")
         w = np.zeros(self.parameters)
         for entry in self.layout:
             start = entry.parameter.start
@@ -324,7 +326,7 @@ class Network:
         'W[0, 1][1, 1]'
         """
         if not isinstance(index, Integral):
-            raise InputError(f"describe: index must be a whole number, not {index!r}")
+            raise InputError(f"describe: index must be a whole number, not {shown(index)}")
         for entry in self.layout:
             if entry.part.start <= index < entry.part.stop:
                 place = np.unravel_index(index - entry.part.start, entry.parameter.shape)
@@ -429,7 +431,7 @@ class Network:
                 there = {entry.parameter.role for entry in self.layout}
                 known = sorted({*there, *(entry.describe() for entry in self.layout)})
                 raise InputError(
-                    f"{what}: this network has no parameters {key!r}{did_you_mean(key, known)}"
+                    f"{what}: this network has no parameters {shown(key)}{did_you_mean(key, known)}"
                 )
 
     def _factor(self, entry: Entry, factors: Mapping[Any, Any], power: float) -> float | None:

@@ -22,7 +22,7 @@ from typing import Any, get_args
 import numpy as np
 
 from backends import Array, Backend
-from mlp.errors import InputError, check_switch
+from mlp.errors import InputError, check_switch, shown
 from mlp.formulas.activations import Activation, Identity, get_activation, learned
 from mlp.formulas.losses import (
     Loss,
@@ -91,7 +91,7 @@ class Objective:
     ):
         self.network, self.loss = network, get_loss(loss)
         if reduction is not None and not (isinstance(reduction, str) and reduction in REDUCTIONS):
-            raise InputError(f"reduction must be 'sum' or 'mean', not {reduction!r}")
+            raise InputError(f"reduction must be 'sum' or 'mean', not {shown(reduction)}")
         check_switch("shared_penalties", shared_penalties)
         usual: Reduction = getattr(self.loss, "reduction", "mean")
         self.reduction = usual if reduction is None else reduction
@@ -102,14 +102,15 @@ class Objective:
         unit = getattr(self.loss, "unit", None)
         if not fits(self.loss, last):
             raise InputError(
-                f"loss {name!r} includes the output unit {unit!r}: the last layer's activation "
-                f"must be {unit!r} or 'identity', not {network.layers[-1].label!r}; with this "
-                f"activation use one of {', '.join(fitting(last))}"
+                f"loss {shown(name)} includes the output unit {shown(unit)}: the last layer's "
+                "activation "
+                f"must be {shown(unit)} or 'identity', not {shown(network.layers[-1].label)}; with "
+                f"this activation use one of {', '.join(fitting(last))}"
             )
         if learned(last, network.outputs):
             raise InputError(
-                f"the last layer's activation, {network.layers[-1].label!r}, is one that learns, "
-                "which hidden layers alone have; put a layer behind it, as Dense("
+                f"the last layer's activation, {shown(network.layers[-1].label)}, is one that "
+                "learns, which hidden layers alone have; put a layer behind it, as Dense("
                 f"{network.outputs}), for the output"
             )
         # The output unit f_L in training and in predictions.
@@ -120,13 +121,13 @@ class Objective:
         if network.outputs % self.heads:
             names = ", ".join(getattr(self.loss, "names", ()))
             raise InputError(
-                f"loss {name!r} needs {self.heads} outputs for each target ({names}), the last "
-                f"layer has {network.outputs} units; give it {self.heads} times the targets"
+                f"loss {shown(name)} needs {self.heads} outputs for each target ({names}), the "
+                f"last layer has {network.outputs} units; give it {self.heads} times the targets"
             )
         if self.heads > 1 and network.members[-1] > 1:
             raise InputError(
-                f"loss {name!r} makes its predictions of several outputs, and the mean of members' "
-                "outputs is none of them; use it on a network without an ensemble"
+                f"loss {shown(name)} makes its predictions of several outputs, and the mean of "
+                "members' outputs is none of them; use it on a network without an ensemble"
             )
         # Columns of t, and how many classes the outputs can tell apart.
         self.columns = network.outputs // self.heads
@@ -138,12 +139,12 @@ class Objective:
         fewest = getattr(self.loss, "fewest", 1)
         if self.targets != "classes" and network.outputs < fewest:
             raise InputError(
-                f"loss {name!r} compares the outputs of a row and needs at least {fewest}, the "
-                f"last layer has {network.outputs}"
+                f"loss {shown(name)} compares the outputs of a row and needs at least {fewest}, "
+                f"the last layer has {network.outputs}"
             )
         if self.targets == "classes" and network.outputs < 2 and not self.ordered:
             raise InputError(
-                f"loss {name!r} needs one output for each class, the last layer has "
+                f"loss {shown(name)} needs one output for each class, the last layer has "
                 f"{network.outputs}; for two classes on one output use 'binary_cross_entropy'"
             )
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from backends import Array, Backend
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.memory import HOST, OutOfMemory, is_short, shortage
 
 T = TypeVar("T")
@@ -146,8 +146,9 @@ class Group:
                     kind = InputError if self.rank == 0 else OfAnotherRank
                     raise agreed(
                         kind(
-                            f"rank {rank} of {self.size}, on {host}: {name} is {new!r} there and "
-                            f"{old!r} on rank 0, on {everyones[0][0]}; all ranks need the same"
+                            f"rank {rank} of {self.size}, on {host}: {name} is {shown(new)} there "
+                            "and "
+                            f"{shown(old)} on rank 0, on {everyones[0][0]}; all ranks need the same"
                         )
                     )
 

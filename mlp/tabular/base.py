@@ -25,7 +25,7 @@ from backends import Backend, choose
 from mlp.data.frames import is_frame
 from mlp.data.preprocessing import Preprocessing, as_table
 from mlp.durations import seconds_of
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.estimators.arrays import to_host
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.metrics import METRICS, Metric, get_metric
@@ -171,7 +171,9 @@ class BaseTabular(BaseEstimator):
         sizes = self.hidden_layer_sizes
         sizes = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
         if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
-            raise InputError(f"hidden_layer_sizes must be whole numbers from 1 on, not {sizes!r}")
+            raise InputError(
+                f"hidden_layer_sizes must be whole numbers from 1 on, not {shown(sizes)}"
+            )
         if self.bins is not None and not self.embedding:
             raise InputError(
                 "bins are of the curves that embedding = 0 leaves out; give one of them"
@@ -185,7 +187,7 @@ class BaseTabular(BaseEstimator):
         if self._task not in found.targets:
             known = [name for name, m in METRICS.items() if self._task in m.targets]
             raise InputError(
-                f"metric {self.metric!r} is for {' and '.join(found.targets)}, "
+                f"metric {shown(self.metric)} is for {' and '.join(found.targets)}, "
                 f"{type(self).__name__} predicts {self._task}: {', '.join(known)}"
             )
         return found
@@ -263,7 +265,9 @@ class BaseTabular(BaseEstimator):
         sum over the columns is the prediction less that of the medians, up to the integral's error.
         """
         if not isinstance(points, Integral) or points < 1:
-            raise InputError(f"explain: points must be a whole number from 1 on, not {points!r}")
+            raise InputError(
+                f"explain: points must be a whole number from 1 on, not {shown(points)}"
+            )
         coded, columns = self._coded(X), [*self._columns.values()]
         found = [attributions(m.model, coded, self._x0, columns, points) for m in self.members_]
         answer = np.mean(found, axis=0)

@@ -10,7 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_y
 
 from mlp.data.scaling import Scaling, ScalingName
-from mlp.errors import InputError, is_finite
+from mlp.errors import InputError, is_finite, shown
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
 from mlp.formulas.metrics import MeanAbsoluteError, Metric, Pinball
@@ -124,7 +124,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         """The number that each row stays below with these probabilities, (n, len(q)), by the
         residuals of rows held out (`mlp.tabular.calibration`)."""
         if not hasattr(q, "__len__") or not len(q):
-            raise InputError(f"q must be one level or more, as [0.5], not {q!r}")
+            raise InputError(f"q must be one level or more, as [0.5], not {shown(q)}")
         for level in q:
             _check_level("q", level)
         return self._ranked(self._numbers(X), self._residuals, q)
@@ -191,7 +191,7 @@ def _loss_of(metric: Metric) -> Any:
 
 def _check_level(name: str, level: Any) -> None:
     if not (is_finite(level) and 0 < level < 1):
-        raise InputError(f"{name} must be between 0 and 1, not {level!r}")
+        raise InputError(f"{name} must be between 0 and 1, not {shown(level)}")
 
 
 TabularRegressor.__module__ = "mlp.tabular"

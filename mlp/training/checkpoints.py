@@ -26,7 +26,7 @@ from typing import Any
 
 from backends import Backend
 from mlp.durations import SECONDS
-from mlp.errors import InputError, check_is, check_whole
+from mlp.errors import InputError, check_is, check_whole, shown
 from mlp.files import PathLike, checked_path, put
 from mlp.locks import take
 from mlp.memory import is_short
@@ -69,7 +69,8 @@ class Checkpoints:
     def __post_init__(self) -> None:
         if not checked_path(self.folder).name:
             raise InputError(
-                f"Checkpoints: name a folder that is theirs alone, as 'kept', not {self.folder!r}"
+                "Checkpoints: name a folder that is theirs alone, as 'kept', not "
+                f"{shown(self.folder)}"
             )
         parsed(self.every)
         check_whole("keep", self.keep, 1)
@@ -206,7 +207,7 @@ def parsed(every: object) -> tuple[float, str] | None:
     number, unit = (float(parts[1]), parts[2].removesuffix("s") or "s") if parts else (0.0, "")
     if not number:
         raise InputError(
-            f"checkpoint is '60s', '10 min', '5 epochs', '1000 steps' or 'none', not {every!r}"
+            f"checkpoint is '60s', '10 min', '5 epochs', '1000 steps' or 'none', not {shown(every)}"
         )
     return (number * SECONDS[unit], "s") if unit in SECONDS else (number, unit)
 

@@ -44,7 +44,7 @@ from mlp.data.readers import Dataset
 from mlp.data.samples import Samples, constant
 from mlp.data.stored import StoredDataset
 from mlp.durations import seconds_of
-from mlp.errors import InputError, check_is, is_finite
+from mlp.errors import InputError, check_is, is_finite, shown
 from mlp.files import PathLike
 from mlp.formulas.schedules import following
 from mlp.memory import HOST, device_lost, enough_memory, is_short, megabytes, shortage
@@ -115,7 +115,9 @@ def train(
     try:
         callbacks = list(callbacks)
     except TypeError as error:
-        raise InputError(f"train: callbacks is a list of them, not {callbacks!r:.60}") from error
+        raise InputError(
+            f"train: callbacks is a list of them, not {shown(callbacks, 60)}"
+        ) from error
     kept = None
     if checkpoint is not None:
         kept = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
@@ -215,7 +217,8 @@ def _checked(
         return samples, model.samples(X_v, t_v, what="validation ")
     if not share:
         raise InputError(
-            f"validation is the share of the rows to hold out or a pair (X, t), not {validation!r}"
+            "validation is the share of the rows to hold out or a pair (X, t), not "
+            f"{shown(validation)}"
         )
     kept, held_out = split(samples.n, float(validation), seed)
     return samples.rows(kept, model.backend), samples.rows(held_out, model.backend)
@@ -296,7 +299,7 @@ class Trainer:
             self.watch = f"validation_{metric.name}"
             self.sign = -1.0 if metric.greater_is_better else 1.0
         if self.watch != "loss" and not held_out:
-            raise InputError(f"watch = {settings.watch!r} needs validation data")
+            raise InputError(f"watch = {shown(settings.watch)} needs validation data")
         if settings.metrics and not held_out:
             raise InputError("metrics are of validation data, and there are none: give validation")
         self.held = held = Setup(
@@ -521,7 +524,8 @@ class Trainer:
             assert self.held.measure_held_out is not None
             if math.isnan(self.held.measure_held_out()[metric.name]):
                 raise InputError(
-                    f"watch = {metric.name!r} is not a number on the validation data: a class may "
+                    f"watch = {shown(metric.name)} is not a number on the validation data: a class "
+                    "may "
                     "have no rows there, or all of them; hold out more rows, or watch another one"
                 )
 

@@ -18,7 +18,7 @@ import numpy as np
 from backends import Memory
 from backends.counting_backend import Count, shaped
 from mlp.data.samples import Samples
-from mlp.errors import InputError, check_is, check_switch, check_whole
+from mlp.errors import InputError, check_is, check_switch, check_whole, shown
 from mlp.formulas.averages import Average, AverageName
 from mlp.formulas.optimizers import Optimizer, OptimizerName
 from mlp.formulas.searches import SearchName
@@ -184,7 +184,9 @@ def plan(
     except (TypeError, ValueError):  # no dtype at all
         numbers = False
     if not numbers:
-        raise InputError(f"data_dtype must be a dtype of numbers, as 'uint8', not {data_dtype!r}")
+        raise InputError(
+            f"data_dtype must be a dtype of numbers, as 'uint8', not {shown(data_dtype)}"
+        )
 
     def rows(n: int, weighted: bool = False) -> Samples:
         about = model.objective

@@ -19,7 +19,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from mlp.errors import InputError, check_whole, is_finite
+from mlp.errors import InputError, check_whole, is_finite, shown
 from mlp.model import Model
 from mlp.training.loop import train
 from mlp.training.settings import Options, Settings
@@ -71,7 +71,7 @@ def find_learning_rate(
     """
     check_whole("steps", steps, 10)
     if not (is_finite(lowest) and is_finite(highest) and 0.0 < lowest < highest):
-        raise InputError(f"0 < lowest < highest, not {lowest!r} and {highest!r}")
+        raise InputError(f"0 < lowest < highest, not {shown(lowest)} and {shown(highest)}")
     Settings.check_names(options)
     growth = (highest / lowest) ** (1.0 / (steps - 1))
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mlp.errors import InputError, check_takes
+from mlp.errors import InputError, check_takes, shown
 from mlp.model import Model
 from mlp.training.memory_plan import Plan
 from mlp.training.settings import Settings
@@ -94,7 +94,7 @@ def hooks_of(callbacks: list[Any], event: str) -> list[Callable[[Run], None]]:
         elif not any(hasattr(callback, name) for name in EVENTS):
             if not callable(callback):
                 raise InputError(
-                    f"a callback is a function or has one of {', '.join(EVENTS)}: {callback!r}"
+                    f"a callback is a function or has one of {', '.join(EVENTS)}: {shown(callback)}"
                 )
             if event == "on_epoch_end":
                 found.append(callback)

@@ -15,7 +15,7 @@ import numpy as np
 
 from backends import PRECISIONS, Array
 from mlp.data.feed import Feed, Rows
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.formulas.searches import LBFGS, LevenbergMarquardt, direction, wolfe
 from mlp.layers.dense import Dense
 from mlp.layers.tape import Arena, add
@@ -332,10 +332,10 @@ def damped(xp: Any, out: Array, H: Array, i: Array, j: Array, diagonal: Array) -
 
 def _check(model: Model, settings: Settings) -> None:
     """InputError for a net whose E is not one and the same function of w, as a search needs."""
-    network, said = model.network, f"optimizer {settings.optimizer!r:.60} compares losses, and"
+    network, said = model.network, f"optimizer {shown(settings.optimizer, 60)} compares losses, and"
     if PRECISIONS[model.precision].narrow:
         raise InputError(
-            f"{said} precision {model.precision!r} has too few digits for that; use 'float32'"
+            f"{said} precision {shown(model.precision)} has too few digits for that; use 'float32'"
         )
     if network.drawing:
         l = next(iter(network.drawing))
@@ -355,7 +355,7 @@ def _check_net(model: Model) -> None:
     said = "optimizer 'levenberg_marquardt'"
     if not hasattr(model.objective.loss, "curvature"):
         raise InputError(
-            f"{said} is for squared errors, as 'mean_squared_error', not {model.loss!r}; use "
+            f"{said} is for squared errors, as 'mean_squared_error', not {shown(model.loss)}; use "
             "'lbfgs'"
         )
     for l in model.network.numbers():

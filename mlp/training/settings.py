@@ -9,7 +9,15 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from mlp.durations import seconds_of
-from mlp.errors import InputError, check_switch, check_takes, check_whole, did_you_mean, is_finite
+from mlp.errors import (
+    InputError,
+    check_switch,
+    check_takes,
+    check_whole,
+    did_you_mean,
+    is_finite,
+    shown,
+)
 from mlp.formulas.averages import AVERAGES, Average, AverageName
 from mlp.formulas.metrics import METRICS, Metric, MetricSpec, get_metric
 from mlp.formulas.optimizers import OPTIMIZERS, Averaged, Decayed, Optimizer, OptimizerName
@@ -30,8 +38,8 @@ def _share(schedule: Schedule) -> Schedule:
         factor = schedule(step, steps_per_epoch)
         if not 0.0 <= factor <= 1.0:
             raise InputError(
-                f"dropout_schedule: {schedule!r} gives {factor!r} in step {step}; a factor on "
-                "dropout is from 0 to 1"
+                f"dropout_schedule: {shown(schedule)} gives {shown(factor)} in step {step}; a "
+                "factor on dropout is from 0 to 1"
             )
         return factor
 
@@ -46,9 +54,13 @@ def _own(schedule: Any) -> Schedule:
         try:
             factor = schedule(step, steps_per_epoch)
         except (TypeError, ValueError) as error:
-            raise InputError(f"the schedule {schedule!r} fails in step {step}: {error}") from error
+            raise InputError(
+                f"the schedule {shown(schedule)} fails in step {step}: {error}"
+            ) from error
         if not is_finite(factor):
-            raise InputError(f"the schedule {schedule!r} gives {factor!r}, which is no number")
+            raise InputError(
+                f"the schedule {shown(schedule)} gives {shown(factor)}, which is no number"
+            )
         return float(factor)
 
     return checked
@@ -183,7 +195,7 @@ class Settings:
         by_name = isinstance(self.shuffle, str) and self.shuffle in ("blocks", "balanced")
         if not (by_name or isinstance(self.shuffle, (bool, np.bool_))):
             raise InputError(
-                f"shuffle must be True, False, 'blocks' or 'balanced', not {self.shuffle!r}"
+                f"shuffle must be True, False, 'blocks' or 'balanced', not {shown(self.shuffle)}"
             )
         for name in ("record_steps", "restore_best"):
             check_switch(name, getattr(self, name))
@@ -192,17 +204,17 @@ class Settings:
             if number is None and name in ("learning_rate", "target_loss"):
                 continue
             if not is_finite(number):
-                raise InputError(f"{name} must be a number, not {number!r}")
+                raise InputError(f"{name} must be a number, not {shown(number)}")
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise InputError(f"learning_rate must be above 0, not {self.learning_rate!r}")
+            raise InputError(f"learning_rate must be above 0, not {shown(self.learning_rate)}")
         if self.min_delta < 0:
-            raise InputError(f"min_delta must be 0 or above, not {self.min_delta!r}")
+            raise InputError(f"min_delta must be 0 or above, not {shown(self.min_delta)}")
         if self.warmup < 0:
-            raise InputError(f"warmup must be 0 epochs or more, not {self.warmup!r}")
+            raise InputError(f"warmup must be 0 epochs or more, not {shown(self.warmup)}")
         self._check_metrics()
         named = isinstance(self.initialize, str) and self.initialize == "data"
         if self.initialize is not None and not named:
-            raise InputError(f"initialize must be 'data' or None, not {self.initialize!r}")
+            raise InputError(f"initialize must be 'data' or None, not {shown(self.initialize)}")
         self._check_parallel()
         self.make_schedule()
         self._check_factors()
@@ -217,8 +229,8 @@ class Settings:
             self.schedule != "constant" or self.warmup
         ):
             raise InputError(
-                f"optimizer {self.optimizer!r} finds its own step sizes: remove the schedule and "
-                "the warm-up"
+                f"optimizer {shown(self.optimizer)} finds its own step sizes: remove the schedule "
+                "and the warm-up"
             )
 
     def __repr__(self) -> str:
@@ -236,21 +248,23 @@ class Settings:
                 raise InputError(f"{name} is now {RENAMED[name]}")
             if name not in cls.__dataclass_fields__:
                 hint = did_you_mean(name, cls.__dataclass_fields__)
-                raise InputError(f"train has no setting {name!r}{hint}")
+                raise InputError(f"train has no setting {shown(name)}{hint}")
 
     def _check_metrics(self) -> None:
         if not (isinstance(self.best, str) and self.best in ("first", "last")):
-            raise InputError(f"best must be 'first' or 'last', not {self.best!r}")
+            raise InputError(f"best must be 'first' or 'last', not {shown(self.best)}")
         if self.best == "last" and not (self.patience and self.restore_best):
             raise InputError("best = 'last' is of the epochs that patience compares; give patience")
         if isinstance(self.watch, str) and self.watch not in (*WATCHED, *METRICS):
             own = self.watch.removeprefix("validation_")
             hint = f"; write {own!r}" if own in METRICS else None
             hint = hint or did_you_mean(self.watch, (*WATCHED, *METRICS))
-            raise InputError(f"watch is a loss or a metric, not {self.watch!r}{hint}")
+            raise InputError(f"watch is a loss or a metric, not {shown(self.watch)}{hint}")
         listed = isinstance(self.metrics, (list, tuple))
         if self.metrics is not None and not listed:
-            raise InputError(f"metrics must be a list, as ['roc_auc'], not {self.metrics!r:.60}")
+            raise InputError(
+                f"metrics must be a list, as ['roc_auc'], not {shown(self.metrics, 60)}"
+            )
         for metric in (*(self.metrics or ()), *self.watched):
             get_metric(metric)
 
@@ -264,38 +278,39 @@ class Settings:
         for what in ("rate_factors", "decay_factors"):
             factors = getattr(self, what)
             if not isinstance(factors, Mapping):
-                raise InputError(f"{what} is a mapping from roles to numbers, not {factors!r}")
+                raise InputError(f"{what} is a mapping from roles to numbers, not {shown(factors)}")
             for key, factor in factors.items():
                 named = isinstance(key, str) and re.fullmatch(r"\d+|.+\[[\d, ]+\]", key)
                 if not (named or key in ROLES or (isinstance(key, int) and key > 0)):
-                    raise InputError(f"{what}: no role {key!r}{did_you_mean(key, ROLES)}")
+                    raise InputError(f"{what}: no role {shown(key)}{did_you_mean(key, ROLES)}")
                 if isinstance(factor, str) and factor == "ntk":
                     continue
                 if not (is_finite(factor) and factor >= 0):
                     must = "a number or 'ntk'" if isinstance(factor, str) else "0 or above"
-                    raise InputError(f"{what}: {key} must be {must}, not {factor!r}")
+                    raise InputError(f"{what}: {key} must be {must}, not {shown(factor)}")
         if getattr(self._rule(), "own_rate", False):
             for key, factor in self.rate_factors.items():
                 if factor not in (0, 1):
                     raise InputError(
-                        f"optimizer {self.optimizer!r} finds its own step sizes: rate_factors can "
-                        f"only freeze, {key} = 0, not {factor!r}"
+                        f"optimizer {shown(self.optimizer)} finds its own step sizes: rate_factors "
+                        f"can only freeze, {key} = 0, not {shown(factor)}"
                     )
 
     def _check_decay(self) -> None:
         rule, decay = self._rule(), self.weight_decay
         if decay is not None:
             if not (is_finite(decay) and decay >= 0):
-                raise InputError(f"weight_decay must be 0 or above, not {decay!r}")
+                raise InputError(f"weight_decay must be 0 or above, not {shown(decay)}")
             own = hasattr(rule, "weight_decay")
             if own and not isinstance(self.optimizer, str):
                 raise InputError(
-                    f"weight_decay is {decay!r} and that of the optimizer {rule.weight_decay!r}: "
-                    "give one of them"
+                    f"weight_decay is {shown(decay)} and that of the optimizer "
+                    f"{shown(rule.weight_decay)}: give one of them"
                 )
             if getattr(rule, "own_rate", False) or (getattr(rule, "decays", False) and not own):
                 raise InputError(
-                    f"optimizer {self.optimizer!r} cannot have weight_decay; use l2 of the layers"
+                    f"optimizer {shown(self.optimizer)} cannot have weight_decay; use l2 of the "
+                    "layers"
                 )
         self.make_decay_schedule()
         for name, usual in (("weight_decay_schedule", "constant"), ("decay_factors", {})):
@@ -307,15 +322,15 @@ class Settings:
         for name in ("clip_norm", "clip_value", "sam_radius"):
             value = getattr(self, name)
             if value is not None and not (is_finite(value) and value > 0):
-                raise InputError(f"{name} must be above 0, not {value!r}")
+                raise InputError(f"{name} must be above 0, not {shown(value)}")
         clips = [name for name in ("clip_norm", "clip_value") if getattr(self, name) is not None]
         rule, several = self._rule(), self.accumulate > 1
         for wrong, cure in (
             (len(clips) > 1, "clip_norm and clip_value are two ways to one end: give one"),
             (
                 clips and (getattr(rule, "own_rate", False) or getattr(rule, "matrices", False)),
-                f"optimizer {self.optimizer!r} takes steps whatever the gradient's size: remove "
-                f"{' '.join(clips)}",
+                f"optimizer {shown(self.optimizer)} takes steps whatever the gradient's size: "
+                f"remove {' '.join(clips)}",
             ),
             (several and self.batch_size is None, "accumulate has no effect on full batches"),
             (
@@ -337,7 +352,7 @@ class Settings:
         """What rules that look at several points cannot have."""
         if not self.searches:
             return []
-        alone = f"optimizer {self.optimizer!r:.60} takes its steps by itself: remove "
+        alone = f"optimizer {shown(self.optimizer, 60)} takes its steps by itself: remove "
         average = self.make_average()
         return [
             (self.sam_radius is not None, alone + "sam_radius"),
@@ -349,13 +364,17 @@ class Settings:
 
     def _check_parallel(self) -> None:
         if not isinstance(self.parallel, Mapping):
-            raise InputError(f"parallel is a mapping, as {{'shards': 4}}, not {self.parallel!r}")
+            raise InputError(
+                f"parallel is a mapping, as {{'shards': 4}}, not {shown(self.parallel)}"
+            )
         for name in self.parallel:
             if name != "shards":
-                raise InputError(f"parallel: no setting {name!r}{did_you_mean(name, ['shards'])}")
+                raise InputError(
+                    f"parallel: no setting {shown(name)}{did_you_mean(name, ['shards'])}"
+                )
         shards = self.parallel.get("shards")
         if isinstance(shards, str) and shards != "none":
-            raise InputError(f"parallel: shards is a number or 'none', not {shards!r}")
+            raise InputError(f"parallel: shards is a number or 'none', not {shown(shards)}")
         if self.shards is not None:
             check_whole("parallel: shards", self.shards, 1)
             if self.shards & (self.shards - 1):
@@ -384,7 +403,7 @@ class Settings:
         if not all(hasattr(made, name) for name in ("state", "initial", "constants", "update")):
             raise InputError(
                 "an optimizer is a name or an object with state, initial, constants and update, "
-                f"not {self.optimizer!r}"
+                f"not {shown(self.optimizer)}"
             )
         return made
 
@@ -412,7 +431,8 @@ class Settings:
         made: Average = make(AVERAGES, self.average, "average")
         if not all(hasattr(made, name) for name in ("share", "share_of_epoch")):
             raise InputError(
-                f"an average is a name or an object with share and share_of_epoch, not {made!r}"
+                "an average is a name or an object with share and share_of_epoch, not "
+                f"{shown(made)}"
             )
         return made
 
@@ -436,8 +456,8 @@ class Settings:
         schedule = get_schedule(self.dropout_schedule, max(self.epochs, 1), "dropout_schedule")
         if hasattr(schedule, "after"):
             raise InputError(
-                f"dropout_schedule: {self.dropout_schedule!r} depends on how training goes, which "
-                "is for the learning rate alone; use one that depends on the step"
+                f"dropout_schedule: {shown(self.dropout_schedule)} depends on how training goes, "
+                "which is for the learning rate alone; use one that depends on the step"
             )
         if isinstance(schedule, Constant):
             return None
@@ -448,7 +468,7 @@ class Settings:
             return
         if not (is_finite(self.mixup) and self.mixup > 0):
             raise InputError(
-                f"mixup must be above 0, as 0.2, or None for no mixes, not {self.mixup!r}"
+                f"mixup must be above 0, as 0.2, or None for no mixes, not {shown(self.mixup)}"
             )
         if not self.shuffle:
             raise InputError("mixup without shuffle mixes the same rows in each epoch: shuffle")

@@ -18,7 +18,7 @@ from backends.counting_backend import Count, shaped
 from mlp.data.order import BlockOrder, balanced, classes_of, order
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples
-from mlp.errors import InputError, check_is, check_whole
+from mlp.errors import InputError, check_is, check_whole, shown
 from mlp.formulas.loss_scaling import START
 from mlp.formulas.optimizers import Optimizer, OptimizerName, towards
 from mlp.model import Evaluator, Model, shares
@@ -172,7 +172,7 @@ class Setup:
 
     def _check_search(self) -> None:
         """InputError for a search without all rows in one batch, or with several processes."""
-        said = f"optimizer {self.settings.optimizer!r:.60}"
+        said = f"optimizer {shown(self.settings.optimizer, 60)}"
         if len(self.batches) > 1:
             raise InputError(
                 f"{said} takes all rows in one batch: batch_size = 'full', not "
@@ -222,8 +222,8 @@ class Setup:
         self.average = average
         if average is not None and self.model.network.statistics and not average.share:
             raise InputError(
-                f"average {self.settings.average!r}: the running statistics of this network are "
-                "not those of averaged weights; use 'ema'"
+                f"average {shown(self.settings.average)}: the running statistics of this network "
+                "are not those of averaged weights; use 'ema'"
             )
         others = {"average": average is not None, "accumulated": self.settings.accumulate > 1}
         for name in (name for name, wanted in others.items() if wanted):
@@ -460,7 +460,7 @@ class Setup:
         if set(state.vectors) != set(self.vectors):
             raise InputError(
                 f"the state to go on from has optimizer vectors {sorted(state.vectors)}, "
-                f"{self.settings.optimizer!r} has {sorted(self.vectors)} with these settings"
+                f"{shown(self.settings.optimizer)} has {sorted(self.vectors)} with these settings"
             )
         shape = self.model.w.shape
         if state.w.shape != shape:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 
 from backends import Array
-from mlp.errors import InputError, check_whole
+from mlp.errors import InputError, check_whole, shown
 
 COUNTS = ("step", "epoch", "batch", "best_epoch", "waited")  # whole numbers from 0 on
 
@@ -46,11 +46,13 @@ class State:
             if getattr(self, name) >= 2**53:
                 raise InputError(f"state: {name} must be below 2^53, not {getattr(self, name)}")
         if not (_is_number(self.learning_rate) and 0.0 < self.learning_rate < math.inf):
-            raise InputError(f"state: learning_rate must be above 0, not {self.learning_rate!r}")
+            raise InputError(
+                f"state: learning_rate must be above 0, not {shown(self.learning_rate)}"
+            )
         if not (_is_number(self.seconds) and 0.0 <= self.seconds < math.inf):
-            raise InputError(f"state: seconds must be 0 or above, not {self.seconds!r}")
+            raise InputError(f"state: seconds must be 0 or above, not {shown(self.seconds)}")
         if not _is_number(self.best_loss):
-            raise InputError(f"state: best_loss must be a number, not {self.best_loss!r}")
+            raise InputError(f"state: best_loss must be a number, not {shown(self.best_loss)}")
         length, under_way = self.w.shape, self.batch_losses
         batches = 0 if under_way is None else under_way.shape[0]
         if self.batch > batches:
@@ -71,7 +73,7 @@ class State:
         for name, values in self.history.items():
             if len(values) > self.epoch:
                 raise InputError(
-                    f"state: the history of {name!r} has {len(values)} entries, {self.epoch} "
+                    f"state: the history of {shown(name)} has {len(values)} entries, {self.epoch} "
                     "epochs are done"
                 )
 

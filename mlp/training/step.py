@@ -18,7 +18,7 @@ import numpy as np
 from backends import PRECISIONS, Array, BackendError
 from mlp.data.feed import Feed, Rows
 from mlp.data.order import BlockOrder
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 from mlp.formulas.clipping import (
     ascended,
     clipped_by_norm,
@@ -93,7 +93,7 @@ class Step:
         self.parts = network.update_parts(decays, *factors, matrices)
         if matrices and not any(part.shape for part in self.parts):
             raise InputError(
-                f"optimizer {optimizer!r:.60} is for matrices between hidden layers, of which "
+                f"optimizer {shown(optimizer, 60)} is for matrices between hidden layers, of which "
                 "this network trains none: use 'adamw'"
             )
         rule: Any = optimizer
@@ -281,7 +281,7 @@ class Step:
         if getattr(self.optimizer, "share", None):
             raise InputError(
                 f"layer {number}: max_norm comes after each step, whose weights the average "
-                f"{self.settings.average!r} has taken already; use 'swa'"
+                f"{shown(self.settings.average)} has taken already; use 'swa'"
             )
         units, calls = network.units[number], []
         squares = backend.empty((sum(network.widths_into(number).values()), units), dtype)
