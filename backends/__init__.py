@@ -93,6 +93,10 @@ def _auto(device: str) -> Backend:
         return get_backend("numpy")
 
 
+def _kind(name: object) -> str:
+    return "None" if name is None else f"a {type(name).__name__}"
+
+
 def get_backend(name: "str | Backend" = "numpy") -> Backend:
     """The backend of a name, or the backend itself if it is one already.
 
@@ -108,7 +112,9 @@ def get_backend(name: "str | Backend" = "numpy") -> Backend:
     if isinstance(name, Backend):
         return name
     if not isinstance(name, str):
-        raise BackendError(f"a backend is named by text, as 'numpy' or 'cupy:1', not {name!r}")
+        raise BackendError(
+            f"a backend is named by text, as 'numpy' or 'cupy:1', not by {_kind(name)}"
+        )
     return _made(name)
 
 
@@ -187,6 +193,8 @@ def available(names: "tuple[str, ...] | None" = None) -> list[BackendInfo]:
     >>> available(("numpy",))[0].usable
     True
     """
+    if names is not None and not isinstance(names, (tuple, list)):
+        raise BackendError(f"available: names must be a tuple, as ('numpy',), not {type(names)}")
     rows = []
     for name in names or ("numpy", "cupy", "torch", "strict"):
         try:

@@ -47,7 +47,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     >>> did_you_mean("quartz", ["relu", "tanh"])
     '; known: relu, tanh'
     """
-    known = list(known)
+    known, name = list(known), name if isinstance(name, str) else shown(name)
     if same := ours(name, known):
         return f"; did you mean '{same}'?"
     if near := ours(name, known, NEAR):
@@ -95,6 +95,18 @@ def check_is(name: str, value: object, kind: type) -> None:
     """
     if not isinstance(value, kind):
         raise InputError(f"{name} must be a {kind.__name__}, not {shown(value, 60)}")
+
+
+def check_one_of(name: str, value: object, known: Iterable[str]) -> None:
+    """InputError for a value that is none of the known texts.
+
+    >>> check_one_of("gaps", "eror", ["fill", "error"])
+    Traceback (most recent call last):
+    ...
+    mlp.errors.InputError: gaps: unknown 'eror'; did you mean 'error'?
+    """
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name}: unknown {shown(value)}{did_you_mean(value, known)}")
 
 
 def check_switch(name: str, value: object) -> None:

@@ -53,7 +53,12 @@ def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray
     takes."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
     flat = {name: np.ascontiguousarray(x, x.dtype.newbyteorder("<")) for name, x in ordered}
-    text = json.dumps(about)
+    try:
+        text = json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"what stands beside the tensors of a file is what JSON can hold: {error}"
+        ) from error
     if len(text) > MOST:
         raise InputError(
             f"what stands beside its tensors would take {len(text) >> 20} MB of text, at most "

@@ -3,6 +3,7 @@ is lost."""
 
 import re
 from contextlib import AbstractContextManager
+from numbers import Integral
 from typing import Any
 
 from backends import Backend, BackendError
@@ -105,7 +106,9 @@ def size_of(text: str | int, name: str = "memory") -> int:
     >>> size_of("500MB"), size_of("1.5 GiB"), size_of(4096)
     (500000000, 1610612736, 4096)
     """
-    parts = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)(i?)b?\s*", str(text).lower())
+    plain = int(text) if isinstance(text, Integral) else text
+    said = text if isinstance(text, str) else shown(plain)
+    parts = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)(i?)b?\s*", said.lower())
     unit = "" if parts is None else parts[2]
     wrong = parts is None or isinstance(text, bool) or (parts[3] and not unit)
     if parts is None or wrong or not 0.0 < float(parts[1]) < 1e15:

@@ -33,7 +33,7 @@ from mlp.data.row_files import Part, some
 from mlp.data.samples import Samples, check_codes, check_inputs, checked
 from mlp.data.scaling import Scaling, cast, constants, invert_on_device, rescale, scale_to
 from mlp.data.stored import StoredDataset, labels_of
-from mlp.errors import InputError, check_is, shown
+from mlp.errors import InputError, check_is, check_switch, shown
 from mlp.files import PathLike, content_of
 from mlp.formulas.losses import Loss, LossName, Reduction
 from mlp.formulas.metrics import METRICS, Measures, MetricSpec, fitting
@@ -346,6 +346,8 @@ class Model:
         Raises InputError for rows on which the network overflows, so that what comes to the host is
         finite; what stays on the device is not waited for, nor searched.
         """
+        if members is not False:
+            check_switch("predict: members", members)
         if not members:
             return self._predict(X)
         if self.network.members[-1] == 1:

@@ -10,13 +10,12 @@ its field, its range by `check_settings`.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
-from math import inf
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from mlp.errors import InputError, did_you_mean, shown
+from mlp.errors import InputError, did_you_mean, is_finite, shown
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object of the user's own, in its repr
 Numbers = float | tuple[float, ...]  # a setting: one number for all, or a list of them
@@ -144,7 +143,7 @@ def check_settings(thing: Any, what: str, **ranges: str) -> None:
         if kind is float:
             within = ranges.get(field.name, "(-inf, inf)")
             fits, must = _is_number(value, within), _WORDS.get(within, f"be in {within}")
-            plain = int if isinstance(value, Integral) else float
+            plain = int if isinstance(value, Integral) and abs(int(value)) < 2**53 else float
         elif kind is bool:
             fits, must = isinstance(value, (bool, np.bool_)), "be True or False"
             plain = bool
@@ -173,10 +172,9 @@ def _as_tuple(values: Any) -> tuple[float, ...]:
 
 def _is_number(value: Any, within: str) -> bool:
     """Whether it is a finite number within the interval."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    low, high = (float(end) for end in within[1:-1].split(","))
-    if not real or not -inf < value < inf:
+    if not is_finite(value):
         return False
+    low, high = (float(end) for end in within[1:-1].split(","))
     above = value >= low if within[0] == "[" else value > low
     below = value <= high if within[-1] == "]" else value < high
     return bool(above and below)

@@ -98,7 +98,7 @@ HOUSE = [
     (
         "estimators",
         [
-            *("arrays", "exchange", "engine", "callbacks", "models", "kept", "lbfgs"),
+            *("arrays", "checks", "exchange", "engine", "callbacks", "models", "kept", "lbfgs"),
             *("stochastic", "documentation", "base", "classifier", "regressor"),
             *("conversion", "preprocessor"),
         ],

@@ -38,7 +38,7 @@ def test_a_name_gives_the_same_backend_each_time():
         ("cpu", "unknown backend 'cpu'; did you mean 'numpy'?"),
         ("PyTorch:0", "unknown backend 'PyTorch:0'; did you mean 'torch'?"),
         ("", "unknown backend ''; known: numpy, cupy, cuda, torch, strict, auto"),
-        (None, "a backend is named by text, as 'numpy' or 'cupy:1', not None"),
+        (None, "a backend is named by text, as 'numpy' or 'cupy:1', not by None"),
         ("numpy:1", "backend 'numpy:1': NumPy has one device; write 'numpy'"),
         ("auto:1", "backend 'auto:1': auto takes no device; name it, as 'cupy:1'"),
     ],

@@ -14,7 +14,7 @@ from mlp.data.array_files import array_column, array_table
 from mlp.data.columnar_files import arrow_table, as_categories
 from mlp.data.columns import NoColumn, column, of_cells, of_text, spread, table_of_columns
 from mlp.data.tables import Column, Table
-from mlp.errors import InputError
+from mlp.errors import InputError, shown
 
 # What the class of a data frame has, of whatever library; no array and no list has any of them.
 SIGNS = ("__dataframe__", "__narwhals_dataframe__", "__narwhals_lazyframe__", "collect_schema")
@@ -44,6 +44,13 @@ def _is_relation(kind: type) -> bool:
     return hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "columns")
 
 
+def _text(name: Any) -> str:
+    try:
+        return str(name)
+    except Exception as error:
+        raise InputError(f"the name of a column is text, not {shown(name)}") from error
+
+
 def table_of(frame: Any, source: str = "X", wanted: Iterable[str] = ()) -> Table:
     """The table of a data frame, a structured or masked array, or a dictionary of columns (n,).
 
@@ -60,7 +67,7 @@ def table_of(frame: Any, source: str = "X", wanted: Iterable[str] = ()) -> Table
     if isinstance(frame, np.ndarray):
         return array_table(frame, source, wanted)
     if isinstance(frame, Mapping):
-        makers = [(name, partial(_listed, str(name), cells)) for name, cells in frame.items()]
+        makers = [(name, partial(_listed, _text(name), cells)) for name, cells in frame.items()]
         return table_of_columns(makers, source, wanted)
     import narwhals as nw
     from narwhals.exceptions import DuplicateError

@@ -42,7 +42,15 @@ from mlp.data.readers import Dataset, numbers
 from mlp.data.scaling import SCALINGS, Scaling, ScalingName
 from mlp.data.tables import Column, Names, Table, made_up, matching
 from mlp.data.text_columns import BOOLEANS, is_number, typed
-from mlp.errors import InputError, check_is, did_you_mean, shown
+from mlp.errors import (
+    InputError,
+    check_is,
+    check_names,
+    check_one_of,
+    check_switch,
+    did_you_mean,
+    shown,
+)
 
 Kind = Literal["number", "category", "yes/no", "date-time", "leave out"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -216,6 +224,17 @@ class Preprocessing:
     strict: bool = False
     missing: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        listed = isinstance(self.codes, (tuple, list))
+        if not listed or not all(isinstance(code, ColumnCode) for code in self.codes):
+            raise InputError(
+                f"Preprocessing: codes are what Preprocessing.fit makes, not {shown(self.codes)}"
+            )
+        if self.scaling is not None:
+            check_is("Preprocessing: scaling", self.scaling, Scaling)
+        check_switch("Preprocessing: strict", self.strict)
+        check_names("Preprocessing: missing", self.missing)
+
     @classmethod
     def fit(
         cls,
@@ -239,6 +258,9 @@ class Preprocessing:
         Raises InputError for a name that is not there, for a column that is not of the kind that it
         should be, for values that are not finite, and if no column is left.
         """
+        check_one_of("gaps", gaps, ("fill", "error"))
+        check_one_of("scaling", scaling, SCALINGS)
+        check_switch("embeds", embeds)
         table = as_table(table)
         table = table if missing is None else table.with_gaps(missing)
         if columns is not None:

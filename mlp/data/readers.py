@@ -48,6 +48,12 @@ class Dataset:
     s: np.ndarray | None = None
     beside: Table | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        for name, x in (("t", self.t), ("s", self.s)):
+            if x is not None and not isinstance(x, np.ndarray):
+                raise InputError(f"Dataset: {name} must be an array (n,), not {shown(x, 60)}")
+        check_switch("Dataset: checked", self.checked)
+
     def __repr__(self) -> str:
         """How many rows and columns, and of what."""
         n, d = len(self), len(self.columns)

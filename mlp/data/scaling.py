@@ -38,7 +38,7 @@ from numpy.typing import DTypeLike
 
 from backends import Array, Backend
 from mlp.data.finite import all_finite
-from mlp.errors import InputError, check_is, did_you_mean, shown
+from mlp.errors import InputError, check_is, check_names, did_you_mean, shown
 from mlp.parallel.group import ALONE, Group
 
 AT_ONCE = 1 << 15  # values that are scaled together on the host: 256 kB, which stay in its cache
@@ -101,7 +101,7 @@ class Scaling:
         check_is("scaling: knots", self.knots, Mapping)
         for k, knots in self.knots.items():
             if not (isinstance(k, Integral) and 0 <= k < len(self.shift) and _are_knots(knots)):
-                raise InputError(f"scaling: the quantiles of column {k} are none that rise")
+                raise InputError(f"scaling: the quantiles of column {shown(k)} are none that rise")
 
     @classmethod
     def standard(cls, X: Any, group: Group = ALONE) -> "Scaling":
@@ -112,8 +112,7 @@ class Scaling:
         one alone gets. Raises InputError naming a column whose squares are beyond the range of
         float64.
         """
-        if len(getattr(X, "shape", ())) < 2 or not len(X):
-            raise InputError(f"a scaling needs rows and columns, (n, d), not {shown(X, 60)}")
+        _check_rows(X)
         check_is("scaling: group", group, Group)
         n, first = len(X), X[0].astype(np.float64)
         chunks = _chunks(X)
@@ -137,6 +136,7 @@ class Scaling:
     @classmethod
     def unit_range(cls, X: np.ndarray) -> "Scaling":
         """The one minimum and maximum of all of X become 0 and 1 (images)."""
+        _check_rows(X)
         low = min(float(X[rows].min()) for rows in _chunks(X))
         high = max(float(X[rows].max()) for rows in _chunks(X))
         width = X.shape[1:]
@@ -150,9 +150,10 @@ class Scaling:
         >>> Scaling.fit(X, ["robust", "range"]).apply(X, np.float64).round(2).tolist()
         [[-0.01, 0.0], [-0.0, 0.0], [0.0, 0.0], [2.4, 0.0]]
         """
-        d = X.shape[1]
-        if len(names) != d:
-            raise InputError(f"X has {d} columns, {len(names)} scalings are named")
+        _check_rows(X)
+        d, many = X.shape[1], len(check_names("scaling: names", names))
+        if many != d:
+            raise InputError(f"X has {d} columns, {many} scalings are named")
         shift, scale, knots = np.zeros(d), np.ones(d), {}
         if standard := [k for k, name in enumerate(names) if name == "standard"]:
             found = cls.standard(X if len(standard) == d else X[:, standard], group)
@@ -423,6 +424,15 @@ class Cast:
         made = np.empty(self.shape, self.dtype)
         cast(self.x, made, self.scaling, *self.about)
         return made if dtype is None else made.astype(dtype, copy=False)
+
+
+def _check_rows(X: Any) -> None:
+    """InputError for what has no rows and columns of numbers."""
+    if len(getattr(X, "shape", ())) < 2 or not len(X):
+        raise InputError(f"a scaling needs rows and columns, (n, d), not {shown(X, 60)}")
+    kind = getattr(getattr(X, "dtype", None), "kind", "f")
+    if kind not in "biuf":
+        raise InputError(f"a scaling is of numbers, not of {X.dtype}")
 
 
 def _chunks(X: np.ndarray, values: int = 2**18) -> list[slice]:

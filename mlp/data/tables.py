@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mlp.errors import InputError, did_you_mean, shown
+from mlp.errors import InputError, check_is, check_names, did_you_mean, shown
 
 Names = tuple[str, ...]
 
@@ -77,9 +77,24 @@ class Table:
     notes: Sequence[str] = ()
     passed_over: int = field(default=0, repr=False)
 
+    def __post_init__(self) -> None:
+        check_is("Table: columns", self.columns, Mapping)
+        for name, column in self.columns.items():
+            if not (isinstance(name, str) and isinstance(column, Column)):
+                raise InputError(
+                    "Table: columns must be each an mlp.Column under its name, not "
+                    f"{shown(name, 60)}: {shown(column, 60)}"
+                )
+
     @classmethod
     def of_array(cls, X: np.ndarray, names: Sequence[str], source: str = "the table") -> "Table":
         """The table of an array (n, d)."""
+        names = check_names("Table.of_array: names", names)
+        if len(shape := np.shape(X)) != 2 or shape[1] != len(names):
+            raise InputError(
+                f"Table.of_array: X must be an array (n, {len(names)}), as {len(names)} names are "
+                f"given, not {shown(X, 60)}"
+            )
         columns = {name: Column(name, X[:, k]) for k, name in enumerate(names)}
         return cls(columns, source, X)
 
@@ -129,7 +144,7 @@ class Table:
         >>> table["a"].values, table["a"].gaps
         (array([ 1., nan]), array([False,  True]))
         """
-        texts = list(words)
+        texts = list(check_names("missing", words))
         numbers = [float(word) for word in texts if _is_float(word)]
         columns = {name: _with_gaps(c, texts, numbers) for name, c in self.columns.items()}
         if all(columns[name] is column for name, column in self.columns.items()):

@@ -23,6 +23,7 @@ weights, whatever X has; a fit that fails leaves the estimator as it was.
     kept.py         a fit that goes on when it is called again
     lbfgs.py        full-batch descent
     arrays.py       arrays in and out
+    checks.py       scikit-learn's checks, of whatever is given
     exchange.py     scikit-learn's own estimators
     models.py       this library's models and their files
     conversion.py   from_sklearn, to_estimator

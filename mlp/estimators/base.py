@@ -9,7 +9,7 @@ call to the next; it is never pickled.
 import copy
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
@@ -22,7 +22,12 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
 from sklearn.utils._array_api import check_same_namespace
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+)
 from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
@@ -35,8 +40,9 @@ from backends import Backend, choose
 from mlp.data.finite import unmasked
 from mlp.data.samples import Samples, check_inputs
 from mlp.data.scaling import Scaling, dtype_name, widest
-from mlp.errors import InputError, check_is, shown
+from mlp.errors import InputError, check_is, is_finite, shown
 from mlp.estimators.arrays import FitRows, home, like, to_host
+from mlp.estimators.checks import SayableSettings, sayable
 from mlp.estimators.engine import Engine
 from mlp.estimators.exchange import adopted, to_sklearn
 from mlp.estimators.kept import Kept, kept
@@ -50,7 +56,8 @@ from mlp.formulas.losses import LOSSES, get_loss, heads_of
 from mlp.formulas.optimizers import OPTIMIZERS
 from mlp.formulas.schedules import SCHEDULES
 from mlp.layers.dense import Dense
-from mlp.memory import enough_memory
+from mlp.layers.dropout import check_rate
+from mlp.memory import check_host, enough_memory
 from mlp.model import Model
 from mlp.network.graph import Network
 from mlp.parallel.group import ALONE, Group
@@ -58,7 +65,7 @@ from mlp.threads import as_pays, limited
 from mlp.training.checkpoints import Checkpoints
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):
+class BaseMLP(CallbackSupportMixin, SayableSettings, BaseEstimator):
     """What classifier and regressor share."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -303,7 +310,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _hidden_sizes(self) -> list[int]:
         sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        sizes = (
+            list(sizes)
+            if isinstance(sizes, Iterable) and getattr(sizes, "ndim", 1) == 1
+            else [sizes]
+        )
+        for size in sizes:
+            if not isinstance(size, Integral) or isinstance(size, bool) or not is_finite(size):
+                raise InputError(
+                    "hidden_layer_sizes must be whole numbers of units, as (100, 50), not "
+                    f"{shown(self.hidden_layer_sizes)}"
+                )
         if any(size <= 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return [int(size) for size in sizes]
@@ -340,16 +357,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             y = _check_y(y, multi_output=True, y_numeric=numeric, estimator=self)
             check_consistent_length(X, y)
         else:
-            X, y = validate_data(
-                self,
-                to_host(X),
-                y,
-                accept_sparse=["csr", "csc"],
-                multi_output=True,
-                y_numeric=numeric,
-                dtype=self.dtype or (np.float64, np.float32),
-                reset=first_pass,
-            )
+            with sayable("X or y"):
+                X, y = validate_data(
+                    self,
+                    to_host(X),
+                    y,
+                    accept_sparse=["csr", "csc"],
+                    multi_output=True,
+                    y_numeric=numeric,
+                    dtype=self.dtype or (np.float64, np.float32),
+                    reset=first_pass,
+                )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = self._targets(y, incremental, watched=bool(part))
@@ -373,9 +391,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         class_weight = getattr(self, "class_weight", None)
         if sample_weight is None and class_weight is None:
             return None
-        weights = _check_sample_weight(
-            to_host(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64
-        )
+        with sayable("sample_weight"):
+            weights = _check_sample_weight(
+                to_host(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64
+            )
         if class_weight is not None:
             weights = weights * compute_sample_weight(class_weight, y)
         return np.asarray(weights)
@@ -392,6 +411,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.out_activation_ = self._out_activation()
         self._engine = self._solver_state = None
         self.coefs_, self.intercepts_ = [], []
+        drawn = 8 * sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(units))
+        check_host(2 * drawn, "drawing the weights", "use fewer units in hidden_layer_sizes")
         factor = 2.0 if self.activation == "logistic" else 6.0
         draw = self._random_state.uniform
         for fan_in, fan_out in pairwise(units):
@@ -432,7 +453,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         inputs, units = self.coefs_[0].shape[0], [W.shape[1] for W in self.coefs_]
         hidden, alpha = len(units) - 1, float(alpha)
         layers = [
-            Dense(int(n), _own_name(f), dropout=float(p), l2=alpha)
+            Dense(int(n), _own_name(f), dropout=check_rate(p, "dropout"), l2=alpha)
             for n, f, p in zip(
                 units[:-1],
                 self._for_each_layer("activation", hidden),
@@ -457,7 +478,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _for_each_layer(self, name: str, hidden: int) -> list[Any]:
         """A setting that is given for each hidden layer, or once for all."""
         given = getattr(self, name)
-        if not isinstance(given, (list, tuple, np.ndarray)):
+        if not isinstance(given, (list, tuple, np.ndarray)) or np.ndim(given) == 0:
             return [given] * hidden
         if len(given) != hidden:
             raise InputError(
@@ -543,7 +564,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         X = unmasked(X, "X")
         if _on_device(backend, X):
             return self._checked_on_device(backend, X, first_pass=False)
-        return validate_data(self, to_host(X), accept_sparse=["csr", "csc"], reset=False)
+        with sayable("X"):
+            return validate_data(self, to_host(X), accept_sparse=["csr", "csc"], reset=False)
 
     def activations(self, X: Any) -> list[Any]:
         """What each hidden layer gives for X: a list of (n, units) arrays, where X lives.

@@ -16,6 +16,7 @@ from backends import choose
 from mlp.errors import InputError, shown
 from mlp.estimators.arrays import home, like, to_host
 from mlp.estimators.base import BaseMLP, keep_arguments
+from mlp.estimators.checks import sayable
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
 from mlp.formulas.losses import LOSSES
 from mlp.parallel.group import ALONE, Group
@@ -148,7 +149,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 "dict(zip(classes, compute_class_weight('balanced', classes=classes, y=y)))"
             )
         with self._all_or_nothing():
-            if _check_partial_fit_first_call(self, classes):
+            with sayable("classes"):
+                first = _check_partial_fit_first_call(self, classes)
+            if first:
                 multilabel = type_of_target(to_host(y)).startswith("multilabel")
                 self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
             return self._fit(X, y, sample_weight, incremental=True)
@@ -171,7 +174,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The accuracy on X and y, found on the host."""
         answers = self._answers(to_host(self._outputs(X, "score")))
-        return float(accuracy_score(to_host(y), answers, sample_weight=to_host(sample_weight)))
+        with sayable("y or sample_weight"):
+            return float(accuracy_score(to_host(y), answers, sample_weight=to_host(sample_weight)))
 
     # ------------------------------------------------------------------ what is asked of it
 

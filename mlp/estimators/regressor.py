@@ -11,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 
 from mlp.estimators.arrays import like, to_host
 from mlp.estimators.base import BaseMLP, keep_arguments
+from mlp.estimators.checks import sayable
 from mlp.estimators.documentation import ATTRIBUTES, OWN_PARAMETERS, PARAMETERS
 from mlp.estimators.models import LOSS_NAMES
 from mlp.formulas.losses import LOSSES
@@ -131,7 +132,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² on X and y, found on the host."""
         answers = to_host(self._answers(self._outputs(X, "score")))
-        return float(r2_score(to_host(y), answers, sample_weight=to_host(sample_weight)))
+        with sayable("y or sample_weight"):
+            return float(r2_score(to_host(y), answers, sample_weight=to_host(sample_weight)))
 
     # ------------------------------------------------------------------ what is asked of it
 

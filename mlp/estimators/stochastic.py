@@ -25,7 +25,7 @@ from mlp.estimators.engine import Engine
 from mlp.estimators.kept import Copies, Kept
 from mlp.estimators.models import RATE_MODES
 from mlp.formulas.optimizers import OPTIMIZERS, Adam, Momentum, Nesterov, Optimizer, towards
-from mlp.formulas.schedules import Schedule, following, get_schedule
+from mlp.formulas.schedules import SCHEDULES, Schedule, following, get_schedule
 from mlp.model import Evaluator, Model
 from mlp.names import make, spelled
 from mlp.parallel.crew import Crew, crew_for
@@ -34,7 +34,7 @@ from mlp.training.checkpoints import Writer
 from mlp.training.loop import epoch
 from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import INTERRUPTED, interruptible
-from mlp.training.settings import Settings
+from mlp.training.settings import Settings, own_schedule
 from mlp.training.setup import products, with_shards
 from mlp.training.state import State
 from mlp.training.step import Step
@@ -288,7 +288,8 @@ class Epochs:
         spec = self.estimator.learning_rate
         if isinstance(spec, str) and spec in RATE_MODES:
             return None
-        return get_schedule(spec, self.estimator.max_iter, "learning_rate")
+        found = get_schedule(spec, self.estimator.max_iter, "learning_rate")
+        return found if type(found) in SCHEDULES.values() else own_schedule(found)
 
     # ------------------------------------------------------------------ the loop
 

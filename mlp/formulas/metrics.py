@@ -647,9 +647,13 @@ def fitting(
 
     InputError for one that is for other targets or other predictions, and for two of one name.
     """
+    try:
+        asked = [] if metrics is None else [*([metrics] if isinstance(metrics, str) else metrics)]
+    except TypeError as error:
+        raise InputError(f"metrics must be a list, as ['roc_auc'], not {shown(metrics)}") from error
     usual = [m for m in METRICS.values() if getattr(m, "usual", False)]
     chosen: list[Metric] = [m for m in usual if metrics is None and not _no_kind(m, kinds)]
-    chosen += map(get_metric, metrics or ())
+    chosen += map(get_metric, asked)
     named = {metric.name: metric for metric in chosen}
     if len(named) < len(chosen):
         raise InputError(f"metrics must have a name each, not {[m.name for m in chosen]}")

@@ -30,12 +30,13 @@ def strengths(rate: float) -> tuple[float, ...]:
     return rate, 1.0 / (1.0 - rate)
 
 
-def check_rate(rate: object, place: str) -> None:
-    """InputError if it is no share below 1."""
+def check_rate(rate: object, place: str) -> float:
+    """The share, as Python's number. InputError if it is none below 1."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
         raise InputError(f"{place} must be a number, not {shown(rate)}")
     if not 0.0 <= rate < 1.0:
         raise InputError(f"{place} must be in [0, 1), not {shown(rate)}")
+    return float(rate)
 
 
 @dataclass(frozen=True)

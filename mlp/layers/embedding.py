@@ -22,6 +22,7 @@ from mlp.layers.layer import (
     Place,
     check_columns,
     check_list,
+    check_sources,
     runs,
 )
 
@@ -55,7 +56,7 @@ class Embedding(Layer):
 
     def __post_init__(self) -> None:
         check_whole("Embedding: size", self.size, 1)
-        object.__setattr__(self, "sources", (0,) if self.sources is None else tuple(self.sources))
+        object.__setattr__(self, "sources", check_sources("Embedding", self.sources) or (0,))
         if self.sources != (0,):
             raise InputError(
                 f"Embedding: it reads the input, sources = (0,), not {shown(self.sources)}"

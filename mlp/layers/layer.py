@@ -378,8 +378,8 @@ def check_sources(name: str, sources: Any, most: int | None = None) -> tuple[int
     found = tuple(int(k) for k in sources)
     if most is not None and len(found) > most:
         raise InputError(
-            f"{name}: sources {found}: it has one; layers of the same width are added by `add`, "
-            "and a dense layer takes any number"
+            f"{name}: sources {shown(found)}: it has one; layers of the same width are added by "
+            "`add`, and a dense layer takes any number"
         )
     return found
 
@@ -388,7 +388,7 @@ def check_columns(name: str, given: Any) -> tuple[int, ...] | None:
     """Numbers of columns, each once, from 0 on; or None. InputError if they are not."""
     found = check_list(f"{name}: columns", given, 0)
     if found is not None and len(set(found)) < len(found):
-        raise InputError(f"{name}: columns {found} must name each column once")
+        raise InputError(f"{name}: columns {shown(found)} must name each column once")
     return found
 
 

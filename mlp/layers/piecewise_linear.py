@@ -223,7 +223,8 @@ def _checked(given: Any) -> tuple[tuple[float, ...], ...] | None:
     """Edges as tuples of floats; InputError for what are none."""
     if given is None:
         return None
-    if not isinstance(given, (Sequence, np.ndarray)) or isinstance(given, str) or not len(given):
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    if not (listed or np.ndim(given) > 0) or not len(given):
         raise InputError(
             "PiecewiseLinear: edges must list those of each column, as ((0.0, 1.0),), not "
             f"{shown(given)}"

@@ -69,7 +69,8 @@ class UpdatePart:
 
 def _names(key: Any, entry: Entry) -> bool:
     """Whether a key of factors names the parameter: its role, itself, or its layer."""
-    name = str(key).replace(" ", "")
+    text = key if isinstance(key, str) else shown(int(key) if isinstance(key, Integral) else key)
+    name = text.replace(" ", "")
     return name in (entry.parameter.role, entry.describe().replace(" ", ""), str(entry.layer))
 
 
@@ -96,7 +97,7 @@ class Network:
             raise InputError("Network: give at least one layer, the output: Dense(units)")
         for number, layer in enumerate(layers, start=1):
             if not isinstance(layer, Layer):
-                cure = f": write Dense({layer})" if isinstance(layer, Integral) else ""
+                cure = f": write Dense({shown(layer)})" if isinstance(layer, Integral) else ""
                 raise InputError(
                     f"Network: layer {number} must be a Dense or another Layer, not "
                     f"{shown(layer)}{cure}"
@@ -139,11 +140,11 @@ class Network:
         if sources is None:
             return (number - 1,)
         if not sources or len(set(sources)) < len(sources):
-            raise InputError(f"layer {number}: sources {sources} must name each layer once")
+            raise InputError(f"layer {number}: sources {shown(sources)} must name each layer once")
         for k in sources:
             if not 0 <= k < number:
                 raise InputError(
-                    f"layer {number}: source {k} is not a layer before it; 0 (the input) to "
+                    f"layer {number}: source {shown(k)} is not a layer before it; 0 (the input) to "
                     f"{number - 1} are"
                 )
         return tuple(sorted(sources))

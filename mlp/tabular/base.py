@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from joblib import cpu_count, effective_n_jobs
 from joblib.parallel import get_active_backend
-from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
@@ -25,8 +24,9 @@ from backends import Backend, choose
 from mlp.data.frames import is_frame
 from mlp.data.preprocessing import Preprocessing, as_table
 from mlp.durations import seconds_of
-from mlp.errors import InputError, shown
+from mlp.errors import InputError, check_whole, shown
 from mlp.estimators.arrays import to_host
+from mlp.estimators.checks import SayableSettings, sayable
 from mlp.formulas.activations import ACTIVATIONS
 from mlp.formulas.metrics import METRICS, Metric, get_metric
 from mlp.layers import PiecewiseLinear
@@ -44,7 +44,10 @@ OF_RECIPE = (
 )
 
 
-class BaseTabular(BaseEstimator):
+MOST_POINTS = 10_000  # of a path, each of which takes a pass over all rows
+
+
+class BaseTabular(SayableSettings):
     """What classifier and regressor share."""
 
     _task: ClassVar[Task]
@@ -169,6 +172,7 @@ class BaseTabular(BaseEstimator):
 
     def _recipe(self) -> Recipe:
         sizes = self.hidden_layer_sizes
+        sizes = tuple(np.ravel(sizes)) if isinstance(sizes, np.ndarray) else sizes
         sizes = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
         if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
             raise InputError(
@@ -203,6 +207,8 @@ class BaseTabular(BaseEstimator):
         if self.n_jobs is None:
             within = get_active_backend()[0].nesting_level
             return 1 if within else min(cpu_count(), self.n_members)
+        if self.n_jobs == 0:
+            raise InputError("n_jobs must be a number of threads, or -1 for all cores, not 0")
         return int(min(effective_n_jobs(self.n_jobs), self.n_members))
 
     def _say(self, text: str) -> None:
@@ -225,23 +231,25 @@ class BaseTabular(BaseEstimator):
                     f"X has {_num_samples(X)} sample(s); a minimum of {1 + fitting} is required"
                 )
             return X
-        X = validate_data(
-            self,
-            to_host(X),
-            dtype=None,
-            ensure_all_finite="allow-nan",
-            ensure_min_samples=1 + fitting,
-            reset=fitting,
-        )
+        with sayable("X"):
+            X = validate_data(
+                self,
+                to_host(X),
+                dtype=None,
+                ensure_all_finite="allow-nan",
+                ensure_min_samples=1 + fitting,
+                reset=fitting,
+            )
         return np.ma.masked_array(X, np.isnan(X)) if X.dtype.kind == "f" else X
 
     def _weights(self, X: Any, sample_weight: Any) -> np.ndarray | None:
         if sample_weight is None:
             return None
         rows = np.empty((_num_samples(X), 0))
-        found = _check_sample_weight(
-            to_host(sample_weight), rows, dtype=np.float64, ensure_non_negative=True
-        )
+        with sayable("sample_weight"):
+            found = _check_sample_weight(
+                to_host(sample_weight), rows, dtype=np.float64, ensure_non_negative=True
+            )
         return np.asarray(found)
 
     def _coded(self, X: Any) -> np.ndarray:
@@ -264,10 +272,9 @@ class BaseTabular(BaseEstimator):
         the row of all medians to this one, `mlp.tabular.columns` eq. (2), by so many points. Their
         sum over the columns is the prediction less that of the medians, up to the integral's error.
         """
-        if not isinstance(points, Integral) or points < 1:
-            raise InputError(
-                f"explain: points must be a whole number from 1 on, not {shown(points)}"
-            )
+        check_whole("explain: points", points, 1)
+        if points > MOST_POINTS:
+            raise InputError(f"explain: points must be at most {MOST_POINTS}, not {points}")
         coded, columns = self._coded(X), [*self._columns.values()]
         found = [attributions(m.model, coded, self._x0, columns, points) for m in self.members_]
         answer = np.mean(found, axis=0)

@@ -21,6 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from mlp.errors import InputError
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
+from mlp.estimators.checks import sayable
 from mlp.formulas.metrics import Metric, get_metric
 from mlp.layers import PiecewiseLinear
 from mlp.model import Model
@@ -145,6 +146,11 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         """The probability of each class, (n, classes) in the order of `classes_`: the members'
         mean."""
         return np.mean(self._of_members(X), axis=0)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of the labels that are right on X and y."""
+        with sayable("y or sample_weight"):
+            return float(super().score(X, y, sample_weight))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of `predict_proba`."""

@@ -13,6 +13,7 @@ from mlp.data.scaling import Scaling, ScalingName
 from mlp.errors import InputError, is_finite, shown
 from mlp.estimators.arrays import to_host
 from mlp.estimators.base import keep_arguments
+from mlp.estimators.checks import sayable
 from mlp.formulas.metrics import MeanAbsoluteError, Metric, Pinball
 from mlp.layers import PiecewiseLinear
 from mlp.model import Model
@@ -93,8 +94,9 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         """
         self._begun = time.monotonic()
         X = self._checked(X, fitting=True)
-        y = _check_y(to_host(y), y_numeric=True, estimator=self)
-        if y.dtype.kind in "mM":
+        with sayable("y"):
+            y = _check_y(to_host(y), y_numeric=True, estimator=self)
+        if y.dtype.kind not in "biuf":
             raise InputError(f"y is of {y.dtype}; give numbers, as days since some date")
         y = y.astype(np.float64)
         check_consistent_length(X, y)
@@ -104,6 +106,11 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     def predict(self, X: Any) -> np.ndarray:
         """The number of each row, (n,): the members' mean, within the range of y in `fit`."""
         return np.clip(np.mean(self._numbers(X), axis=0), *self._range)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² on X and y."""
+        with sayable("y or sample_weight"):
+            return float(super().score(X, y, sample_weight))
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """From where to where the number of each row lies so often, (n, 2).
@@ -123,7 +130,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     def predict_quantiles(self, X: Any, q: Sequence[float] = (0.1, 0.5, 0.9)) -> np.ndarray:
         """The number that each row stays below with these probabilities, (n, len(q)), by the
         residuals of rows held out (`mlp.tabular.calibration`)."""
-        if not hasattr(q, "__len__") or not len(q):
+        if not hasattr(q, "__len__") or np.shape(q) in ((), (0,)):
             raise InputError(f"q must be one level or more, as [0.5], not {shown(q)}")
         for level in q:
             _check_level("q", level)

@@ -19,7 +19,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from mlp.errors import InputError, check_whole, is_finite, shown
+from mlp.errors import InputError, check_is, check_whole, is_finite, shown
 from mlp.model import Model
 from mlp.training.loop import train
 from mlp.training.settings import Options, Settings
@@ -73,6 +73,8 @@ def find_learning_rate(
     if not (is_finite(lowest) and is_finite(highest) and 0.0 < lowest < highest):
         raise InputError(f"0 < lowest < highest, not {shown(lowest)} and {shown(highest)}")
     Settings.check_names(options)
+    if settings is not None:
+        check_is("find_learning_rate: settings", settings, Settings)
     growth = (highest / lowest) ** (1.0 / (steps - 1))
 
     def rate(step: int, steps_per_epoch: int = 0) -> float:

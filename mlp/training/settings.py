@@ -46,7 +46,7 @@ def _share(schedule: Schedule) -> Schedule:
     return checked
 
 
-def _own(schedule: Any) -> Schedule:
+def own_schedule(schedule: Any) -> Schedule:
     """A schedule of the user's own; InputError if it takes or gives another thing."""
     check_takes("a schedule", schedule, "step", "steps_per_epoch")
 
@@ -442,13 +442,13 @@ class Settings:
             return None
         kind = "weight_decay_schedule"
         schedule = get_schedule(self.weight_decay_schedule, max(self.epochs, 1), kind)
-        return schedule if type(schedule) in SCHEDULES.values() else _own(schedule)
+        return schedule if type(schedule) in SCHEDULES.values() else own_schedule(schedule)
 
     def make_schedule(self) -> Schedule:
         """The factor on the learning rate as a function of (step, steps per epoch)."""
         schedule = get_schedule(self.schedule, max(self.epochs - self.warmup, 1))
         if type(schedule) not in SCHEDULES.values():
-            schedule = _own(schedule)
+            schedule = own_schedule(schedule)
         return Warmup(self.warmup, schedule) if self.warmup else schedule
 
     def make_dropout_schedule(self) -> Schedule | None:
@@ -461,7 +461,7 @@ class Settings:
             )
         if isinstance(schedule, Constant):
             return None
-        return _share(schedule if type(schedule) in SCHEDULES.values() else _own(schedule))
+        return _share(schedule if type(schedule) in SCHEDULES.values() else own_schedule(schedule))
 
     def _check_mixup(self) -> None:
         if self.mixup is None:

@@ -1,12 +1,14 @@
 """Where a run stands: all that is needed to go on from it, as one record."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 
 from backends import Array
-from mlp.errors import InputError, check_whole, shown
+from mlp.errors import InputError, check_is, check_whole, is_finite, shown
 
+ARRAYS = ("batch_losses", "best_w", "loss_scale", "statistics", "best_statistics")
 COUNTS = ("step", "epoch", "batch", "best_epoch", "waited")  # whole numbers from 0 on
 
 
@@ -53,6 +55,15 @@ class State:
             raise InputError(f"state: seconds must be 0 or above, not {shown(self.seconds)}")
         if not _is_number(self.best_loss):
             raise InputError(f"state: best_loss must be a number, not {shown(self.best_loss)}")
+        check_is("state: vectors", self.vectors, Mapping)
+        check_is("state: history", self.history, Mapping)
+        for name, x in (
+            ("w", self.w),
+            *((f"vector {shown(name)}", x) for name, x in self.vectors.items()),
+            *((name, getattr(self, name)) for name in ARRAYS if getattr(self, name) is not None),
+        ):
+            if not getattr(x, "shape", ()):
+                raise InputError(f"state: {name} must be an array, not {shown(x, 60)}")
         length, under_way = self.w.shape, self.batch_losses
         batches = 0 if under_way is None else under_way.shape[0]
         if self.batch > batches:
@@ -62,7 +73,7 @@ class State:
         statistics = None if self.statistics is None else self.statistics.shape
         for name, x, shape in (
             ("w", self.w, (math.prod(length),)),
-            *((f"vector {name!r}", x, length) for name, x in self.vectors.items()),
+            *((f"vector {shown(name)}", x, length) for name, x in self.vectors.items()),
             ("best_w", self.best_w, length),
             ("best_statistics", self.best_statistics, statistics),
             ("batch_losses", under_way, (batches, 2)),
@@ -71,6 +82,7 @@ class State:
             if x is not None and tuple(x.shape) != shape:
                 raise InputError(f"state: {name} has shape {tuple(x.shape)}, expected {shape}")
         for name, values in self.history.items():
+            check_is(f"state: history of {shown(name)}", values, list)
             if len(values) > self.epoch:
                 raise InputError(
                     f"state: the history of {shown(name)} has {len(values)} entries, {self.epoch} "
@@ -94,4 +106,4 @@ class State:
 
 
 def _is_number(x: object) -> bool:
-    return isinstance(x, Real) and not isinstance(x, bool) and not math.isnan(x)
+    return is_finite(x) or (isinstance(x, Real) and x in (math.inf, -math.inf))
