@@ -19,7 +19,7 @@ once and fast later. What may be given, and what for:
 ``download``, ``host``      results to a host array, page-locked where that is faster
 ``product``, ``stack``,     BLAS and reductions into their place, bound once and called many times
 ``total``, ``totals``
-``take``, ``scatter``,      no array in between; ``taking``, ``spreading``: bound once
+``take``, ``scatter``,      no array in between; ``gathering``: several, bound once
 ``one_hot``, ``turn``
 ``fuse``                    formulas as kernels of one pass over memory
 ``clock``, ``uniform``      numbers drawn by the kernels that use them
@@ -374,10 +374,6 @@ class Backend(ABC):
         """out <- the rows of x at index, cast to out's dtype."""
         self.copy(self.xp.take(x, index, axis=0), out)
 
-    def taking(self, x: Array, out: Array) -> Callable[[Array], None]:
-        """`take` of these arrays as a function of the index, for use in a loop."""
-        return lambda index: self.take(x, index, out)
-
     def scatter(self, x: Array, index: Array, out: Array) -> Callable[[], None]:
         """out[k] <- the sum of the rows x[i] with index[i] = k, 0 where there is none, as a call to
         be made again and again: (n, m) and (n,) int64 -> (classes, m). Two runs give the same bits.
@@ -422,9 +418,18 @@ class Backend(ABC):
         classes = xp.arange(out.shape[1], dtype=labels.dtype, device=self.device)
         out[...] = xp.astype(labels[:, None] == classes[None, :], out.dtype)
 
-    def spreading(self, labels: Array, out: Array) -> Callable[[Array], None]:
-        """`one_hot` of these arrays as a function of the rows, for use in a loop."""
-        return lambda rows: self.one_hot(labels, out, rows)
+    def gathering(self, pairs: Sequence[tuple[Array, Array]]) -> Callable[[Array], None]:
+        """`take` of each pair (x, out), or `one_hot` where x are class numbers, (n,), of an out (k,
+        c), as a function of the rows, for use in a loop."""
+
+        def run(rows: Array) -> None:
+            for x, out in pairs:
+                if spreads(x, out):
+                    self.one_hot(x, out, rows)
+                else:
+                    self.take(x, rows, out)
+
+        return run
 
     def fuse(self, formula: Formula, into: Sequence[int] = (0,)) -> Kernel:
         """The formula as the fastest thing this backend has; equal to the plain one in value and
@@ -541,6 +546,11 @@ class Backend(ABC):
         """Name and version of the library."""
         module = getattr(self.xp, "__name__", "").rsplit(".", 1)[-1]
         return f"{module} {getattr(self.xp, '__version__', '?')}"
+
+
+def spreads(x: Array, out: Array) -> bool:
+    """Whether `Backend.gathering` spreads class numbers out, rather than take rows as they are."""
+    return x.ndim == 1 and out.ndim == 2
 
 
 def _no_wait() -> None:

@@ -10,10 +10,10 @@
 rows, no atomic sums, no memory; n · out.size comparisons, a few microseconds for thousands of each.
 (1) and (2) are one thread an element of out. (3) gives each block up to 32 columns; its 256 threads
 add up every so many rows each and then each other's sums, as a tree. Tall arrays are first cut into
-parts, one row of sums a part, which the same kernel then adds up. Several sums are one kernel, each
-with blocks of its own. The order of a sum depends on the shape alone, so two runs agree to the bit.
-x is read once, and nothing is allocated when a bound total runs. (5) is one block, so that b counts
-on behind a barrier, when all have read it.
+parts, one row of sums a part, which the same kernel then adds up. The order of a sum depends on the
+shape alone, so two runs agree to the bit. x is read once, and nothing is allocated when a bound
+total runs. Several of (1) and (2) by one index are one kernel, and several of (3), each with blocks
+of its own. (5) is one block, so that b counts on behind a barrier, when all have read it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Native
+from backends.base import Native, spreads
 from backends.cuda_kernel import Launch, compiled
 from backends.cuda_source import C_TYPES, THREADS, power_of_two, read, translation_unit
 
+TAKE, ONE_HOT = "take", "one_hot"  # what a gather does
 ROWS_A_THREAD = 32  # that a thread of `total` adds up, before there are parts
 PARTS = 256  # at most
 TOTALS = 16  # sums of a kernel, at most: 72 bytes of arguments each, of 4096 that a kernel may have
@@ -34,45 +35,45 @@ TOTALS = 16  # sums of a kernel, at most: 72 bytes of arguments each, of 4096 th
 
 def take(x: Native, index: Native, out: Native) -> None:
     """(1). x (n, ...), index (k,) int64 from 0 to n - 1 (not checked), out (k, ...)."""
-    taking(x, out)(index)
-
-
-def taking(x: Native, out: Native) -> Callable[[Native], None]:
-    """(1) as a function of the index."""
-    function = _function(take_source, x.dtype, out.dtype)
-    x, out = _matrix(x), _matrix(out)
-    return _by_index(function, x, out, [*out.shape, *_steps(x), *_steps(out)])
+    _gather([(x, out)], [TAKE])(index)
 
 
 def one_hot(labels: Native, out: Native, index: Native | None = None) -> None:
     """(2). labels (n,) of whole numbers, or any number of them and index (n,) int64; out (n, c)."""
     if index is not None:
-        spreading(labels, out)(index)
+        _gather([(labels, out)], [ONE_HOT])(index)
     elif out.size:
         function = _function(one_hot_source, labels.dtype, out.dtype)
         numbers = (*out.shape, _steps(_matrix(labels))[0], *_steps(out))
         function((-(-out.size // THREADS),), (THREADS,), (labels, out, *numbers))
 
 
-def spreading(labels: Native, out: Native) -> Callable[[Native], None]:
-    """(2) as a function of the index."""
-    function = _function(gathered_one_hot_source, labels.dtype, out.dtype)
-    numbers = [*out.shape, _steps(_matrix(labels))[0], *_steps(out)]
-    return _by_index(function, labels, out, numbers)
+def gathering(pairs: Sequence[tuple[Native, Native]]) -> Callable[[Native], None]:
+    """(1) for each (x, out), or (2) for class numbers, as a function of the index."""
+    return _gather(pairs, [ONE_HOT if spreads(x, out) else TAKE for x, out in pairs])
 
 
-def _by_index(
-    function: Any, x: Native, out: Native, numbers: list[int]
+def _gather(
+    pairs: Sequence[tuple[Native, Native]], values: Sequence[str]
 ) -> Callable[[Native], None]:
-    """A kernel of one thread an element of out as a function of its second argument, the index,
-    whose place alone changes from call to call."""
-    if out.size == 0:
+    """A kernel of one thread an element of each out, as a function of its first argument, the
+    index, whose place alone changes from call to call."""
+    kinds: list[Any] = []
+    arguments: list[Any] = [0]
+    blocks = 0
+    for (x, out), value in zip(pairs, values, strict=True):
+        if out.size:
+            kinds += x.dtype, out.dtype, value
+            x, out = _matrix(x), _matrix(out)
+            arguments += [x, out, *out.shape, *_steps(x), *_steps(out)]
+            blocks += -(-out.size // THREADS)
+    if not blocks:
         return lambda index: None
-    launch = Launch(function, (-(-out.size // THREADS),), THREADS, [x, 0, out, *numbers])
+    launch = Launch(_function(gather_source, *kinds), (blocks,), THREADS, arguments)
     slots = launch.slots
 
     def run(index: Native) -> None:
-        slots[1] = index.data.ptr
+        slots[0] = index.data.ptr
         launch()
 
     return run
@@ -157,14 +158,14 @@ def scatter(x: Native, index: Native, out: Native) -> Callable[[], None]:
     return Launch(function, (-(-out.size // THREADS),), THREADS, [x, index, out, *numbers])
 
 
-def _function(source: Callable[..., tuple[str, str]], *dtypes: np.dtype) -> Any:
+def _function(source: Callable[..., tuple[str, str]], *dtypes: np.dtype | str) -> Any:
     name, unit = _unit(source, *dtypes)
     return compiled(unit, name)
 
 
 @cache
-def _unit(source: Callable[..., tuple[str, str]], *dtypes: np.dtype) -> tuple[str, str]:
-    name, text = source(*(dtype.name for dtype in dtypes))
+def _unit(source: Callable[..., tuple[str, str]], *dtypes: np.dtype | str) -> tuple[str, str]:
+    name, text = source(*map(str, dtypes))
     return name, translation_unit(text)
 
 
@@ -180,11 +181,24 @@ def _steps(x: Native) -> tuple[int, ...]:
     return tuple(stride // x.itemsize for stride in x.strides)
 
 
-def take_source(kind: str, wanted: str) -> tuple[str, str]:
-    """Name and text of (1) from dtype ``kind`` into dtype ``wanted``."""
-    given = f"const {C_TYPES[kind]}* x, const long long* index"
-    value = read(kind, "x[index[i] * down + j * along]", wanted)
-    return _element_source(f"mlp_take_{kind}_{wanted}", given, ("down", "along"), wanted, value)
+def gather_source(*kinds: str) -> tuple[str, str]:
+    """Name and text of (1) and (2) for as many arrays as there are threes: dtype of what is read,
+    of what is written, and which of the two."""
+
+    def body(kind: str, wanted: str, value: str) -> str:
+        found = read(kind, "x[index[i] * down + j * along]", wanted)
+        if value == ONE_HOT:
+            found = read("int32", "(x[index[i] * down] == j)", wanted)
+        return f"""\
+  const long long k = block * {THREADS} + threadIdx.x;
+  if (k >= rows * columns) return;
+  const long long i = k / columns, j = k - i * columns;
+  out[i * p + j * q] = {found};
+"""
+
+    names = ("rows", "columns", "down", "along", "p", "q")
+    blocks = f"(rows{{0}} * columns{{0}} + {THREADS - 1}) / {THREADS}"
+    return _several("gather", kinds, "const long long* index", names, blocks, body)
 
 
 def one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
@@ -192,13 +206,6 @@ def one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
     given = f"const {C_TYPES[kind]}* labels"
     value = read("int32", "(labels[i * step] == j)", wanted)
     return _element_source(f"mlp_one_hot_{kind}_{wanted}", given, ("step",), wanted, value)
-
-
-def gathered_one_hot_source(kind: str, wanted: str) -> tuple[str, str]:
-    """Name and text of (2) of labels by their index."""
-    given = f"const {C_TYPES[kind]}* labels, const long long* index"
-    value = read("int32", "(labels[index[i] * step] == j)", wanted)
-    return _element_source(f"mlp_one_hot_of_{kind}_{wanted}", given, ("step",), wanted, value)
 
 
 def turn_source(*kinds: str) -> tuple[str, str]:
@@ -272,44 +279,13 @@ def total_source(*kinds: str) -> tuple[str, str]:
 
     Thread (line, column) of a block adds up rows line, line + lines, ... of its part.
     """
-    threes = list(zip(kinds[::3], kinds[1::3], kinds[2::3], strict=True))
-    runs = [("_".join(three), len(list(alike))) for three, alike in groupby(threes)]
-    name = "_".join(["mlp_total", *(f"{three}_{n}" if n > 1 else three for three, n in runs)])
-    given, calls = "", ""
-    for i, (kind, wanted, real) in enumerate(threes):
-        given += ",\n    " if i else ""
-        given += f"const {C_TYPES[kind]}* x{i}, {C_TYPES[wanted]}* y{i}, {_counts(i)}"
-        calls += f"""\
-  if (block < strips{i} * parts{i})
-    return total_{kind}_{wanted}_{real}(block, x{i}, y{i}, {_counts(i, "")});
-  block -= strips{i} * parts{i};
-"""
-    return (
-        name,
-        f"""\
-{"".join(_total_function(*three) for three in dict.fromkeys(threes))}\
-extern "C" __global__ void __launch_bounds__({THREADS})
-{name}({given}) {{
-  long long block = blockIdx.x;
-{calls}}}
-""",
-    )
 
-
-def _counts(i: int | str, kind: str = "long long ") -> str:
-    names = ("rows", "columns", "down", "along", "width", "strips", "parts")
-    return "\n      " + ", ".join(f"{kind}{name}{i}" for name in names)
-
-
-def _total_function(kind: str, wanted: str, real: str) -> str:
-    T = C_TYPES[real]
-    return f"""\
-__device__ void total_{kind}_{wanted}_{real}(long long block, const {C_TYPES[kind]}* x,
-    {C_TYPES[wanted]}* out, {_counts("")}) {{
-  __shared__ {T} sums[{THREADS}];
+    def body(kind: str, wanted: str, real: str) -> str:
+        return f"""\
+  __shared__ {C_TYPES[real]} sums[{THREADS}];
   const int w = (int)width, lines = {THREADS} / w, line = threadIdx.x / w;
   const long long part = block / strips, j = (block - part * strips) * w + threadIdx.x % w;
-  {T} s = 0;
+  {C_TYPES[real]} s = 0;
   if (j < columns)
     for (long long i = part * lines + line; i < rows; i += parts * lines)
       s += {read(kind, "x[i * down + j * along]", real)};
@@ -321,5 +297,58 @@ __device__ void total_{kind}_{wanted}_{real}(long long block, const {C_TYPES[kin
   }}
   s = sums[threadIdx.x];
   if (line == 0 && j < columns) out[part * columns + j] = {read(real, "s", wanted)};
-}}
 """
+
+    names = ("rows", "columns", "down", "along", "width", "strips", "parts")
+    return _several("total", kinds, "", names, "strips{0} * parts{0}", body)
+
+
+def _several(
+    base: str,
+    kinds: Sequence[str],
+    shared: str,
+    names: tuple[str, ...],
+    blocks: str,
+    body: Callable[[str, str, str], str],
+) -> tuple[str, str]:
+    """Name and text of a kernel over several arrays x and what each becomes, with blocks for each.
+
+    kinds: in threes, dtype of x, of what it becomes, and a third that ``body`` knows. shared: an
+    argument in common. names: numbers of each. blocks: how many, of the i-th.
+    """
+    threes = list(zip(kinds[::3], kinds[1::3], kinds[2::3], strict=True))
+    runs = [("_".join(three), len(list(alike))) for three, alike in groupby(threes)]
+    name = "_".join([f"mlp_{base}", *(f"{three}_{n}" if n > 1 else three for three, n in runs)])
+
+    def listed(kind: str, i: int | str) -> str:
+        return ", ".join(f"{kind}{name}{i}" for name in names)
+
+    functions, given, calls = "", [shared] if shared else [], ""
+    passed = f", {shared.rpartition(' ')[2]}" if shared else ""
+    for kind, wanted, third in dict.fromkeys(threes):
+        functions += f"""\
+__device__ void {base}_{kind}_{wanted}_{third}(long long block{", " if shared else ""}{shared},
+    const {C_TYPES[kind]}* x, {C_TYPES[wanted]}* out,
+    {listed("long long ", "")}) {{
+{body(kind, wanted, third)}}}
+"""
+    for i, (kind, wanted, third) in enumerate(threes):
+        given.append(
+            f"const {C_TYPES[kind]}* x{i}, {C_TYPES[wanted]}* y{i},\n    {listed('long long ', i)}"
+        )
+        calls += f"""\
+  if (block < {blocks.format(i)})
+    return {base}_{kind}_{wanted}_{third}(block{passed}, x{i}, y{i}, {listed("", i)});
+  block -= {blocks.format(i)};
+"""
+    arguments = ",\n    ".join(given)
+    return (
+        name,
+        f"""\
+{functions}\
+extern "C" __global__ void __launch_bounds__({THREADS})
+{name}({arguments}) {{
+  long long block = blockIdx.x;
+{calls}}}
+""",
+    )

@@ -189,9 +189,6 @@ class CupyBackend(Backend):
     def take(self, x: Native, index: Native, out: Native) -> None:
         cuda_rows.take(x, index, out)
 
-    def taking(self, x: Native, out: Native) -> Callable[[Native], None]:
-        return cuda_rows.taking(x, out)
-
     def scatter(self, x: Native, index: Native, out: Native) -> Callable[[], None]:
         return cuda_rows.scatter(x, index, out)
 
@@ -209,8 +206,8 @@ class CupyBackend(Backend):
     def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
         cuda_rows.one_hot(labels, out, rows)
 
-    def spreading(self, labels: Native, out: Native) -> Callable[[Native], None]:
-        return cuda_rows.spreading(labels, out)
+    def gathering(self, pairs: Sequence[tuple[Native, Native]]) -> Callable[[Native], None]:
+        return cuda_rows.gathering(pairs)
 
     def copy(self, source: Native, out: Native) -> None:
         alike = source.dtype == out.dtype and source.shape == out.shape

@@ -211,11 +211,11 @@ def kernels(kind: str) -> Iterator[CudaSource]:
 def row_kernels(kind: str) -> list[str]:
     """The texts of gathers, one-hot and sums into arrays of the kind."""
     into, stored = PRECISIONS[kind].dtype, (PRECISIONS[kind].storage, "uint8")
+    gathered = [name for x in stored for y in {into, stored[0]} for name in (x, y, "take")]
     return [
         cuda_random.SOURCE,
-        *(cuda_rows.take_source(x, y)[1] for x in stored for y in {into, stored[0]}),
+        cuda_rows.gather_source(*gathered, "int64", into, "one_hot")[1],
         cuda_rows.one_hot_source("int64", stored[0])[1],
-        cuda_rows.gathered_one_hot_source("int64", into)[1],
         cuda_rows.turn_source(into, into, "int64")[1],
         cuda_rows.total_source(into, into, into, *[stored[0], into, into] * 2)[1],
         cuda_rows.scatter_source(stored[0], into, into)[1],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backends import PRECISIONS
-from backends.base import Kernel, Native, TracedKernel, check_known
+from backends.base import Kernel, Native, TracedKernel, check_known, spreads
 from backends.counting_backend import Count, shaped
 from backends.cuda_rows import at_once, parts_of
 from backends.formula import OWN, Formula, Program
@@ -109,12 +109,12 @@ class Ledger(Count):
         read = shaped(out.shape, x.dtype)
         self.note("take", read, index, out, bound=False)
 
-    def taking(self, x: Native, out: Native) -> Callable[[Native], None]:
-        return lambda index: self.note("take", shaped(out.shape, x.dtype), index, out)
-
-    def spreading(self, labels: Native, out: Native) -> Callable[[Native], None]:
-        read = shaped(out.shape[:1], labels.dtype)
-        return lambda rows: self.note("one_hot", read, rows, out)
+    def gathering(self, pairs: Sequence[tuple[Native, Native]]) -> Callable[[Native], None]:
+        arrays: list[Native] = []
+        for x, out in pairs:
+            read = out.shape[:1] if spreads(x, out) else out.shape
+            arrays += shaped(read, x.dtype), out
+        return lambda index: self.note("gather", index, *arrays)
 
     def one_hot(self, labels: Native, out: Native, rows: Native | None = None) -> None:
         read = shaped(out.shape[:1], labels.dtype)

@@ -350,12 +350,11 @@ def test_bound_gathers_read_whatever_index_they_are_given(backend):
     x, labels = values((9, 6), "float32"), np.arange(9) % 4
     index = np.array([[8, 1, 1], [0, 5, 7]], np.int64)
     out, spread = backend.empty((3, 6), "float64"), backend.empty((3, 4), "float32")
-    take = backend.taking(backend.asarray(x), out)
-    spread_out = backend.spreading(backend.asarray(labels), spread)
+    both = [(backend.asarray(x), out), (backend.asarray(labels), spread)]
+    take = backend.gathering(both)
     there = backend.asarray(index)
     for rows, i in zip(there, index, strict=True):
         take(rows)
-        spread_out(rows)
         assert backend.to_numpy(out).tolist() == x[i].astype("float64").tolist()
         assert backend.to_numpy(spread).tolist() == np.eye(4)[labels[i]].tolist()
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from backends import Array, Backend
+from backends.base import spreads
 from mlp.data.order import BlockOrder
 from mlp.data.row_files import Part
 from mlp.data.samples import Samples, is_sparse
@@ -34,7 +35,7 @@ from mlp.data.scaling import (
 from mlp.network.objective import Evaluation
 
 Make = Callable[[int], Evaluation]
-Bound = dict[str, Callable[[Array], None]]
+Bound = list[Callable[[Array], None]]
 Rows = Any  # a slice, or int64 row numbers: on the device, of a streamed data set on the host
 
 
@@ -111,7 +112,7 @@ class Feed:
         self.data: dict[str, Array] = {}
         self.order: Any = None
         self.buffers: dict[str, Array] = {}
-        self.bound: list[Bound] = []  # gathers of the samples of now, by what is gathered
+        self.bound: list[Bound] = []  # the gathers of the samples of now, once bound
         self.kind = kind_of(backend, dtype, samples, streamed, storage, input_scaling)
         self.labels, self.weighted = self.kind.labels, self.kind.weighted
         self.constants = None  # of what is scaled when it is in a batch
@@ -209,40 +210,30 @@ class Feed:
             x = self._buffer(f"x {place}", e.x.shape, self.dtype)
             rescaled = backend.fuse(rescale_to).bind(e.x, x, *self.constants)
         self.make_room(e.n)
-        gathers: Bound = {}
-        self.bound.append(gathers)
+        bound: Bound = []
+        self.bound.append(bound)
+        given = {"x": x, "t": e.t, "s": e.s}
+        outs = {name: out for name, out in given.items() if out is not None}
 
-        def gather(name: str, x: Array, rows: Rows, out: Array) -> None:
-            if isinstance(rows, slice):
-                backend.copy(x[rows, ...], out)
-                return
-            take = gathers.get(name)
-            if take is None:
-                take = gathers[name] = backend.taking(x, out)
-            take(rows)
+        def gather(data: Mapping[str, Array], rows: Array) -> None:
+            if not bound:
+                bound.append(backend.gathering([(data[name], out) for name, out in outs.items()]))
+            bound[0](rows)
 
-        def spread(labels: Array, rows: Rows, out: Array) -> None:
-            if isinstance(rows, slice):
-                backend.one_hot(labels[rows], out)
-                return
-            take = gathers.get("t")
-            if take is None:
-                take = gathers["t"] = backend.spreading(labels, out)
-            take(rows)
+        def copy(data: Mapping[str, Array], rows: slice) -> None:
+            for name, out in outs.items():
+                if spreads(data[name], out):
+                    backend.one_hot(data[name][rows], out)
+                else:
+                    backend.copy(data[name][rows, ...], out)
 
         def fill(rows: Rows) -> None:
             data = self.data
             if self.stream is not None:
                 data, rows = self.stream.receive(rows), slice(0, e.n)
-            gather("x", data["x"], rows, x)
+            (copy if isinstance(rows, slice) else gather)(data, rows)
             if rescaled is not None:
                 rescaled()
-            if self.labels and e.t is not None:
-                spread(data["t"], rows, e.t)
-            elif e.t is not None:
-                gather("t", data["t"], rows, e.t)
-            if e.s is not None:
-                gather("s", data["s"], rows, e.s)
             if self.stream is not None:
                 self.stream.release()
 
