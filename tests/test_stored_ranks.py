@@ -8,13 +8,14 @@ from mlp import Dense, InputError, Model, Network, Scaling, open_rows
 from mlp.app.config import load
 from mlp.app.prepare import new_model, read_parts, samples_of
 from mlp.data.order import BLOCK, BUFFER, BlockOrder, Wanted
-from mlp.data.row_files import OpenFile
+from mlp.data.row_files import OpenFile, Part
 from mlp.data.stored import labels_of
 from mlp.data.stored_tables import scaled
 from mlp.parallel.group import ALONE
 from tests.thread_group import on_ranks
 
 pyarrow = pytest.importorskip("pyarrow")
+from pyarrow import feather, parquet  # noqa: E402
 
 D = 66
 N = 2 * BLOCK * BUFFER + 5 * BLOCK + 17
@@ -29,11 +30,28 @@ def table(n=N):
     return X
 
 
+def write(folder, ending, X, **columns):
+    """The table as a file of a kind, an NPY file or one of groups of 5,000 rows."""
+    path = folder / f"a.{ending}"
+    if ending == "npy":
+        np.save(path, X)
+        return path
+    made = {f"x_{k}": X[:, k] for k in range(X.shape[1])} | columns
+    if ending == "parquet":
+        parquet.write_table(pyarrow.table(made), path, row_group_size=5000)
+    else:
+        feather.write_feather(pyarrow.table(made), path, chunksize=5000)
+    return path
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("rows") / "a.npy"
-    np.save(path, table())
-    return path
+    return write(tmp_path_factory.mktemp("rows"), "npy", table())
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("rows"), "parquet", table()[:, :6])
 
 
 def rows_of(path, group=ALONE, weighted=False):
@@ -88,8 +106,11 @@ def test_the_blocks_that_are_wanted_are_those_of_the_rows(size, ranks):
 # --- what is found out before training ----------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["npy", "parquet", "feather"])
 @pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_statistics_have_the_bits_of_one_process(file, ranks):
+def test_statistics_have_the_bits_of_one_process(tmp_path, ranks, kind):
+    file = write(tmp_path, kind, table())
+
     def job(group):
         rows = rows_of(file, group)
         standard = Scaling.standard(rows.X, group)
@@ -106,15 +127,16 @@ def test_statistics_have_the_bits_of_one_process(file, ranks):
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_value_that_one_rank_finds_is_said_as_one_process_says_it(tmp_path):
+@pytest.mark.parametrize("kind", ["npy", "parquet", "feather"])
+def test_a_value_that_one_rank_finds_is_said_as_one_process_says_it(tmp_path, kind):
     X = table()
     X[N - 5, 2] = np.nan
     X[9, 1] = np.inf
-    np.save(tmp_path / "bad.npy", X)
+    file = write(tmp_path, kind, X)
 
     def job(group):
         with pytest.raises(InputError) as caught, group.together():
-            rows_of(tmp_path / "bad.npy", group)
+            rows_of(file, group)
         return str(caught.value)
 
     one = job(ALONE)
@@ -177,6 +199,44 @@ def trained(path, group, options):
     before = read(rows)
     found = mlp.train(model, rows, group=group, **options)
     return found, read(rows) - before
+
+
+def test_ranks_unpack_the_groups_that_their_rows_are_in(groups):
+    """Of seven groups, shuffled: where a group is in two parts, both ranks; the first rows, which
+    they compare, all."""
+
+    def job(group):
+        rows = rows_of(groups, group, weighted=True)
+        model = Model(Network(4, [Dense(3)]), "cross_entropy", precision="float64")
+        result = mlp.train(model, rows, group=group, epochs=2, batch_size=512)
+        return result.model.w, getattr(rows.X.file.file, "there", None)
+
+    w, _ = job(ALONE)
+    for rank, (there, unpacked) in enumerate(on_ranks(2, job)):
+        np.testing.assert_allclose(there, w, rtol=0, atol=1e-10)
+        first, *others = unpacked.tolist()
+        assert first
+        assert others[0] == others[1] == (rank == 0)
+        assert others[-1] == others[-2] == (rank == 1)
+
+
+def test_a_table_is_understood_as_by_one_process(tmp_path):
+    """Kinds, categories, gaps and labels of a Parquet file; what the sample lacks is said once."""
+    X = table(9000)[:, :3]
+    X[::7, 1] = np.nan
+    word, kind = (np.array(["a", "b", "c", "d"])[rng(k).integers(0, 3 + k, 9000)] for k in (0, 1))
+    file = write(tmp_path, "parquet", X, word=word, kind=kind)
+    (tmp_path / "a.toml").write_text(
+        TOML.format(file=file.as_posix()).replace('"x_4"', '"kind"').replace('"x_5"', '"x_0"')
+    )
+    about = prepared(tmp_path / "a.toml", ALONE)
+    for model, samples, _ in on_ranks(2, lambda group: prepared(tmp_path / "a.toml", group)):
+        assert model.preprocessing.to_json() == about[0].preprocessing.to_json()
+        assert model.classes.tolist() == list("abcd")
+        for name, part in samples.items():
+            for a, b in zip(vars(part).values(), vars(about[1][name]).values(), strict=True):
+                if isinstance(a, Part):
+                    np.testing.assert_array_equal(a[:], b[:])
 
 
 @pytest.mark.parametrize("shards", [None, 4])

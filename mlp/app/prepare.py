@@ -164,6 +164,7 @@ def _stored_parts(config: Config, group: Group) -> Parts:
         seed=config.seed,
         gaps=strict,
         embeds=config.embeds,
+        group=group,
     )
     whole = code_stored(table, found, targets, about.sample_weight, group)
     assert whole.t is not None

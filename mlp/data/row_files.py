@@ -22,7 +22,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from threading import Lock
@@ -308,6 +308,85 @@ def of_others(parts: Iterable[Any], make: Callable[[RowFile], RowFile]) -> list[
     return found
 
 
+class GroupFile(OpenFile):
+    """A temporary file of rows in groups, each of which is written when one of its rows is asked
+    for first.
+
+    starts : bytes before each group, and of all.  make : the rows of a group, in pieces of `dtype`.
+    ``there`` : which groups have been written.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        name: str,
+        starts: np.ndarray,
+        make: Callable[[int], Iterator[np.ndarray]],
+        dtype: Any,
+    ):
+        super().__init__(file, name, fixed=True)
+        self.starts, self.make, self.dtype_of_rows = starts, make, dtype
+        self.there = np.zeros(len(starts) - 1, bool)
+        self.filling = Lock()
+
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        first = int(np.searchsorted(self.starts, start, "right")) - 1
+        for number in range(first, int(np.searchsorted(self.starts, start + out.nbytes))):
+            self.fill(number)
+        super().read_into(start, out)
+
+    def fill(self, number: int) -> None:
+        """Write this group, if it is not there."""
+        with self.filling:
+            if self.there[number]:
+                return
+            place, end = self.starts[number : number + 2].tolist()
+            for piece in self.make(number):
+                rest = _bytes(np.ascontiguousarray(piece, self.dtype_of_rows))
+                with self.lock, room_for(self.name):
+                    self.file.seek(place)
+                    place += len(rest)
+                    while len(rest):
+                        rest = rest[self.file.write(rest) :]
+            if place != end:
+                raise InputError(f"{self.name} has changed since it was opened; open it again")
+            self.there[number] = True
+
+
+def spool_groups(
+    sizes: Sequence[int],
+    make: Callable[[int], Iterator[np.ndarray]],
+    dtype: Any,
+    width: int,
+    name: str,
+) -> GroupFile:
+    """As of `spool`, rows in groups of these sizes, of which only those are made that are asked
+    for; the others take no room."""
+    starts = np.cumsum([0, *sizes]) * (np.dtype(dtype).itemsize * width)
+    with room_for(name):
+        temporary = TemporaryFile(buffering=0, dir=folder_of_spools())  # noqa: SIM115
+        temporary.truncate(int(starts[-1]))
+    return GroupFile(temporary, name, starts, make, dtype)
+
+
+def folder_of_spools() -> str:
+    """Where $TMPDIR says; else /var/tmp, as /tmp may be in memory."""
+    return os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else gettempdir())
+
+
+@contextmanager
+def room_for(name: str) -> Iterator[None]:
+    """What the system says of a temporary file, as an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{name}: its rows cannot be written to {folder_of_spools()} "
+            f"({error.strerror or error}), from where they are read in blocks; name a folder with "
+            "more room in $TMPDIR"
+        ) from error
+
+
 def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
     """Rows that come in pieces, (k, d) of one dtype, in a file of their own that goes when nobody
     reads it any more.
@@ -315,22 +394,16 @@ def spool(pieces: Iterator[np.ndarray], name: str) -> RowFile:
     It is in the folder that $TMPDIR names; else in /var/tmp, as /tmp may be in memory. Raises
     InputError if there is no room for it.
     """
-    folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else gettempdir())
     n, first = 0, None
-    try:
-        temporary = TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115, OpenFile closes it
-        file = OpenFile(temporary, name, fixed=True)
+    with room_for(name):
+        temporary = TemporaryFile(buffering=0, dir=folder_of_spools())  # noqa: SIM115, OpenFile
+        file = OpenFile(temporary, name, fixed=True)  # closes it
         for piece in pieces:
             first = piece[:0] if first is None else first
             rest = _bytes(np.ascontiguousarray(piece, first.dtype))
             while len(rest):
                 rest = rest[file.file.write(rest) :]
             n += len(piece)
-    except OSError as error:
-        raise InputError(
-            f"{name}: its rows cannot be written to {folder} ({error.strerror or error}), from "
-            "where they are read in blocks; name a folder with more room in $TMPDIR"
-        ) from error
     if first is None or not n:
         raise InputError(f"{name} has no rows")
     return RowFile(file, first.dtype, first.shape[1], n)

@@ -26,7 +26,7 @@ from mlp.data.finite import Search
 from mlp.data.labels import as_labels
 from mlp.data.order import BLOCK, BUFFER, split
 from mlp.data.readers import Dataset, names_of
-from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool
+from mlp.data.row_files import PIECE, OpenFile, Part, RowFile, of_others, spool, spool_groups
 from mlp.data.tables import Names, known, made_up
 from mlp.errors import InputError, check_is, shown
 from mlp.files import check_stamp, checked_path, open_regular, reading, stamp_of
@@ -376,7 +376,8 @@ class Packed:
         self.path, self.name = path, str(path)
         with self._pyarrow():
             self.stamp = stamp_of(path)
-            self.schema, self.n, self.unpacking = self._about()
+            self.schema, self.sizes, self.unpacking = self._about()
+        self.n = sum(self.sizes)
         self.names: Names = tuple(self.schema.names)
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         if twice:
@@ -398,8 +399,9 @@ class Packed:
                 what = (str(error).splitlines() or [""])[0]
                 raise InputError(f"{self.name} is damaged ({what}); write it again") from error
 
-    def _about(self) -> tuple[Any, int, dict[str, int]]:
-        """The schema, the number of rows, and the bytes that unpacking takes of each column."""
+    def _about(self) -> tuple[Any, list[int], dict[str, int]]:
+        """The schema, the rows of each group, which is unpacked by itself, and the bytes that
+        unpacking takes of each column."""
         open_regular(self.path).close()  # PyArrow would wait at a pipe
         if self.path.suffix.lower() == ".parquet":
             from pyarrow.parquet import ParquetFile
@@ -410,16 +412,17 @@ class Packed:
                     for column in map(group.column, range(about.num_columns)):
                         name, size = column.path_in_schema, column.total_uncompressed_size
                         sizes[name] = max(sizes.get(name, 0), size)
+                groups = map(about.row_group, range(about.num_row_groups))
                 return (
                     schema,
-                    about.num_rows,
+                    [group.num_rows for group in groups],
                     {n: min(PAGES, sizes.get(n, PAGES)) for n in schema.names},
                 )
         with self._arrow() as file:
             schema = file.schema
         with self._arrow([0]) as file:  # how many rows is nowhere in the file but in its batches
             rows = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
-            return schema, sum(rows), dict.fromkeys(schema.names, 2 * 8 * max(rows, default=0))
+            return schema, rows, dict.fromkeys(schema.names, 2 * 8 * max(rows, default=0))
 
     def _arrow(self, places: Sequence[int] = ()) -> Any:
         """An Arrow file of which only these columns, or all, are read. It is read, not mapped."""
@@ -428,8 +431,9 @@ class Packed:
         options = pyarrow.ipc.IpcReadOptions(included_fields=list(places))
         return pyarrow.ipc.open_file(pyarrow.OSFile(self.name), options=options)
 
-    def batches(self, names: Names) -> Iterator[Any]:
-        """Record batches of these columns, one after the other in memory."""
+    def batches(self, names: Names, groups: Iterable[int] | None = None) -> Iterator[Any]:
+        """Record batches of these columns, one after the other in memory; of these groups of rows,
+        None is all of them."""
         import pyarrow
 
         with self._pyarrow():
@@ -438,10 +442,14 @@ class Packed:
 
                 # Read through small buffers: else whole groups of rows lie in memory, packed.
                 with ParquetFile(self.path, buffer_size=1 << 16, pre_buffer=False) as file:
-                    yield from file.iter_batches(1 << 14, columns=list(names), use_threads=False)
+                    about = {"columns": list(names), "use_threads": False}
+                    if groups is not None:
+                        about["row_groups"] = list(groups)
+                    yield from file.iter_batches(1 << 14, **about)
             else:
                 with self._arrow(_places(names, self.names, self.name)) as file:
-                    yield from map(file.get_batch, range(file.num_record_batches))
+                    every = range(file.num_record_batches)
+                    yield from map(file.get_batch, every if groups is None else groups)
         pyarrow.default_memory_pool().release_unused()
 
     itemsize = 8  # of a value in memory, whatever it is
@@ -481,29 +489,57 @@ class Packed:
         return self.n * sum(widths)
 
     def part(self, names: Names, group: Group = ALONE) -> Part:
-        """These columns, (n, d), searched; each rank unpacks all of them."""
+        """These columns, (n, d), searched; each rank unpacks its share of the groups, and later
+        those that its rows are in."""
         _places(names, self.names, self.name)
-        return Part(spool(self._numbers(names), self.name), slice(0, len(names)))
+        return Part(self._spooled(names, group), slice(0, len(names)))
 
     def targets(self, names: Names, group: Group = ALONE) -> Part:
         """These columns, one as (n,), of labels if it is text."""
         _places(names, self.names, self.name)
         if len(names) > 1:
-            return self.part(names)
+            return self.part(names, group)
         if self._text(names[0]):
-            return self._labels(names[0])
-        part = Part(spool(self._numbers(names), self.name), 0)
+            return self._labels(names[0], group)
+        part = Part(self._spooled(names, group), 0)
         from pyarrow import types
 
         flags = types.is_boolean(self.schema.field(names[0]).type)
         return part.map(lambda rows: rows.astype(bool)) if flags else part
 
-    def _numbers(self, names: Names) -> Iterator[np.ndarray]:
-        """All rows in pieces, as long as nothing is missing; at the end InputError if it is."""
+    def _spooled(self, names: Names, group: Group) -> RowFile:
+        """The numbers of these columns, searched."""
+        search, dtype, width = Search(names, self.name), self.dtype(names), len(names)
+        if group.size == 1:
+            return spool(self._numbers(names, search), self.name)
+
+        def unpacked(number: int) -> Iterator[np.ndarray]:
+            return self._numbers(names, search, number)
+
+        file = self.by_groups(unpacked, dtype, width, group)
+        search.end(group)
+        return file
+
+    def by_groups(
+        self, unpacked: Callable[[int], Iterator[np.ndarray]], dtype: Any, width: int, group: Group
+    ) -> RowFile:
+        """The rows of which a function gives those of a group, in pieces (k, width); each rank has
+        unpacked its share of the groups."""
+        with group.together():
+            file = spool_groups(self.sizes, unpacked, dtype, width, self.name)
+            for number in group.share(len(self.sizes)):
+                file.fill(number)
+        return RowFile(file, dtype, width, self.n)
+
+    def _numbers(
+        self, names: Names, search: Search, group: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The rows of a group in pieces, whatever is missing; or all rows, as long as nothing is,
+        and at the end InputError if it is."""
         import pyarrow
 
-        dtype, search = self.dtype(names), Search(names, self.name)
-        for batch in self.batches(names):
+        dtype = self.dtype(names)
+        for batch in self.batches(names, None if group is None else [group]):
             columns = [batch.column(name) for name in names]
             missing = any(column.null_count for column in columns)
             piece = np.empty((len(batch), len(names)), np.float64 if missing else dtype)
@@ -514,9 +550,12 @@ class Packed:
                     column = column.cast(pyarrow.float64())
                 piece[:, k] = column.to_numpy(zero_copy_only=False)
             search.add(piece)
-            if not search.bad:
+            if group is not None and missing:  # another rank may have to hear of it first
+                yield np.zeros(piece.shape, dtype)
+            elif group is not None or not search.bad:
                 yield piece
-        search.end()
+        if group is None:
+            search.end()
 
     def _text(self, name: str) -> bool:
         from pyarrow import types
@@ -525,25 +564,34 @@ class Packed:
         kind = kind.value_type if types.is_dictionary(kind) else kind
         return bool(types.is_string(kind) or types.is_large_string(kind))
 
-    def _labels(self, name: str) -> Part:
+    def _labels(self, name: str, group: Group) -> Part:
         """A column of text as labels: on disk are their numbers."""
         import pyarrow
         from pyarrow import compute
 
-        def texts() -> Iterator[Any]:
-            for batch in self.batches((name,)):
+        def texts(groups: Iterable[int] | None = None) -> Iterator[Any]:
+            for batch in self.batches((name,), groups):
                 yield batch.column(name).cast(pyarrow.large_string())
 
-        found: set[str] = set()
-        empty = 0
-        for column in texts():
-            empty += column.null_count
-            found |= set(column.drop_null().unique().to_pylist())
+        def own() -> tuple[set[str], int]:
+            found: set[str] = set()
+            empty = 0
+            for column in texts(group.share(len(self.sizes))):
+                empty += column.null_count
+                found |= set(column.drop_null().unique().to_pylist())
+                check(found)
+            return found, empty
+
+        def check(found: set[str]) -> None:
             if len(found) > MOST_LABELS:
                 raise InputError(
                     f"{self.name}, column {shown(name)} holds more than {MOST_LABELS} different "
                     "texts; name a column of labels or of numbers in `target`"
                 )
+
+        sets, gaps = zip(*group.every(own), strict=True)
+        found, empty = set[str]().union(*sets), sum(gaps)
+        check(found)
         if empty:
             raise InputError(
                 f"{self.name}: {empty} of {self.n} rows have no value in the target column "
@@ -551,11 +599,16 @@ class Packed:
             )
         labels = np.array(sorted(found))
         known_labels = pyarrow.array(labels.tolist(), pyarrow.large_string())
-        codes = (
-            compute.index_in(column, value_set=known_labels).to_numpy(zero_copy_only=False)
-            for column in texts()
-        )
-        file = spool((numbers.reshape(-1, 1) for numbers in codes), self.name)
+
+        def codes(groups: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+            for column in texts(groups):
+                numbers = compute.index_in(column, value_set=known_labels)
+                yield numbers.to_numpy(zero_copy_only=False).reshape(-1, 1)
+
+        if group.size == 1:
+            file = spool(codes(), self.name)
+        else:
+            file = self.by_groups(lambda number: codes([number]), np.int32, 1, group)
         return Part(file, 0, (lambda rows: labels[rows],))
 
 

@@ -7,7 +7,7 @@ in blocks from then on (`mlp.data.stored`). The standard scaling is that of all 
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -16,7 +16,7 @@ import numpy as np
 from mlp.data.columnar_files import arrow_table
 from mlp.data.order import BLOCK
 from mlp.data.preprocessing import ColumnPlan, Preprocessing, texts_of
-from mlp.data.row_files import Part, spool
+from mlp.data.row_files import Part, RowFile, spool
 from mlp.data.scaling import Scaling, ScalingName
 from mlp.data.stored import Npy, Packed, StoredDataset
 from mlp.data.tables import Column, Names, Table
@@ -36,8 +36,10 @@ def fit_stored(
     seed: int = 0,
     gaps: str = "fill",
     embeds: bool = False,
+    group: Group = ALONE,
 ) -> Preprocessing:
-    """How to code these columns of a file, without a scaling, from the rows of these blocks."""
+    """How to code these columns of a file, without a scaling, from the rows of these blocks; group:
+    as of `open_rows`."""
     if isinstance(table, Npy):
         first = Table.of_array(table.unsearched(names)[slice(0, BLOCK)], names, table.name)
         return Preprocessing.fit(first, plans, scaling="none")
@@ -46,12 +48,18 @@ def fit_stored(
         blocks = blocks[np.sort(drawn)]
     chosen = np.zeros(-(-table.n // BLOCK), bool)
     chosen[blocks] = True
-    start, found = 0, []
-    for piece in _pieces(table, names):
-        rows = np.flatnonzero(chosen[np.arange(start, start + len(piece)) // BLOCK])
-        start += len(piece)
-        if len(rows):
-            found.append(piece.take(rows))
+
+    def own() -> list[Table]:
+        groups = group.share(len(table.sizes))
+        start, found = sum(table.sizes[: groups.start]), []
+        for piece in _pieces(table, names, groups):
+            rows = np.flatnonzero(chosen[np.arange(start, start + len(piece)) // BLOCK])
+            start += len(piece)
+            if len(rows):
+                found.append(piece.take(rows))
+        return found
+
+    found = [piece for pieces in group.every(own) for piece in pieces]
     sample = Table({name: _joined([piece[name] for piece in found]) for name in names}, table.name)
     strict = "error" if gaps == "error" else "fill"
     return Preprocessing.fit(
@@ -80,9 +88,7 @@ def code_stored(
     elif isinstance(table, Npy):
         raise InputError(f"{table.name} holds numbers alone, the model was trained on a table")
     else:
-        X = Part(
-            spool(_coded(table, preprocessing), table.name), slice(0, len(preprocessing.names))
-        )
+        X = Part(_spooled(table, preprocessing, group), slice(0, len(preprocessing.names)))
     t = table.targets(tuple(target), group) if target else None
     s = table.targets((sample_weight,), group) if sample_weight else None
     return StoredDataset(X, t, s, preprocessing.names, table.name)
@@ -121,22 +127,44 @@ def scaled(
     return replace(preprocessing, scaling=standard)
 
 
-def _pieces(table: Packed, names: Names) -> Iterator[Table]:
-    """The rows of these columns in their order, some at a time."""
-    for batch in table.batches(names):
+def _pieces(table: Packed, names: Names, groups: Iterable[int] | None = None) -> Iterator[Table]:
+    """The rows of these columns in their order, some at a time; of these groups, or all."""
+    for batch in table.batches(names, groups):
         yield arrow_table(batch, table.name, wanted=names)
 
 
-def _coded(table: Packed, preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """All rows as numbers, some at a time; what the sample did not have is said once."""
-    said = False
-    for piece in _pieces(table, preprocessing.columns):
-        with warnings.catch_warnings(record=True) as new:
+def _spooled(table: Packed, preprocessing: Preprocessing, group: Group) -> RowFile:
+    """The rows as numbers, of which each rank codes its share of the groups, and later those that
+    its rows are in; what the sample did not have is said once."""
+    new: list[str] = []
+    if group.size == 1:
+        file = spool(_coded(table, preprocessing, new), table.name)
+    else:
+
+        def coded(number: int) -> Iterator[np.ndarray]:
+            return _coded(table, preprocessing, new, [number])
+
+        file = table.by_groups(coded, np.float64, len(preprocessing.names), group)
+    first = [text for texts in group.gather(new[:1]) for text in texts]
+    if first:
+        warnings.warn(f"{first[0]}, and maybe others", stacklevel=2)
+    return file
+
+
+def _coded(
+    table: Packed,
+    preprocessing: Preprocessing,
+    new: list[str],
+    groups: Iterable[int] | None = None,
+) -> Iterator[np.ndarray]:
+    """The rows of these groups, or all, as numbers, some at a time. new: gets what the sample did
+    not have."""
+    for piece in _pieces(table, preprocessing.columns, groups):
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             X = preprocessing.encode(piece)
-        if new and not said:
-            warnings.warn(f"{new[0].message}, and maybe others", stacklevel=2)
-            said = True
+        if caught and not new:
+            new.append(str(caught[0].message))
         yield np.ascontiguousarray(X, np.float64)
 
 
