@@ -24,6 +24,7 @@ import numpy as np
 
 from mlp.errors import InputError, check_is, check_whole, is_finite
 from mlp.layers.tape import Arena
+from mlp.memory import enough_memory
 from mlp.model import Model, draw
 from mlp.seeds import generator
 
@@ -82,7 +83,7 @@ def gradient_check(
         check_whole("gradient_check: most", most, 1)
     samples = model.samples(X, t, sample_weight)
     network.check_rows(samples.n, "X")
-    with backend.scope():
+    with enough_memory(backend, "gradient_check"), backend.scope():
         exact = model.to(dtype="float64")
         g = backend.empty((network.parameters,), "float64")
         arena = Arena(backend, "float64", samples.n)

@@ -437,6 +437,7 @@ def test_out_of_memory_before_the_first_step(backend, monkeypatch):
         ("predict", lambda: one.predict(X)),
         ("evaluate", lambda: one.evaluate(X, t)),
         ("value_and_gradient", lambda: one.value_and_gradient(X, t)),
+        ("gradient_check", lambda: mlp.gradient_check(one, X, t)),
     ):
         with monkeypatch.context() as patch:
             failing(backend, patch, "empty", error)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from sklearn.utils._param_validation import InvalidParameterError
 
 import mlp
 from backends import get_backend
@@ -22,6 +23,7 @@ from mlp import Dense, InputError, Model, Network, Preprocessing, Scaling, load_
 from mlp.data.tables import Column, Table
 from mlp.files import read, write_atomically
 from mlp.model_file import MODEL
+from tests import fuzz
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 3))
@@ -451,3 +453,39 @@ def test_what_is_written_is_what_can_be_read(tmp_path):
         mlp.save_model(model_of_all_parts(), path, beside="x" * (1 << 25))
     assert path.read_bytes() == before
     assert read(path, MODEL)
+
+
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+def test_what_an_estimators_file_says_beside_the_model_is_checked(tmp_path, kind):
+    """A value somewhere in it replaced, removed or added: the file is named, or what is made of it
+    is an estimator like any other, whose settings can be, which answers and learns on."""
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    y = np.array(["n", "y"])[(X[:, 0] > 0).astype(int)] if kind == "MLPClassifier" else X[:, 0]
+    short = {"hidden_layer_sizes": (3,), "max_iter": 2, "early_stopping": True}
+    more = {"class_weight": {"n": 2.0}} if kind == "MLPClassifier" else {}
+    path, bench = tmp_path / "m.safetensors", object.__new__(fuzz.Bench)
+    named = read = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = getattr(mlp, kind)(**short, **more).fit(X, y)
+        made.save(path)
+        with safe_open(path, framework="numpy") as file:
+            metadata, tensors = file.metadata(), load_file(path)
+        about = json.loads(metadata["about"])
+        for seed in range(300):
+            bench.chance = random.Random(seed)
+            text = json.dumps(about | {"beside": bench.values(about["beside"])})
+            save_file(tensors, path, {"format": metadata["format"], "about": text})
+            try:
+                found = type(made).load(path)
+            except InputError as error:
+                named += str(path) in str(error)
+                continue
+            read += 1
+            found.predict(X)
+            assert repr(found)
+            classes = {"classes": found.classes_} if kind == "MLPClassifier" else {}
+            with suppress(InvalidParameterError, InputError):
+                found.set_params(early_stopping=False, batch_size=10).partial_fit(X, y, **classes)
+    assert named + read == 300
+    assert min(named, read) > 15

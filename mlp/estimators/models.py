@@ -15,7 +15,7 @@ stamps or prices nothing is left in float32.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from backends import get_backend
 from mlp.data.labels import as_labels
-from mlp.errors import InputError, shown
+from mlp.errors import InputError, is_finite, shown
 from mlp.files import MOST, PathLike, content_of
 from mlp.formulas.activations import ACTIVATIONS, get_activation, learned
 from mlp.formulas.losses import LOSSES, get_loss
@@ -46,10 +46,35 @@ ELSEWHERE = ("backend", "checkpoint")  # parameters that no file has a say in
 
 LABELS = "biufUO"  # the kinds of dtypes of labels that a file can hold
 
-RECORDS = (
-    *("loss_", "best_loss_", "loss_curve_", "validation_losses_", "validation_scores_"),
-    *("best_validation_score_", "n_iter_", "t_", "_no_improvement_count"),
-)
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and is_finite(value))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+# What a fit has noted, and what it can be.
+RECORDS: dict[str, Callable[[Any], bool]] = {
+    "loss_": _is_number,
+    "best_loss_": _or_none(_is_number),
+    "loss_curve_": _are_numbers,
+    "validation_losses_": _or_none(_are_numbers),
+    "validation_scores_": _or_none(_are_numbers),
+    "best_validation_score_": _or_none(_is_number),
+    "n_iter_": _is_count,
+    "t_": _is_count,
+    "_no_improvement_count": _is_count,
+}
 
 
 # ------------------------------------------------------------------------------------ files
@@ -90,16 +115,26 @@ def load(cls: Any, path: PathLike, backend: Any = None) -> Any:
         if kind != _kind(is_classifier(cls())):
             raise InputError(f"the file holds an {kind}: {kind}.load reads it")
         estimator = cls(**{name: unplain(value) for name, value in parameters.items()})
+        for name in ELSEWHERE:
+            if name in parameters:
+                raise InputError(f"{name} is not for a file to say")
+        estimator._validate_params()
         _take_weights(estimator, model)
         for name in RECORDS:
             if name in about["records"]:
-                setattr(estimator, name, unplain(about["records"][name]))
-        if "classes" in about:
+                value = unplain(about["records"][name])
+                if not RECORDS[name](value):
+                    raise InputError(f"record {name} cannot be {shown(value, 60)}")
+                setattr(estimator, name, value)
+        if is_classifier(estimator):
             found = about["classes"]
             dtype = np.dtype(found["dtype"])
             if dtype.kind not in LABELS or dtype.itemsize * len(found["values"]) > MOST:
                 raise InputError(f"classes cannot be of dtype {dtype}")
             classes = np.array(found["values"], dtype)
+            kept = classes.tolist() == found["values"]
+            if classes.ndim != 1 or not kept or not np.array_equal(np.unique(classes), classes):
+                raise InputError("the classes are not those of a fit: distinct, and in order")
             _take_classes(estimator, classes, found["kind"], model.network.outputs)
         network, loss = estimator._design(estimator.alpha)
         if network.layers != model.network.layers or get_loss(loss) != model.objective.loss:
