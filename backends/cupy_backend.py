@@ -217,11 +217,11 @@ class CupyBackend(Backend):
             out[...] = source
 
     def copying(self, source: Native) -> Callable[[Native], None]:
-        copy, current = self.cupy.cuda.runtime.memcpyAsync, self.cupy.cuda.get_current_stream
+        runtime, current = self.cupy.cuda.runtime, self.cupy.cuda.get_current_stream
         start, size = source.data.ptr, source.nbytes
 
         def run(out: Native, kept: Native = source) -> None:  # holds it: its memory stays its own
-            copy(out.data.ptr, start, size, ON_DEVICE, current().ptr)
+            runtime.memcpyAsync(out.data.ptr, start, size, ON_DEVICE, current().ptr)
 
         return run
 

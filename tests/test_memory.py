@@ -339,6 +339,13 @@ def failing(owner, patch, name, error, at=1):
     patch.setattr(owner, name, fails)
 
 
+# What a call is on a CUDA device once it is bound.
+BOUND = {
+    "take": lambda backend: (Launch, "__call__"),
+    "copy": lambda backend: (backend.cupy.cuda.runtime, "memcpyAsync"),
+}
+
+
 def before_step(number, do):
     """A callback."""
 
@@ -374,8 +381,8 @@ def test_out_of_memory_in_a_step(backend, tmp_path, step, name):
     with pytest.MonkeyPatch.context() as patch:
         error = shortage(backend)
         owner = Noise if name == "begin" else backend
-        if name == "take" and backend.name.startswith("cupy"):  # which binds it
-            owner, name = Launch, "__call__"
+        if name in BOUND and backend.name.startswith("cupy"):
+            owner, name = BOUND[name](backend)
         at_step = before_step(step, lambda: failing(owner, patch, name, error))
         ended = train(one, X, t, callbacks=[at_step, noted], **RUN)
     assert ended.out_of_memory
@@ -396,7 +403,7 @@ def test_cudas_own_errors_of_memory_end_a_run_the_same(backend, kind):
     owner = next(x for x in (cuda.runtime, cuda.driver, cuda.cublas) if hasattr(x, kind))
     error = getattr(owner, kind)(3 if kind == "CUBLASError" else 2)
     with pytest.MonkeyPatch.context() as patch:
-        at = before_step(3, lambda: failing(backend, patch, "copy", error))
+        at = before_step(3, lambda: failing(cuda.runtime, patch, "memcpyAsync", error))
         ended = train(model(backend), X, t, callbacks=[at], **RUN)
     assert ended.out_of_memory
     assert f"out of memory on {backend.device_name()} in epoch 1 (" in ended.stopped
@@ -482,7 +489,10 @@ def test_out_of_memory_in_an_estimator(backend, solver):
     )
     before = [w.copy() for w in one.fit(X, t).coefs_]
     with pytest.MonkeyPatch.context() as patch:
-        failing(type(backend), patch, "copy", shortage(backend), at=6)
+        owner, name = type(backend), "copy"
+        if solver == "adam" and backend.name.startswith("cupy"):
+            owner, name = BOUND[name](backend)
+        failing(owner, patch, name, shortage(backend), at=6)
         with pytest.raises(InputError, match=r"^fit: out of memory on .* \(.* 12 bytes"):
             one.fit(X, t)
     for w, kept in zip(one.coefs_, before, strict=True):
