@@ -6,6 +6,7 @@ The nets of `nets.WORKLOADS`: so many steps with one checkpoint in the middle, w
 against the 60 seconds that are between two by default.
 """
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -55,11 +56,11 @@ def steps(units: list[int], batch: int, backend: str, many: int) -> Any:
 
 
 def pairs(train: Any, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each of so many runs without and with checkpoints, of the clock and of processors;
-    which comes first alternates."""
+    """Seconds of each of so many runs without and with checkpoints, of the clock and of processors,
+    and how many were written; which comes first alternates."""
     train(None)
     times: dict[str, list[float]] = {
-        name: [] for name in ("without", "with", "without, CPU", "with, CPU")
+        name: [] for name in ("without", "with", "without, CPU", "with, CPU", "written")
     }
     for number in range(rounds):
         for name in ("without", "with")[:: 1 if number % 2 else -1]:
@@ -68,7 +69,14 @@ def pairs(train: Any, rounds: int) -> dict[str, list[float]]:
                 train(folder if name == "with" else None)
                 times[name].append(time.perf_counter() - began)
                 times[f"{name}, CPU"].append(time.process_time() - used)
+                if name == "with":
+                    times["written"].append(max(map(number_of, os.listdir(folder))))
     return times
+
+
+def number_of(name: str) -> int:
+    """Of a checkpoint, the first is 1; 0 for the lock beside them."""
+    return int(name.partition("-")[0]) if name[0].isdigit() else 0
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -83,7 +91,10 @@ def run(options: Options) -> dict[str, Any]:
         if not options.workloads or name in options.workloads:
             found[name] = pairs(steps(units, batch, options.backend, many), rounds)
     made = Table(
-        ["array-mlp", "s without", "quartiles", "added", "quartiles", "share", "quartiles"]
+        [
+            *("array-mlp", "s without", "quartiles", "added", "quartiles", "share", "quartiles"),
+            "written",
+        ]
     )
     for name, times in found.items():
         for kind in ("", ", CPU"):
@@ -98,6 +109,7 @@ def run(options: Options) -> dict[str, Any]:
                     spread(more, 3),
                     f"{shares['median']:.1%}",
                     f"{shares['q1']:.1%} to {shares['q3']:.1%}",
+                    f"{summary(times['written'])['median']:.0f}",
                 ]
             )
     print(made)
