@@ -1,4 +1,4 @@
-"""Files of arrays with a header: tensors as safetensors has them, everything else as JSON beside.
+"""Files of arrays with a header: tensors by safetensors, everything else as JSON beside them.
 
 Files are data, never code: nothing is pickled, and reading a file runs nothing. What a file says
 of itself is held against its size, the kinds of its numbers and its checksum before anything is
@@ -31,11 +31,8 @@ import numpy as np
 from mlp.errors import InputError, shown
 
 PathLike = str | os.PathLike[str]
-Piece = bytes | memoryview  # of a file; arrays are written as they lie, without a copy
-BUFFER = 1 << 20  # bytes that are given to the system at once
 MOST = 1 << 25  # bytes of JSON beside the tensors; as objects they may take 50 times as much
-# The names of dtypes in safetensors, as far as files of ours have them.
-DTYPES = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8"}
+DTYPES = {"F32", "F64", "I32", "I64", "U8"}  # of safetensors, as far as files of ours have them
 CHECKSUM = "blake2b"  # its place in the metadata; files of earlier versions have none
 
 
@@ -44,15 +41,14 @@ def write(
 ) -> None:
     """Arrays by name, and what JSON can hold, as a file of this kind, with a checksum of both.
     InputError if it cannot be written; what was there before stays then."""
-    write_atomically(path, *packed(kind, about, tensors))
+    write_atomically(path, packed(kind, about, tensors))
 
 
-def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> list[Piece]:
-    """What `write` writes, piece by piece: the length of the header, the header as JSON, and the
-    tensors as they lie in memory, those of 8 bytes first. InputError for more JSON than `read`
-    takes."""
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    flat = {name: np.ascontiguousarray(x, x.dtype.newbyteorder("<")) for name, x in ordered}
+def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
+    """What `write` writes. InputError for more JSON than `read` takes, or what is none."""
+    from safetensors.numpy import save
+
+    flat = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     try:
         text = json.dumps(about, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -65,14 +61,7 @@ def packed(kind: str, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray
             f"{MOST >> 20} MB are read; keep less there"
         )
     metadata = {"format": kind, "about": text, CHECKSUM: _checksum(kind, text, flat)}
-    head: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name, x in flat.items():
-        start, end = end, end + x.nbytes
-        head[name] = {"dtype": DTYPES[x.dtype.str], "shape": x.shape, "data_offsets": (start, end)}
-    header = json.dumps(head, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return [len(header).to_bytes(8, "little") + header, *map(_raw, flat.values())]
+    return save(flat, metadata=metadata)
 
 
 def read(
@@ -125,9 +114,8 @@ def _no_number(text: str) -> None:
 
 
 def _tensor(file: Any, name: str) -> np.ndarray:
-    known = DTYPES.values()
-    if (dtype := file.get_slice(name).get_dtype()) not in known:
-        raise ValueError(f"tensor {shown(name)} is of {dtype}, none of {', '.join(sorted(known))}")
+    if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
+        raise ValueError(f"tensor {shown(name)} is of {dtype}, none of {', '.join(sorted(DTYPES))}")
     return np.asarray(file.get_tensor(name))
 
 
@@ -136,13 +124,8 @@ def _checksum(kind: str, about: str, tensors: Mapping[str, np.ndarray]) -> str:
     found = blake2b(json.dumps([kind, about]).encode(), digest_size=32)
     for name, x in sorted(tensors.items()):
         found.update(json.dumps([name, x.dtype.str, x.shape]).encode())
-        found.update(_raw(x))
+        found.update(x.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
-
-
-def _raw(x: np.ndarray) -> memoryview:
-    """The bytes of an array, where they lie."""
-    return x.reshape(-1).view(np.uint8).data
 
 
 def checked_path(path: Any) -> Path:
@@ -174,20 +157,20 @@ def open_regular(path: Path, buffering: int = -1) -> Any:
     return file
 
 
-def write_atomically(path: PathLike, *data: Piece) -> None:
+def write_atomically(path: PathLike, data: bytes) -> None:
     """All of it or nothing: InputError if the file cannot be written, the old one untouched."""
     path = checked_path(path)
     try:
-        put(path, *data)
+        put(path, data)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def put(path: Path, *data: Piece) -> None:
+def put(path: Path, data: bytes) -> None:
     """All of it or nothing at a place: OSError if it cannot be written, the old file untouched."""
     partial = beside(path)
     try:
-        write_new(partial, *data)
+        write_new(partial, data)
         os.replace(partial, path)
         flush_folder(path.parent)
     except OSError:
@@ -205,11 +188,11 @@ def beside(path: Path) -> Path:
     return path.parent / f".{name}.{secrets.token_hex(8)}{PARTIAL}"
 
 
-def write_new(path: Path, *data: Piece) -> None:
+def write_new(path: Path, data: bytes) -> None:
     """A file that is not there yet, on the disk when this returns; OSError if it cannot be."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    with open(file, "wb", BUFFER) as out:
-        out.writelines(data)
+    with open(file, "wb") as out:
+        out.write(data)
         out.flush()
         os.fsync(out.fileno())
 

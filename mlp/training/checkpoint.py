@@ -8,7 +8,7 @@ import numpy as np
 
 from backends import Array, Backend
 from mlp.errors import check_is
-from mlp.files import PathLike, Piece, content_of, packed, read, write_atomically
+from mlp.files import PathLike, content_of, packed, read, write_atomically
 from mlp.training.state import COUNTS, State
 
 STATE = "array-mlp state 2"  # the format
@@ -34,7 +34,7 @@ def save_state(state: State, path: PathLike, backend: Backend) -> None:
     """
     check_is("save_state: state", state, State)
     check_is("save_state: backend", backend, Backend)
-    write_atomically(path, *packed_state(on_host(state, backend)))
+    write_atomically(path, packed_state(on_host(state, backend)))
 
 
 def on_host(state: State, backend: Backend) -> State:
@@ -55,7 +55,7 @@ def is_finite(state: State) -> bool:
     return all(np.isfinite(np.asarray(x)).all() for x in (state.w, *state.vectors.values()))
 
 
-def packed_state(state: State, beside: Mapping[str, Any] | None = None) -> list[Piece]:
+def packed_state(state: State, beside: Mapping[str, Any] | None = None) -> bytes:
     """What `save_state` writes, of a state on the host; ``beside`` is kept with it."""
     about = {name: getattr(state, name) for name in (*NUMBERS, *LATER)}
     about["best_loss"] = repr(state.best_loss)  # JSON has no infinity

@@ -140,7 +140,7 @@ class Checkpoints:
         beside: dict[str, Any] = {"watch": watch, "loss": repr(loss)}
         beside |= {} if self.of is None else {"of": dict(self.of)}
         place = Path(self.folder, f"{number:06d}-epoch-{state.epoch}.safetensors")
-        put(place, *packed_state(state, beside))
+        put(place, packed_state(state, beside))
         losses[place] = math.inf if math.isnan(loss) else loss
         self._prune(losses)
 
