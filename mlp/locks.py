@@ -37,11 +37,13 @@ MOST = 1 << 12  # bytes that are read of who writes
 class Lock:
     """A folder that this program alone writes to, until `let_go`.
 
-    file: open and locked by the system; writer: where the system has no locks.
+    file: open and locked by the system; writer: where the system has no locks. Children that are
+    forked meanwhile have the file open too: they neither hold the lock after `let_go`, nor let go.
     """
 
     def __init__(self, folder: Path, file: int | None, writer: Path | None = None):
         self.folder, self.file, self.writer = folder, file, writer
+        self.process = os.getpid()
 
     def is_there(self) -> bool:
         """Whether the folder is the one that was locked, neither gone nor replaced."""
@@ -53,9 +55,12 @@ class Lock:
 
     def let_go(self) -> None:
         """Others may write to it."""
+        ours = self.process == os.getpid()
         if self.file is not None:
+            if ours:
+                _unlock(self.file)
             os.close(self.file)
-        if self.writer is not None:
+        if self.writer is not None and ours:
             with suppress(OSError):
                 self.writer.unlink()
         self.file = self.writer = None
@@ -142,6 +147,14 @@ def _system_lock(look: bool) -> Callable[[int], None] | None:
 
         return lock
     return None
+
+
+def _unlock(file: int) -> None:
+    """Let go of it for all who have the file open; on Windows to close it is enough."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 # ------------------------------------------------------------------------------ by files

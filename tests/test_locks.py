@@ -34,7 +34,7 @@ SYSTEMS = {"flock": [], "nothing": ["fcntl", "msvcrt"]}
 class Refuses:
     """A file system that has no locks, as fcntl and msvcrt say it."""
 
-    LOCK_EX = LOCK_SH = LOCK_NB = LK_NBLCK = 0
+    LOCK_EX = LOCK_SH = LOCK_NB = LOCK_UN = LK_NBLCK = 0
 
     def flock(self, *given):
         raise OSError(38, "Function not implemented")
@@ -90,6 +90,30 @@ def test_a_folder_that_is_replaced_is_another(system, tmp_path):
     other = take(tmp_path / "a")
     lock.let_go()
     assert other.is_there()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_of_the_writer_neither_holds_the_lock_nor_lets_go_of_it(tmp_path):
+    """It has the same open file, from a fork in the middle of training."""
+    lock = take(tmp_path)
+    goes, end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(end)
+        lock.let_go()
+        os.read(goes, 1)  # until the parent closes its end
+        os._exit(0)
+    bystander = os.fork()
+    if not bystander:
+        os.close(end)
+        os.read(goes, 1)
+        os._exit(0)
+    assert is_held(tmp_path)
+    lock.let_go()
+    assert not is_held(tmp_path)
+    os.close(end)
+    for process in (child, bystander):
+        os.waitpid(process, 0)
 
 
 @pytest.mark.parametrize("kind", SYSTEMS)
