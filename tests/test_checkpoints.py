@@ -104,6 +104,17 @@ def test_the_last_ones_and_the_best_stay(tmp_path):
     assert mlp.load_state(found[0]).epoch == 9
 
 
+def test_before_anything_was_watched_no_checkpoint_is_the_best(tmp_path):
+    """Also where greater is better: of the first epoch's checkpoints none stays for that."""
+    kept = Checkpoints(tmp_path, "2 steps", keep=1)
+    about = RUN | {"watch": "accuracy", "metrics": ("accuracy",)}
+    result = train(model(), X, t, checkpoint=kept, callbacks=[waits], **about)
+    found = [mlp.load_state(path) for path in kept.found()]
+    best = max(result.history["validation_accuracy"])
+    assert all(state.epoch > 0 for state in found)
+    assert best in [state.history["validation_accuracy"][-1] for state in found]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("60s", (60, "s")), ("1.5 min", (90, "s")), ("2h", (7200, "s")), ("1 epoch", (1, "epoch"))],
@@ -167,6 +178,24 @@ def test_every_damage_is_named_and_the_checkpoint_before_is_used(tmp_path, befor
             warnings.simplefilter("always")
             assert Checkpoints(folder).newest() is None
         assert ["00000" in str(w.message) for w in said] == [True, True]
+
+
+def test_what_cannot_be_read_is_set_aside_and_not_lost(tmp_path):
+    """It may be of a later version, whole, or for other users' eyes."""
+    kept = Checkpoints(tmp_path, "1 epoch")
+    state = train(model(), X, t, checkpoint=kept, **RUN).state
+    newest, before = kept.found()[:2]
+    tensors = load_file(newest)
+    with safe_open(newest, framework="numpy") as file:
+        about = file.metadata() | {"format": "array-mlp state 3"}
+    save_file(tensors, newest, about)
+    later = newest.read_bytes()
+    with pytest.warns(UserWarning, match="is array-mlp state 3, not .*the checkpoint before it"):
+        state = kept.newest()
+    assert state.epoch == mlp.load_state(before).epoch
+    train(model(), X, t, checkpoint=kept, state=state, **RUN)
+    assert newest.with_name(f"{newest.name}.damaged").read_bytes() == later
+    assert kept.newest().epoch == 6
 
 
 def test_a_run_goes_on_from_a_folder_of_before(tmp_path):

@@ -136,12 +136,13 @@ class Checkpoints:
         if losses is None:
             losses = {path: _loss(path) for path in reversed(self.found())}
         number = _number(next(reversed(losses))) + 1 if losses else 1
-        loss = sign * (state.history.get(watch) or [math.inf])[-1]
+        watched = state.history.get(watch)
+        loss = _known(sign * watched[-1]) if watched else math.inf
         beside: dict[str, Any] = {"watch": watch, "loss": repr(loss)}
         beside |= {} if self.of is None else {"of": dict(self.of)}
         place = Path(self.folder, f"{number:06d}-epoch-{state.epoch}.safetensors")
         put(place, packed_state(state, beside))
-        losses[place] = math.inf if math.isnan(loss) else loss
+        losses[place] = loss
         self._prune(losses)
 
     def _prune(self, losses: dict[Path, float]) -> None:
@@ -190,9 +191,14 @@ def _number(path: Path) -> int:
 def _loss(path: Path) -> float:
     """The watched loss of a checkpoint; infinite where it is not known."""
     with suppress(InputError, KeyError, TypeError, ValueError):
-        loss = float(content(path)[1]["loss"])
-        return math.inf if math.isnan(loss) else loss
+        return _known(float(content(path)[1]["loss"]))
     return math.inf
+
+
+def _known(loss: float) -> float:
+    """A loss, infinite where it is no number: such a checkpoint is not the best one. -inf stands in
+    files of before, where nothing had been watched yet."""
+    return loss if math.isfinite(loss) else math.inf
 
 
 def parsed(every: object) -> tuple[float, str] | None:
@@ -279,8 +285,8 @@ class Writer:
         try:
             remove_partial(folder)
             for path in reversed(self.checkpoints.found()):
-                if damage(path):
-                    remove(path)
+                if damage(path):  # or of a later version, or not for our eyes: nothing is lost
+                    os.replace(path, path.with_name(f"{path.name}.damaged"))
                 else:
                     self.losses[path] = _loss(path)
         except OSError as error:
