@@ -17,8 +17,8 @@ in the series log(1 + f) = s (2 + R(s²)),
 
 ln 2 is the sum of two numbers, of which n times the first is exact. 2^n is written into the bits of
 a number: the last bits of n + M, where M is so large that sums with it are whole numbers, shifted
-to where the exponent is. Within 1.1 units in the last place of the exact value for (1), 1 for (4), 2
-for (2) and (5), 2.5 for (3), in both dtypes (tests/test_elementary.py); NumPy's are within 0.6 to 4.
+to where the exponent is. Within 1.1 units in the last place of the exact value for (1), 1 for (4),
+2 for (2) and (5), 2.5 for (3), in both dtypes (tests/test_elementary.py); NumPy's: 0.6 to 4.
 
 Sources: (1), (2) W. J. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980,
 chapter 6; (4), (5) K. C. Ng, FDLIBM, e_log.c and s_log1p.c, for the order of the terms.
