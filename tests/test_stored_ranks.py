@@ -188,6 +188,7 @@ OPTIONS = {
     "three epochs, odd batches": {"epochs": 3, "batch_size": 1001},
     "batches beyond a buffer": {"batch_size": 20_000},
     "all in one batch": {"batch_size": "full"},
+    "weights, shards without rows": {"weighted": True, "batch_size": N // 4},  # the last has one
 }
 
 

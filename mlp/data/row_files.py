@@ -178,6 +178,8 @@ class RowFile:
 
     def _in_order(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the buffers, by their numbers."""
+        if not len(rows):  # of a rank, or a shard, that has none of a batch
+            return np.empty((0, self.width), self.dtype)
         block, at = np.divmod(rows, BLOCK)
         buffer = self.buffer[block]
         one = bool((buffer == buffer[0]).all())
