@@ -169,7 +169,7 @@ def run(options: Options) -> dict[str, Any]:
             "serial": {n: serial(times, n) for n in times if n.startswith("array-mlp")},
         }
         print(table(times), flush=True)
-        shards = shards_paying([batch * m * k for m, k in itertools.pairwise(units)])
+        shards = shards_paying(batch, [batch * m * k for m, k in itertools.pairwise(units)])
         if options.backend == "numpy" and shards > 1:
             print(f"{shards} shards: all cores work beside the products too", flush=True)
         elif options.backend == "numpy":

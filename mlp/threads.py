@@ -39,9 +39,12 @@ SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_
 
 # Multiply-adds of a product for which one more thread pays, and of a batch for which one more shard
 # does (docs/parallel.md): two threads gained nothing or little up to 2 million, and as much as they
-# ever do from 7 million on; two shards did so from 80 million on, and did not at 48.
+# ever do from 7 million on; two shards did so from 80 million on, and did not at 48. And the fewest
+# rows of a shard: each reads all weights and adds a whole gradient, which takes as long as a pass of
+# some 20 or 30 rows (`mlp.parallel.cost`, eq. 3), and of few it costs more than it saves.
 PAYS = 3_000_000
 CUT_PAYS = 32_000_000
+ROWS_PAY = 64
 MOST = 1 << 20  # threads; no system has more, and libraries take the number as an int of 32 bits
 
 
@@ -128,20 +131,22 @@ def paying(products: Iterable[int]) -> int:
     return max(1, int(sum(f * f for f in sizes) / max(sum(sizes), 1.0) / PAYS))
 
 
-def shards_paying(products: Iterable[int]) -> int:
+def shards_paying(rows: int, products: Iterable[int]) -> int:
     """In how many shards a batch of these products, of f_i multiply-adds each, is trained as fast
     by threads that take a shard each as by products in threads: of the threads that there are,
     the largest power of two up to
 
-        Σ f_i / 32,000,000                                          and 1 where none is above 1
+        min(Σ f_i / 32,000,000, rows / 64)                          and 1 where none is above 1
 
     It depends on sizes and on that number of threads alone, for the reason of `paying`.
 
     >>> with limited(4):
-    ...     shards_paying([256 * 784 * 512, 256 * 512 * 512]), shards_paying([200 * 784 * 100])
-    (4, 1)
+    ...     shards_paying(256, [256 * 784 * 512, 256 * 512 * 512])
+    ...     shards_paying(200, [200 * 784 * 100]), shards_paying(8, [8 * 4096 * 4096])
+    4
+    (1, 1)
     """
-    most = max(1, min(threads_there(), sum(products) // CUT_PAYS))
+    most = max(1, min(threads_there(), sum(products) // CUT_PAYS, rows // ROWS_PAY))
     return 1 << (most.bit_length() - 1)
 
 

@@ -319,14 +319,22 @@ def test_estimators_take_no_more_than_pay(monkeypatch, solver, method):
 
 @pytest.mark.parametrize("there", [1, 2, 3, 6, 16])
 def test_shards_by_sizes(there):
-    """A power of two, as many as there are threads at most, more for larger nets."""
+    """A power of two, as many as there are threads at most, more for larger nets and batches."""
     most = 1 << (there.bit_length() - 1)
     with limited(there):
-        found = [threads.shards_paying([threads.CUT_PAYS * k // 2] * 2) for k in range(40)]
+        found = [threads.shards_paying(4096, [threads.CUT_PAYS * k // 2] * 2) for k in range(40)]
+        rows = [threads.shards_paying(k * threads.ROWS_PAY - 1, [10**12]) for k in (1, 2, 3, 5)]
     assert found == sorted(found)
     assert found[:4] == [1, 1, min(2, most), min(2, most)]
     assert found[-1] == most
     assert all(k & (k - 1) == 0 for k in found)
+    assert rows == [1, 1, min(2, most), min(4, most)]
+
+
+def cut_from(monkeypatch, size):
+    """Batches are cut from so many multiply-adds a shard on, however few their rows."""
+    monkeypatch.setattr(threads, "CUT_PAYS", size)
+    monkeypatch.setattr(threads, "ROWS_PAY", 1)
 
 
 def cut(**options):
@@ -337,7 +345,7 @@ def cut(**options):
 
 
 def test_large_nets_are_cut_by_themselves(monkeypatch):
-    monkeypatch.setattr(threads, "CUT_PAYS", 1000)
+    cut_from(monkeypatch, 1000)
     about = {"batch_size": 50, "validation": 0.3, "target_loss": 1e-9}
     shards, done = cut(**about)
     assert shards == 2
@@ -354,7 +362,7 @@ def test_large_nets_are_cut_by_themselves(monkeypatch):
 
 
 def test_runs_in_several_threads_of_python_are_cut_alike(monkeypatch):
-    monkeypatch.setattr(threads, "CUT_PAYS", 1000)
+    cut_from(monkeypatch, 1000)
     alone = cut(batch_size=50)
     with ThreadPoolExecutor(3) as pool:
         for found in pool.map(lambda _: cut(batch_size=50), range(6)):
@@ -367,7 +375,7 @@ def test_runs_in_several_threads_of_python_are_cut_alike(monkeypatch):
     {"parallel": {"shards": "none"}},
 ], ids=str)  # fmt: skip
 def test_what_needs_whole_batches_has_them(monkeypatch, options):
-    monkeypatch.setattr(threads, "CUT_PAYS", 1000)
+    cut_from(monkeypatch, 1000)
     size = "full" if options.get("optimizer") == "lbfgs" else 50
     assert cut(batch_size=size, **options)[0] is None
 
@@ -376,7 +384,7 @@ def test_a_fit_is_cut_and_a_partial_fit_is_not(monkeypatch):
     about = {"random_state": 1, "hidden_layer_sizes": (9,), "early_stopping": True}
     found = {}
     for cuts in (1000, 10**12):
-        monkeypatch.setattr(threads, "CUT_PAYS", cuts)
+        cut_from(monkeypatch, cuts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fitted = MLPRegressor(max_iter=4, **about).fit(X, T.ravel())

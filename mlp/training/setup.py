@@ -90,7 +90,7 @@ def with_shards(settings: Settings, model: Model, rows: int, group: Group) -> Se
         return settings
     if model.backend.workers(2) == 1:
         return settings
-    shards = shards_paying(products(model, rows))
+    shards = shards_paying(rows, products(model, rows))
     return settings if shards == 1 else replace(settings, parallel={"shards": shards})
 
 
