@@ -109,11 +109,12 @@ def one_each() -> Iterator[None]:
 def threads_there() -> int:
     """How many threads a rule may use: as many as somebody has said, or as BLAS has. What other
     runs in this process limit by a rule of theirs does not count."""
-    limits = list(_limits)
-    said = [limit for limit in limits if limit.given]
-    if said:
-        return said[-1].there
-    return limits[0].there if limits else blas_threads()
+    with _lock:  # not between a limit that another thread sets and the account of it
+        limits = list(_limits)
+        said = [limit for limit in limits if limit.given]
+        if said:
+            return said[-1].there
+        return limits[0].there if limits else blas_threads()
 
 
 def paying(products: Iterable[int]) -> int:

@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -368,6 +369,20 @@ def test_runs_in_several_threads_of_python_are_cut_alike(monkeypatch):
         for found in pool.map(lambda _: cut(batch_size=50), range(6)):
             assert found[0] == alone[0] == 2
             assert (found[1].model.w == alone[1].model.w).all()
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_what_there_is_is_asked_while_no_other_thread_limits_it():
+    """Not between the limit of one that begins and the account of it."""
+    there = threads.threads_there()
+    with ThreadPoolExecutor(1) as pool:
+        with threads._lock:
+            found = pool.submit(threads.threads_there)
+            time.sleep(0.05)
+            held = ExitStack()
+            held.enter_context(threads.one_each())
+        assert found.result() == there
+        held.close()
 
 
 @pytest.mark.parametrize("options", [
