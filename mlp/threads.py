@@ -40,8 +40,8 @@ SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_
 # Multiply-adds of a product for which one more thread pays, and of a batch for which one more shard
 # does (docs/parallel.md): two threads gained nothing or little up to 2 million, and as much as they
 # ever do from 7 million on; two shards did so from 80 million on, and did not at 48. And the fewest
-# rows of a shard: each reads all weights and adds a whole gradient, which takes as long as a pass of
-# some 20 or 30 rows (`mlp.parallel.cost`, eq. 3), and of few it costs more than it saves.
+# rows of a shard: each reads all weights and adds a whole gradient, which takes as long as a pass
+# of some 20 or 30 rows (`mlp.parallel.cost`, eq. 3), and of few it costs more than it saves.
 PAYS = 3_000_000
 CUT_PAYS = 32_000_000
 ROWS_PAY = 64
