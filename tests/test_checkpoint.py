@@ -386,3 +386,12 @@ def test_places_that_cannot_be_written(saved):
             save_model(small_model(), path)
     with pytest.raises(InputError, match=r"cannot be written: Is a directory"):
         save_model(small_model(), saved.parent)
+
+
+def test_a_state_may_hold_numbers_of_numpy(tmp_path):
+    """As a callback sets a learning rate."""
+    state = train(small_model(), X, X[:, :2], epochs=2).state
+    state.learning_rate, state.step, state.seconds = np.float32(0.5), np.int64(7), np.float32(0.25)
+    save_state(state, tmp_path / "s", get_backend("numpy"))
+    found = load_state(tmp_path / "s")
+    assert (found.learning_rate, found.step, found.seconds) == (0.5, 7, 0.25)

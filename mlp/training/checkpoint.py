@@ -57,8 +57,9 @@ def is_finite(state: State) -> bool:
 
 def packed_state(state: State, beside: Mapping[str, Any] | None = None) -> bytes:
     """What `save_state` writes, of a state on the host; ``beside`` is kept with it."""
-    about = {name: getattr(state, name) for name in (*NUMBERS, *LATER)}
-    about["best_loss"] = repr(state.best_loss)  # JSON has no infinity
+    about: dict[str, Any] = {name: int(getattr(state, name)) for name in COUNTS}  # NumPy's too
+    about |= {name: float(getattr(state, name)) for name in ("learning_rate", *LATER)}
+    about["best_loss"] = repr(float(state.best_loss))  # JSON has no infinity
     about["history"] = list(state.history)
     if beside is not None:
         about["beside"] = dict(beside)
