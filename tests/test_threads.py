@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
+from backends import Memory
+from backends.numpy_backend import NumpyBackend
 from mlp import Dense, InputError, MLPRegressor, Model, Network, threads, train
 from mlp.layers.tape import Tape
 from mlp.threads import limited, share_of_cores
@@ -338,10 +340,12 @@ def cut_from(monkeypatch, size):
     monkeypatch.setattr(threads, "ROWS_PAY", 1)
 
 
-def cut(**options):
+def cut(also=(), **options):
     """The shards that a run's batches are cut into, and its result."""
     seen = []
-    done = train(model(), X, T, epochs=2, callbacks=[lambda run: seen.append(run)], **options)
+    done = train(
+        model(), X, T, epochs=2, callbacks=[lambda run: seen.append(run), *also], **options
+    )
     return seen[0].settings.shards, done
 
 
@@ -369,6 +373,25 @@ def test_runs_in_several_threads_of_python_are_cut_alike(monkeypatch):
         for found in pool.map(lambda _: cut(batch_size=50), range(6)):
             assert found[0] == alone[0] == 2
             assert (found[1].model.w == alone[1].model.w).all()
+
+
+def test_a_batch_stays_whole_where_its_shards_do_not_fit(monkeypatch):
+    cut_from(monkeypatch, 1000)
+    plans = []
+
+    def shards(**about):
+        looks = [lambda run: plans.append(run.plan)]
+        return cut(batch_size=50, validation=0.3, also=looks, **about)[0]
+
+    assert [shards(), shards(parallel={"shards": "none"})] == [2, None]
+    in_shards, whole = plans[0].needed, plans[-1].needed
+    assert whole < in_shards
+    for free, expected in ((in_shards, 2), (in_shards - 1, None), (whole, None)):
+        monkeypatch.setattr(NumpyBackend, "memory", lambda self, free=free: Memory(free))
+        assert shards() == expected
+        assert plans[-1].needed == (in_shards if expected else whole)
+    with pytest.raises(InputError, match="the largest batch_size that fits"):
+        shards(parallel={"shards": 2})
 
 
 @pytest.mark.usefixtures("nothing_said")

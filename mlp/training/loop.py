@@ -60,7 +60,7 @@ from mlp.training.ranks import about_ranks, aligned
 from mlp.training.run import EVENTS, Result, Run, hooks_of, interruptible, only_looks
 from mlp.training.search import Search
 from mlp.training.settings import Options, Settings
-from mlp.training.setup import Setup, products, with_shards
+from mlp.training.setup import Setup, products
 from mlp.training.state import State
 from mlp.training.step import WHOLE, Recorded, Step, Turn
 
@@ -133,7 +133,8 @@ def train(
             plan = plan_for(model, *parts, settings, kept is not None, group)
             plan.check()
             rows = settings.rows_of_a_batch(parts[0].n)
-            settings = with_shards(settings, model, rows, group)
+            if plan.shards is not None:  # as the settings say, or left open, as many as pay
+                settings = replace(settings, parallel={"shards": plan.shards})
             if settings.initialize == "data" and state is None:
                 model = from_data(model, parts[0], settings.seed)
         if group.size > 1 and settings.initialize == "data":  # a copy, on this kind of CPU

@@ -38,7 +38,7 @@ class Plan:
     with patience the best ones. streamed: whether the rows to train on, and the validation rows,
     stay on the host and are sent batch by batch. locked: bytes of the host's memory that are
     page-locked for copies, at most. at: the plan with another batch_size. whole: whether the rule
-    needs all rows in one batch.
+    needs all rows in one batch. shards: that a batch is cut into, None if it is not.
     """
 
     parts: dict[str, int]
@@ -50,6 +50,7 @@ class Plan:
     locked: int
     at: Callable[[int], "Plan"] = field(repr=False, compare=False)
     whole: bool = False
+    shards: int | None = None
 
     @property
     def needed(self) -> int:
@@ -222,21 +223,31 @@ def plan_for(
     group: Group = ALONE,
 ) -> Plan:
     """The plan for these rows; copies: with room for one of the state. Data that the backend would
-    keep on the device, but that leave no room for the rest there, are streamed."""
+    keep on the device, but that leave no room for the rest there, are streamed. Where nobody says
+    a number of shards, batches are cut into as many as pay (`mlp.training.setup.with_shards`), but
+    stay whole where those do not fit and a whole one does: each shard has a gradient of its own."""
     memory, device = model.backend.memory(), model.backend.device_name()
 
     def at(size: int) -> Plan:
-        found = with_data(size, None)
+        whole = replace(settings, batch_size=size)
+        found = with_settings(with_shards(whole, model, size, group))
+        if not found.fits and found.shards != whole.shards:
+            one = with_settings(whole)
+            found = one if one.fits else found
+        return found
+
+    def with_settings(settings: Settings) -> Plan:
+        found = with_data(settings, None)
         if not found.fits and isinstance(samples.X, np.ndarray) and not found.streamed[0]:
-            streamed = with_data(size, True)
+            streamed = with_data(settings, True)
             found = streamed if streamed.fits else found
         return found
 
-    def with_data(size: int, streamed: bool | None) -> Plan:
+    def with_data(settings: Settings, streamed: bool | None) -> Plan:
         count = Count(model.backend)
         held = Setup(
             model,
-            with_shards(replace(settings, batch_size=size), model, size, group),
+            settings,
             samples,
             held_out,
             backend=count,
@@ -255,7 +266,7 @@ def plan_for(
         watched = held.feed_held_out
         places = held.feed.stream is not None, watched is not None and watched.stream is not None
         parts = {name: found for name, found in count.bytes.items() if found}
-        about = samples.n, places, device, memory, count.locked, at, settings.searches
-        return Plan(parts, max(held.sizes), *about)
+        about = samples.n, places, device, memory, count.locked, at
+        return Plan(parts, max(held.sizes), *about, settings.searches, settings.shards)
 
     return at(settings.rows_of_a_batch(samples.n))
