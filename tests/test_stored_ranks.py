@@ -6,6 +6,7 @@ import pytest
 import mlp
 from mlp import Dense, InputError, Model, Network, Scaling, open_rows
 from mlp.app.config import load
+from mlp.app.fingerprint import differences, fingerprint
 from mlp.app.prepare import new_model, read_parts, samples_of
 from mlp.data.order import BLOCK, BUFFER, BlockOrder, Wanted
 from mlp.data.row_files import OpenFile, Part
@@ -310,3 +311,20 @@ def test_a_run_is_prepared_from_a_part_of_the_file_by_each_rank(file, tmp_path):
         np.testing.assert_array_equal(model.w, one.w)
         assert count < 0.35 * everything
     assert sum(count for *_, count in found) < 1.1 * everything
+
+
+def test_rows_are_known_again_in_another_file(tmp_path):
+    """With other columns beside them, and in another format: what a run was of may move."""
+    X = rng(4).normal(size=(1 << 16, 5))
+    X[:, 4] = rng(5).integers(0, 3, len(X))
+    path, found = tmp_path / "a.toml", []
+    about = TOML.replace('sample_weight = "x_5"', "inputs = ['x_0', 'x_1', 'x_2', 'x_3']")
+    wide = np.column_stack([X, X, X])
+    for kind, x in (("npy", X), ("npy", wide), ("parquet", X)):
+        path.write_text(about.format(file=write(tmp_path, kind, x).as_posix()))
+        config = load(path)
+        parts = read_parts(config)
+        samples = samples_of(new_model(config, parts, mlp.get_backend("numpy")), parts, config)
+        found.append(fingerprint(config, samples))
+        assert not differences(found[0], found[-1])
+        assert "blake2b of pieces" in found[-1]["rows"]["train"]
