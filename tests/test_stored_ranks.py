@@ -178,6 +178,39 @@ def test_a_rank_that_fails_alone_leaves_none_waiting(file, monkeypatch, whose, w
         assert ("nowhere.npy" if what == "the file" else "the disk fails") in said
 
 
+@pytest.mark.parametrize("whose", [0, 1])
+@pytest.mark.parametrize("batch_size", [512, "full"])
+def test_a_disk_that_fails_a_rank_in_the_middle_ends_all(file, monkeypatch, whose, batch_size):
+    """Also where it is found out as rows are read ahead."""
+    whole, failing = OpenFile.read_into, []
+
+    def fail(self, start, out):
+        if self in failing:
+            raise InputError("the disk fails")
+        whole(self, start, out)
+
+    monkeypatch.setattr(OpenFile, "read_into", fail)
+
+    def job(group):
+        rows = rows_of(file, group)
+
+        class Fails:
+            every_rank = True
+
+            def on_batch_end(self, run):
+                if group.rank == whose and run.state.step == 3:
+                    failing.append(rows.X.file.file)
+
+        model = Model(Network(4, [Dense(3)]), "cross_entropy")
+        about = {"epochs": 9, "batch_size": batch_size, "target_loss": 1e-9}
+        with pytest.raises(InputError) as caught:
+            mlp.train(model, rows, group=group, callbacks=[Fails()], **about)
+        return str(caught.value)
+
+    for said in on_ranks(2, job):
+        assert f"rank {whose} of 2, on thread {whose}: the disk fails" in said
+
+
 # --- training ------------------------------------------------------------------------------------
 
 OPTIONS = {

@@ -353,11 +353,12 @@ class Stream:
     def send(self, rows: Rows) -> None:
         """Gather these rows and start their copy."""
         self.buffers.reverse()
-        self.sent, self.count = rows, self._count(rows)
+        self.sent, self.count = None, self._count(rows)
         for name, staging in self.buffers[0].items():
             staging.wait()
             _gather_on_host(self.source[name], rows, staging.host[: self.count])
             staging.send(self.count)
+        self.sent = rows  # all of them
 
     def receive(self, rows: Rows) -> dict[str, Array]:
         """The rows on the device, by name; sent now if they were not announced."""

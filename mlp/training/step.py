@@ -10,6 +10,7 @@ itself looks up which batch it is, in tables that are sent once an epoch.
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -197,9 +198,11 @@ class Step:
 
     def ahead(self, feed: Feed, rows: Rows) -> None:
         """These are the next rows that a call will be given."""
-        if self.shards is not None:
-            rows = rows[0]  # the others follow when they are asked for
-        feed.ahead(rows)
+        if self.shards is None:
+            feed.ahead(rows)
+            return
+        with suppress(Exception):  # of this rank: said to all when the rows are asked for
+            feed.ahead(rows[0])  # as the other shards' are then
 
     def follow(self) -> None:
         """Others than these steps may have changed w: what products read of it is made anew."""
