@@ -10,8 +10,8 @@ from mlp.app.fingerprint import differences, fingerprint
 from mlp.app.prepare import new_model, read_parts, samples_of
 from mlp.data.order import BLOCK, BUFFER, BlockOrder, Wanted
 from mlp.data.row_files import OpenFile, Part
-from mlp.data.stored import labels_of
-from mlp.data.stored_tables import scaled
+from mlp.data.stored import labels_of, opened
+from mlp.data.stored_tables import _coded, code_stored, scaled
 from mlp.parallel.group import ALONE
 from tests.thread_group import on_ranks
 
@@ -272,6 +272,21 @@ def test_a_table_is_understood_as_by_one_process(tmp_path):
             for a, b in zip(vars(part).values(), vars(about[1][name]).values(), strict=True):
                 if isinstance(a, Part):
                     np.testing.assert_array_equal(a[:], b[:])
+
+
+def test_coding_rows_leaves_the_filters_of_warnings_to_others(tmp_path, monkeypatch):
+    """They are the process's, and a thread codes rows ahead; what is new is said at the end."""
+    X = table(3 * BLOCK)[:, :1]
+    words = np.repeat(["a", "b", "c"], BLOCK)
+    sample = mlp.Preprocessing.fit({"x_0": X[:, 0], "word": words}, scaling="none")
+    packed = opened(write(tmp_path, "parquet", X, word=np.repeat("d", len(X))))
+    with monkeypatch.context() as patch:
+        patch.setattr("warnings.catch_warnings", lambda **about: pytest.fail("a filter"))
+        rows = np.concatenate(list(_coded(packed, sample, new := [])))
+    assert rows.shape == (len(X), len(sample.names))
+    assert "'d'" in new[0]
+    with pytest.warns(UserWarning, match="'d'.*, and maybe others"):
+        code_stored(packed, sample)
 
 
 @pytest.mark.parametrize("shards", [None, 4])

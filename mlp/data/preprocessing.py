@@ -374,22 +374,28 @@ class Preprocessing:
         A table has its columns in any order; an array in that of `columns`. Raises InputError
         naming columns that are missing, and values that cannot be coded.
         """
+        X, new = self._coded(table)
+        if new:
+            warnings.warn(new, stacklevel=3)
+        return X
+
+    def _coded(self, table: Any) -> tuple[np.ndarray, str]:
+        """What `encode` gives and what it warns of, "" if there is nothing."""
         table = by_name(as_table(table, self.columns), self.columns)
         if self.missing is not None:
             table = table.with_gaps(self.missing)
         if not len(table):
-            return np.empty((0, len(self.names)))
+            return np.empty((0, len(self.names))), ""
         if self.plain and table.array is not None:
-            return table.array
+            return table.array, ""
         if self.strict:
             refuse_gaps(table, self.columns)
         used = [code for code in self.codes if code.kind != "leave out"]
         parts = [code.encode(table[code.name], table.source, table.lines) for code in used]
-        if new := [text for _, text in parts if text is not None]:
-            warnings.warn(f"{table.source}: {'; '.join(new)}", stacklevel=3)
+        new = [text for _, text in parts if text is not None]
         X = np.concatenate([x.reshape(len(table), -1) for x, _ in parts], axis=1)
         check_finite(X, self.names, table.source)
-        return X
+        return X, f"{table.source}: {'; '.join(new)}" if new else ""
 
     def apply(self, table: Any) -> np.ndarray:
         """The columns as numbers, scaled: (n, len(names)) float64."""

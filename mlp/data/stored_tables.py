@@ -160,11 +160,9 @@ def _coded(
     """The rows of these groups, or all, as numbers, some at a time. new: gets what the sample did
     not have."""
     for piece in _pieces(table, preprocessing.columns, groups):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            X = preprocessing.encode(piece)
-        if caught and not new:
-            new.append(str(caught[0].message))
+        X, text = preprocessing._coded(piece)  # no filter of warnings: a thread may read ahead
+        if text and not new:
+            new.append(text)
         yield np.ascontiguousarray(X, np.float64)
 
 
