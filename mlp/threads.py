@@ -41,10 +41,11 @@ SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_
 # does (docs/parallel.md): two threads gained nothing or little up to 2 million, and as much as they
 # ever do from 7 million on; two shards did so from 80 million on, and did not at 48. And the fewest
 # rows of a shard: each reads all weights and adds a whole gradient, which takes as long as a pass
-# of some 20 or 30 rows (`mlp.parallel.cost`, eq. 3), and of few it costs more than it saves.
+# of some 20 or 30 rows (`mlp.parallel.cost`, eq. 3): two of 128 rows took 1.05 of the whole batch's
+# time on a quiet machine, two of 256 rows and more took 0.94 to 0.98.
 PAYS = 3_000_000
 CUT_PAYS = 32_000_000
-ROWS_PAY = 64
+ROWS_PAY = 256
 MOST = 1 << 20  # threads; no system has more, and libraries take the number as an int of 32 bits
 
 
@@ -137,12 +138,12 @@ def shards_paying(rows: int, products: Iterable[int]) -> int:
     by threads that take a shard each as by products in threads: of the threads that there are,
     the largest power of two up to
 
-        min(Σ f_i / 32,000,000, rows / 64)                          and 1 where none is above 1
+        min(Σ f_i / 32,000,000, rows / 256)                         and 1 where none is above 1
 
     It depends on sizes and on that number of threads alone, for the reason of `paying`.
 
     >>> with limited(4):
-    ...     shards_paying(256, [256 * 784 * 512, 256 * 512 * 512])
+    ...     shards_paying(2048, [2048 * 256 * 1024, 2048 * 1024 * 1024])
     ...     shards_paying(200, [200 * 784 * 100]), shards_paying(8, [8 * 4096 * 4096])
     4
     (1, 1)
