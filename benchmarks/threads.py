@@ -1,9 +1,10 @@
 """A step in the threads that pay, in one, in all; and its batch cut into shards, each in a thread.
 
-The threads that pay are those of `mlp.threads.paying`, which `mlp.train` takes where nobody says a
-number. Shards, one for each core, are what `parallel = {shards = N}` trains with, each multiplying
-in one thread. Each is timed twice: alone, and beside one process that keeps a core busy. Alone is
-as quiet as the machine is, so other jobs count in both.
+The threads that pay are those of `mlp.threads.paying`, which `mlp.train` takes for whole batches
+where nobody says a number. Shards, the largest power of two up to the cores, are what `parallel =
+{shards = N}` and large nets train with, each multiplying in one thread. Each is timed twice: alone,
+and beside one process that keeps a core busy. Alone is as quiet as the machine is, so other jobs
+count in both.
 """
 
 import subprocess
@@ -46,7 +47,7 @@ def ours(
     shards: bool = False,
     **about: Any,
 ) -> Contender:
-    """A step in so many threads; None: in those that pay. shards: as many as there are cores."""
+    """A step in so many threads; None: in those that pay. shards: one for each core, or fewer."""
     from mlp.app.backend_times import trained_step
     from mlp.parallel.crew import crew_of, one_by_one
 
@@ -55,7 +56,7 @@ def ours(
     sizes = model.network.matrices
     threads = threads or min(paying(batch * size for size in sizes), usable_cores())
     threadpool_limits(threads)  # as long as the process lives
-    number = 1 << (usable_cores() - 1).bit_length() if shards else None  # a power of two
+    number = 1 << (usable_cores().bit_length() - 1) if shards else None  # a power of two
     crew = nets.HELD.enter_context(crew_of(model.backend, number)) if number else one_by_one
     X, t = nets.data(units, 4 * batch, kind.dtype)
     orders = nets.orders(4 * batch, batch)

@@ -41,8 +41,8 @@ SAID = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_
 # does (docs/parallel.md): two threads gained nothing or little up to 2 million, and as much as they
 # ever do from 7 million on; two shards did so from 80 million on, and did not at 48. And the fewest
 # rows of a shard: each reads all weights and adds a whole gradient, which takes as long as a pass
-# of some 20 or 30 rows (`mlp.parallel.cost`, eq. 3): two of 128 rows took 1.05 of the whole batch's
-# time on a quiet machine, two of 256 rows and more took 0.94 to 0.98.
+# of some 20 or 30 rows (`mlp.parallel.cost`, eq. 3): two of 128 rows took 1.02 to 1.07 of the whole
+# batch's time on a quiet machine, two of 256 rows and more took 0.93 to 0.98.
 PAYS = 3_000_000
 CUT_PAYS = 32_000_000
 ROWS_PAY = 256

@@ -103,9 +103,9 @@ class Objective:
         if not fits(self.loss, last):
             raise InputError(
                 f"loss {shown(name)} includes the output unit {shown(unit)}: the last layer's "
-                "activation "
-                f"must be {shown(unit)} or 'identity', not {shown(network.layers[-1].label)}; with "
-                f"this activation use one of {', '.join(fitting(last))}"
+                f"activation must be {shown(unit)} or 'identity', not "
+                f"{shown(network.layers[-1].label)}; with this activation use one of "
+                f"{', '.join(fitting(last))}"
             )
         if learned(last, network.outputs):
             raise InputError(

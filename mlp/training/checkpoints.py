@@ -189,9 +189,16 @@ def _number(path: Path) -> int:
 
 
 def _loss(path: Path) -> float:
-    """The watched loss of a checkpoint; infinite where it is not known."""
-    with suppress(InputError, KeyError, TypeError, ValueError):
-        return _known(float(content(path)[1]["loss"]))
+    """The watched loss of a checkpoint; infinite where it is damaged."""
+    with suppress(InputError):
+        return _watched(content(path)[1])
+    return math.inf
+
+
+def _watched(beside: Mapping[str, Any]) -> float:
+    """The watched loss that stands beside a state; infinite where none does."""
+    with suppress(KeyError, TypeError, ValueError):
+        return _known(float(beside["loss"]))
     return math.inf
 
 
@@ -285,10 +292,10 @@ class Writer:
         try:
             remove_partial(folder)
             for path in reversed(self.checkpoints.found()):
-                if damage(path):  # or of a later version, or not for our eyes: nothing is lost
+                try:
+                    self.losses[path] = _watched(content(path)[1])
+                except InputError:  # or of a later version, or not for our eyes: nothing is lost
                     os.replace(path, path.with_name(f"{path.name}.damaged"))
-                else:
-                    self.losses[path] = _loss(path)
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
         if not state.step and self.losses:
