@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,6 +30,11 @@ from mlp.errors import InputError
 from mlp.memory import ON_DISK, check_host
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+# A header is parsed by `ast`, of which several threads at once fail now and then on Python 3.11
+# ("AST constructor recursion depth mismatch").
+_parsing = Lock()
 
 
 # ------------------------------------------------------------------------------ NPY, NPZ
@@ -89,7 +95,8 @@ def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = form.read_magic(stream)
     # Version 3.0 differs from 2.0 in how the names of fields are written, which no size is in.
     read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-    return read(stream)
+    with _parsing:
+        return read(stream)
 
 
 def _check_header(stream: Any, size: int) -> int:
